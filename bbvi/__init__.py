@@ -1,0 +1,39 @@
+"""Black-box variational inference on JAX: from a log density to a posterior that says how far it can be trusted."""
+
+from bbvi.algorithms import ADVI, Algorithm
+from bbvi.diagnostics.verdict import Diagnosis, Status
+from bbvi.distributions import Distribution, FullRank, LowRank, MeanField
+from bbvi.driver import Progress, Stop
+from bbvi.estimators import ELBO, IID, Antithetic, Estimator, Noise, ScoreFunction, Sobol, StickingTheLanding
+from bbvi.files import load
+from bbvi.inference import Budget, fit
+from bbvi.posterior import Posterior
+from bbvi.problem import Factorized
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ADVI",
+    "ELBO",
+    "IID",
+    "Algorithm",
+    "Antithetic",
+    "Budget",
+    "Diagnosis",
+    "Distribution",
+    "Estimator",
+    "Factorized",
+    "FullRank",
+    "LowRank",
+    "MeanField",
+    "Noise",
+    "Posterior",
+    "Progress",
+    "ScoreFunction",
+    "Sobol",
+    "Status",
+    "StickingTheLanding",
+    "Stop",
+    "fit",
+    "load",
+]

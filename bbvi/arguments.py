@@ -1,0 +1,131 @@
+"""Reading `fit`'s arguments: names become objects, and what is wrong is said before anything compiles."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from bbvi.algorithms import ADVI, Algorithm
+from bbvi.distributions import Distribution, FullRank, LowRank, MeanField
+from bbvi.estimators import ELBO, Estimator, ScoreFunction, StickingTheLanding
+from bbvi.parameters import Parameters, nearest
+from bbvi.problem import Factorized
+
+FAMILIES: dict[str, type[Distribution]] = {family.name: family for family in (MeanField, FullRank, LowRank)}
+ESTIMATORS: dict[str, type[Estimator]] = {e.name: e for e in (ELBO, StickingTheLanding, ScoreFunction)}
+METHODS: dict[str, type[Algorithm]] = {ADVI.name: ADVI}
+FULL_RANK_UP_TO = 100  # coordinates, when no family is named
+
+
+def choose(argument: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry called `name`, or a ValueError that lists the names."""
+    if name not in table:
+        raise ValueError(f"{argument}={name!r} is unknown. {nearest(name, table)}")
+    return table[name]
+
+
+def read_algorithm(method: Any, **given: Any) -> Algorithm:
+    """The algorithm that `method` and the hyper-parameters given (those that are not None) describe."""
+    options = {name: value for name, value in given.items() if value is not None}
+    if isinstance(method, Algorithm):
+        if options:
+            raise ValueError(
+                f"method={method!r} already has its hyper-parameters. Give {', '.join(options)} to it, not to fit."
+            )
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"method={method!r} must be a name or an Algorithm. {nearest('', METHODS)}")
+    if isinstance(options.get("estimator"), str):
+        options["estimator"] = choose("estimator", options["estimator"], ESTIMATORS)()
+    for name in ("num_draws", "batch_size"):
+        if name in options:
+            options[name] = positive(name, options[name])
+    return choose("method", "advi" if method == "auto" else method, {"auto": None, **METHODS})(**options)
+
+
+def read_family(family: Any, init: Any, dim: int) -> Distribution:
+    """A member of the family, for its structure."""
+    if family is None and isinstance(init, Distribution):
+        return init
+    if family is None:
+        family = FullRank if dim <= FULL_RANK_UP_TO else MeanField
+    if isinstance(family, str):
+        family = choose("family", family, FAMILIES)
+    if isinstance(family, type) and issubclass(family, Distribution):
+        shapes = jax.eval_shape(lambda: family.standard(dim))
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    if not isinstance(family, Distribution):
+        raise TypeError(f"family={family!r} must be a name, a Distribution or a class of them. {nearest('', FAMILIES)}")
+    if family.dim != dim:
+        raise ValueError(f"family has dim {family.dim}, but the parameters have {dim} free coordinates.")
+    return family
+
+
+def read_data(data: Any) -> Any:
+    """Data as NumPy arrays; floating point ones in the type that is computed in."""
+    dtype = jax.dtypes.canonicalize_dtype(float)
+
+    def read(path: Any, leaf: Any) -> np.ndarray:
+        name = "data" + jax.tree_util.keystr(path)
+        array = np.asarray(leaf)
+        if array.dtype.kind not in "fiubc" and not np.issubdtype(array.dtype, np.number):
+            raise TypeError(f"{name} is {type(leaf).__name__} of dtype {array.dtype}. Data must be arrays of numbers.")
+        if array.dtype.kind not in "iubc":
+            array = array.astype(dtype)
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ValueError(
+                f"{name} holds NaN in {int(np.isnan(array).sum())} of {array.size} entries. Drop those entries, or fill "
+                "them and give a mask along with the data."
+            )
+        return array
+
+    return jax.tree_util.tree_map_with_path(read, data)
+
+
+def check_rows(batch_size: int, logprob: Any, data: Any) -> None:
+    """Refuse minibatches of what is not a sum over rows of data."""
+    if not isinstance(logprob, Factorized):
+        raise ValueError(
+            "batch_size needs a log density that separates prior and likelihood, so that the likelihood of some rows "
+            "can stand for all. Give bbvi.Factorized(log_prior, log_likelihood) as logprob."
+        )
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError(f"batch_size needs data whose arrays share their leading axis; it is {sorted(lengths)} here.")
+    (rows,) = lengths.pop()
+    if batch_size > rows:
+        raise ValueError(f"batch_size={batch_size} is more than the {rows} rows of data.")
+
+
+def observed(data: Any) -> dict[str, np.ndarray]:
+    """The arrays of a mapping, by name, for arviz; nothing for other structures."""
+    if not isinstance(data, Mapping):
+        return {}
+    return {str(name): value for name, value in data.items() if isinstance(value, np.ndarray) and value.ndim > 0}
+
+
+def read_init(init: Any, parameters: Parameters) -> np.ndarray | None:
+    """The flat, unconstrained vector `(dim,)` of a starting point, or None for no such point."""
+    if init is None:
+        return None
+    try:
+        leaves = [np.asarray(leaf, float) for leaf in parameters.treedef.flatten_up_to(init)]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"init must have the structure of dim, {parameters.treedef}: {error}") from error
+    for name, leaf, shape in zip(parameters.names, leaves, parameters.shapes, strict=True):
+        if leaf.shape != shape:
+            raise ValueError(f"init: {name!r} has shape {leaf.shape}, but dim says {shape}.")
+    x = np.asarray(parameters.unconstrain([jax.numpy.asarray(leaf) for leaf in leaves])[0])
+    if not np.isfinite(x).all():
+        raise ValueError("init lies on or outside the bounds of its constraints. Give a point inside.")
+    return x
+
+
+def positive(argument: str, value: Any) -> int:
+    """A positive integer, or an error."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{argument}={value!r} must be an integer.")
+    if value < 1:
+        raise ValueError(f"{argument}={value!r} must be positive.")
+    return int(value)

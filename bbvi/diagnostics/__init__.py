@@ -1,0 +1,1 @@
+"""Checks of a fitted distribution; NumPy arrays in, numbers and words out."""

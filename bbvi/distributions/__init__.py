@@ -1,0 +1,8 @@
+"""Variational families. A new family is one file and one name here; contract tests and `fit` pick it up."""
+
+from bbvi.distributions.base import Distribution
+from bbvi.distributions.full_rank import FullRank
+from bbvi.distributions.low_rank import LowRank
+from bbvi.distributions.mean_field import MeanField
+
+__all__ = ["Distribution", "FullRank", "LowRank", "MeanField"]

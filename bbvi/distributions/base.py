@@ -1,0 +1,94 @@
+"""What a variational family is.
+
+A variational distribution pushes standard normal noise through a differentiable map:
+`x = push(noise)`, `noise ~ N(0, I)`. Its leaves are unconstrained arrays, so the gradient of any loss with
+respect to a distribution is again a distribution, and an optimiser updates it as it stands.
+
+A family writes the mathematics for one point (`push_one`, `log_prob_one`); this class batches it.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+
+Array = Any  # a jax.Array, a tracer or a numpy.ndarray
+
+
+class Distribution(ABC):
+    """A probability distribution over `(dim,)` real vectors with a reparameterised sampler."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def standard(cls, dim: int, dtype: Any = float) -> Self:
+        """The member that optimisation starts from: N(0, I), or as near to it as can be optimised from."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Length of a draw."""
+
+    @property
+    @abstractmethod
+    def noise_dim(self) -> int:
+        """Length of the standard normal vector behind one draw."""
+
+    @abstractmethod
+    def push_one(self, noise: Array) -> Array:
+        """One draw `(dim,)` from standard normal noise `(noise_dim,)`."""
+
+    @abstractmethod
+    def log_prob_one(self, x: Array) -> Array:
+        """Log density at one point `(dim,)`, a scalar."""
+
+    @abstractmethod
+    def entropy(self) -> Array:
+        """Differential entropy in nats, a scalar."""
+
+    @abstractmethod
+    def mean(self) -> Array:
+        """Mean, `(dim,)`."""
+
+    @abstractmethod
+    def sd(self) -> Array:
+        """Marginal standard deviations, `(dim,)`."""
+
+    @abstractmethod
+    def affine(self, loc: Array, scale: Array) -> Self:
+        """The distribution of `loc + scale * x`; `scale` is `(dim,)`, or whatever `standardise` returns."""
+
+    @abstractmethod
+    def near(self, loc: Array, scale: Array) -> Self:
+        """The member with this one's structure closest in KL(q || .) to N(loc, scale scale^T), or about so.
+
+        `scale` is `(dim, dim)` lower triangular, or `(dim,)` for a diagonal. Optimisation starts here.
+        """
+
+    @abstractmethod
+    def standardise(self) -> tuple[Array, Array, Self]:
+        """`(loc, scale, q)` with `q` close to N(0, I) and `q.affine(loc, scale)` equal to `self`."""
+
+    @abstractmethod
+    def to_numpyro(self) -> Any:
+        """The same distribution as a `numpyro.distributions.Distribution` with event shape `(dim,)`."""
+
+    def push(self, noise: Array) -> Array:
+        """Draws `(..., dim)` from standard normal noise `(..., noise_dim)`; differentiable."""
+        return jnp.vectorize(self.push_one, signature="(k)->(d)")(noise)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density at points `(..., dim)`, shape `(...)`."""
+        return jnp.vectorize(self.log_prob_one, signature="(d)->()")(x)
+
+    def leaves(self) -> dict[str, Array]:
+        """The arrays that determine the distribution, by field name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+def stop_gradient(q: Distribution) -> Distribution:
+    """`q` with its parameters held constant under differentiation."""
+    return jax.tree.map(jax.lax.stop_gradient, q)

@@ -1,0 +1,179 @@
+"""The only loop: compiled blocks of steps, and between them, on the host, everything else.
+
+Random numbers are drawn a page of steps at a time, from (seed, page), and a block of steps lies within a page. Where
+blocks begin and end changes nothing, so a run that is resumed from a checkpoint ends with the same bits as one that
+was never interrupted.
+"""
+
+import enum
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.algorithms import Algorithm
+from bbvi.estimators import Estimate
+from bbvi.problem import Problem
+from bbvi.random import stream
+
+Array = Any
+MAX_PAGE = 200  # steps for which random numbers are drawn at once, at most
+PAGE_ELEMENTS = 2**21  # random numbers in a page, at most
+STREAM = 1  # sets these random numbers apart from others with the same seed
+LOOK = 0.5  # seconds between looks at the clock, the keyboard and the callbacks
+
+
+class Stop(enum.Enum):
+    """Why optimisation ended; the value says it in words."""
+
+    CONVERGED = "converged"
+    STEPS = "ran out of steps before it converged"
+    BUDGET = "stopped by the budget before it converged"
+    CALLBACK = "stopped by a callback"
+    INTERRUPTED = "interrupted"
+
+
+class Progress(NamedTuple):
+    """What callbacks are told after each block of steps."""
+
+    step: int  # steps taken
+    num_steps: int  # steps at most
+    elbo: float  # mean over the block, in nats
+    standard_error: float  # of that mean
+    seconds: float  # since the first step
+    non_finite: int  # draws in the block at which the log density was not finite
+    state: Any  # of the algorithm
+
+
+class History(NamedTuple):
+    """One row per step."""
+
+    elbo: np.ndarray  # (steps,) estimates in nats
+    standard_error: np.ndarray  # (steps,)
+    non_finite: np.ndarray  # (steps,) draws at which the log density was not finite
+
+
+class Run(NamedTuple):
+    """What the driver returns."""
+
+    state: Any
+    history: History
+    stop: Stop
+
+    @property
+    def step(self) -> int:
+        return len(self.history.elbo)
+
+
+Callback = Callable[[Progress], Any]
+
+
+def drive(
+    algorithm: Algorithm,
+    problem: Problem,
+    state: Any,
+    seed: int,
+    *,
+    num_steps: int,
+    history: History | None = None,
+    callbacks: Iterable[Callback] = (),
+    seconds: float | None = None,
+    save: Callable[[Run], None] | None = None,
+) -> Run:
+    """Step until the algorithm is done, `num_steps` have been taken, or someone says stop.
+
+    Arguments:
+        state, history: where to go on from.
+        seed: of the random numbers.
+        callbacks: called with a `Progress` between blocks; a true return value stops the run.
+        seconds: budget. It is looked at between blocks, whose length follows the speed seen.
+        save: called with the run so far between blocks.
+    """
+    pieces = [] if history is None else [history]
+    step = first_step = sum(len(piece.elbo) for piece in pieces)
+    stop = Stop.CONVERGED if bool(algorithm.done(state)) else Stop.STEPS
+    began, limit = time.perf_counter(), 1
+    pages = _Pages(algorithm, problem, state, seed)
+    try:
+        while step < num_steps and stop is Stop.STEPS:
+            tick = time.perf_counter()
+            noise, place, rest = pages.at(step)
+            result = _advance(algorithm, problem, state, noise, place, min(limit, rest, num_steps - step))
+            pages.prefetch(step)  # while the device is busy
+            state, taken, trace, converged = result
+            taken = int(taken)
+            pieces.append(History(*(np.asarray(row)[:taken] for row in trace)))
+            step += taken
+            per_look = int(LOOK * taken / max(time.perf_counter() - tick, 1e-9))
+            limit = min(max(2, per_look), 8 * limit)  # the first block compiles, which says nothing of speed
+            stop = Stop.CONVERGED if bool(converged) else Stop.STEPS
+            if save is not None:
+                save(Run(state, _join(pieces), stop))
+            elapsed = time.perf_counter() - began
+            progress = _progress(pieces[-1], step, num_steps, elapsed, state)
+            if any([callback(progress) for callback in callbacks]):
+                stop = Stop.CALLBACK
+            elif stop is Stop.STEPS and seconds is not None and elapsed >= seconds and step > first_step:
+                stop = Stop.BUDGET
+    except KeyboardInterrupt:
+        stop = Stop.INTERRUPTED
+    return Run(state, _join(pieces), stop)
+
+
+class _Pages:
+    """Random numbers, a page of steps at a time."""
+
+    def __init__(self, algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> None:
+        self._make = lambda page, steps: algorithm.noise(stream(seed, STREAM, page), problem, state, steps)
+        size = sum(np.size(leaf) for leaf in jax.tree.leaves(self._make(0, 1)))
+        self._length = max(1, min(MAX_PAGE, PAGE_ELEMENTS // max(size, 1)))
+        self._pages: dict[int, Any] = {}
+
+    def at(self, step: int) -> tuple[Any, int, int]:
+        """The page that holds `step`, its place there, and how many steps are left from there on."""
+        page, place = divmod(step, self._length)
+        if page not in self._pages:
+            self._pages = {page: self._make(page, self._length)}
+        return self._pages[page], place, self._length - place
+
+    def prefetch(self, step: int) -> None:
+        """Make the page after the one that holds `step`, and forget the ones before it."""
+        page = step // self._length
+        if page + 1 not in self._pages:
+            self._pages = {page: self._pages[page], page + 1: self._make(page + 1, self._length)}
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def _advance(
+    algorithm: Algorithm, problem: Problem, state: Any, noise: Any, place: Array, limit: Array
+) -> tuple[Any, Array, Estimate, Array]:
+    """At most `limit` steps with the noise from `place` on, and the adaptation if it is due after them."""
+    due = algorithm.steps_to_adapt(state)
+    count = jnp.minimum(limit, due)
+    length = len(jax.tree.leaves(noise)[0])
+    _, info = jax.eval_shape(algorithm.step, jax.tree.map(lambda leaf: leaf[0], noise), problem, state)
+    trace = jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), info)
+
+    def body(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, trace = carry
+        state, info = algorithm.step(jax.tree.map(lambda leaf: jnp.asarray(leaf)[place + i], noise), problem, state)
+        return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), trace, info)
+
+    state, trace = jax.lax.fori_loop(0, count, body, (state, trace))
+    state = jax.lax.cond(count == due, lambda s: algorithm.adapt(problem, s), lambda s: s, state)
+    return state, count, trace, algorithm.done(state)
+
+
+def _join(pieces: list[History]) -> History:
+    return History(*(np.concatenate(rows) for rows in zip(*pieces, strict=True))) if pieces else History(*[np.zeros(0)] * 3)
+
+
+def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any) -> Progress:
+    n = max(len(rows.elbo), 1)
+    error = float(np.sqrt(np.sum(rows.standard_error**2)) / n)
+    return Progress(step, num_steps, float(rows.elbo.mean()), error, seconds, int(rows.non_finite.sum()), state)
+

@@ -1,0 +1,70 @@
+"""What an estimator of the evidence lower bound is.
+
+The log density enters through its values and gradients at the draws: the surrogate below has the value `log p(x_s)`
+and the gradient `grad log p(x_s)` with respect to `x_s`, so the user's function is differentiated in one place, and a
+draw at which it is not finite cannot spread to the others.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from bbvi.distributions import Distribution
+from bbvi.estimators.noise import IID, Noise
+from bbvi.problem import Problem
+
+Array = Any
+PULL = 2.0  # how hard a draw without density pulls q back, in units of the score of a standard normal
+
+
+class Estimate(NamedTuple):
+    """An estimate of the ELBO in nats."""
+
+    value: Array  # ()
+    standard_error: Array  # ()
+    non_finite: Array  # () draws at which the log density or its gradient was not finite
+
+
+@dataclass(frozen=True)
+class Estimator(ABC):
+    """A pure function of a distribution, a problem and noise.
+
+    Arguments:
+        noise: how its draws are made.
+    """
+
+    noise: Noise = IID()
+    name: ClassVar[str]
+    uses_gradients: ClassVar[bool] = True  # of the log density
+    default_draws: ClassVar[int] = 10
+    min_draws: ClassVar[int] = 1
+
+    @abstractmethod
+    def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
+        """A loss whose gradient in `q` estimates that of -ELBO, and the estimate of the ELBO itself.
+
+        Arguments:
+            noise: standard normal draws `(n, q.noise_dim)`.
+        """
+
+    def estimate(self, values: Array, good: Array) -> Estimate:
+        """The ELBO over the good draws among `values` `(n,)`."""
+        count = jnp.maximum(good.sum(), 1)
+        mean = jnp.sum(jnp.where(good, values, 0)) / count
+        filled = jnp.where(good, values, mean)
+        mean, error, bad = stop_gradient((mean, self.noise.standard_error(filled), jnp.sum(~good)))
+        return Estimate(mean, error, bad)
+
+
+def differentiable_log_densities(problem: Problem, x: Array) -> tuple[Array, Array]:
+    """Log densities `(n,)` at draws `x` `(n, dim)`, differentiable in `x`, and which of them are good.
+
+    A draw at which the density or its gradient is not finite gets value 0 and pulls q back to the centre of the draws.
+    """
+    fixed = stop_gradient(x)
+    values, gradients, good = problem.values_and_gradients(fixed)
+    gradients = jnp.where(good[:, None], gradients, -PULL * (fixed - fixed.mean(axis=0)))
+    return stop_gradient(values) + jnp.sum(stop_gradient(gradients) * (x - fixed), axis=-1), good

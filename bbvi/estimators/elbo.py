@@ -1,0 +1,47 @@
+"""Reparameterisation gradients of the evidence lower bound."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bbvi.distributions import Distribution
+from bbvi.distributions.base import stop_gradient
+from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
+from bbvi.problem import Problem
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class ELBO(Estimator):
+    """Closed-form entropy: ELBO = H[q] + mean_s log p(x_s), x_s = push(noise_s).
+
+    Unbiased. Its gradient stays noisy at the optimum, even when q = p; it is the safer choice when the log density
+    itself is noisy.
+
+    References: Titsias and Lazaro-Gredilla 2014; Kingma and Welling 2014 (arXiv:1312.6114); Kucukelbir et al. 2017
+    (arXiv:1603.00788).
+    """
+
+    name = "elbo"
+
+    def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
+        log_p, good = differentiable_log_densities(problem, q.push(noise))
+        return -(q.entropy() + log_p.mean()), self.estimate(q.entropy() + log_p, good)
+
+
+@dataclass(frozen=True)
+class StickingTheLanding(Estimator):
+    """Path derivative: ELBO = mean_s [log p(x_s) - log q(x_s)] with q's own parameters held constant in log q.
+
+    Unbiased, and exactly zero for every draw when q = p, so that optimisation comes to rest.
+
+    Reference: Roeder, Wu and Duvenaud 2017 (arXiv:1703.09194).
+    """
+
+    name = "sticking_the_landing"
+
+    def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
+        x = q.push(noise)
+        log_p, good = differentiable_log_densities(problem, x)
+        log_ratio = log_p - stop_gradient(q).log_prob(x)
+        return -log_ratio.mean(), self.estimate(log_ratio, good)

@@ -1,0 +1,213 @@
+"""From what the user gave to a checked posterior."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bbvi import timing
+from bbvi.algorithms import Algorithm
+from bbvi.algorithms.start import Start, find_start
+from bbvi.arguments import check_rows, observed, positive, read_algorithm, read_data, read_family, read_init
+from bbvi.checkpoint import Checkpoint
+from bbvi.diagnostics.concerns import concerns
+from bbvi.diagnostics.verdict import diagnose
+from bbvi.distributions import Distribution
+from bbvi.driver import Callback, Stop, drive
+from bbvi.estimators import Estimator
+from bbvi.evaluation import POOL, draw
+from bbvi.parameters import make_parameters
+from bbvi.posterior import Cost, Posterior
+from bbvi.precision import scope, use_double
+from bbvi.problem import Problem, trace
+from bbvi.progress import showing
+
+MAX_STEPS = 20_000
+START, CHECK = 0, 2  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on what a fit may take; the best result so far comes back.
+
+    Arguments:
+        seconds: of wall time, compiling included.
+        gradients: evaluations of the log density with its gradient.
+    """
+
+    seconds: float | None = None
+    gradients: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "gradients"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"budget: {name}={value!r} must be positive.")
+
+
+def fit(
+    logprob: Callable[..., Any],
+    dim: Any,
+    *,
+    data: Any = None,
+    constraints: Any = None,
+    method: str | Algorithm = "auto",
+    family: str | type[Distribution] | Distribution | None = None,
+    estimator: str | Estimator | None = None,
+    optimizer: Any = None,
+    init: Any = None,
+    seed: int = 0,
+    num_steps: int | None = None,
+    num_draws: int | None = None,
+    batch_size: int | None = None,
+    budget: float | Budget | None = None,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+    precision: str = "auto",
+) -> Posterior:
+    """Fit a variational approximation to a log density, and check it.
+
+    Arguments:
+        logprob: `logprob(values)`, or `logprob(values, data)` when `data` is given: an unnormalised log density, a
+            scalar, in any code that JAX can trace.
+        dim: an int n, for one vector `(n,)`; or a pytree of shapes or example arrays, which `logprob` then receives.
+            In it a tuple of ints is a shape; lists, dicts and other tuples are structure.
+        data: a pytree of arrays. Data given here, rather than closed over, can change without recompiling.
+        constraints: numpyro constraints in the structure of `dim`. `logprob` receives constrained values, and the
+            log-Jacobian is added to it. Parameters left out are unconstrained.
+        method: "advi", "auto" or an Algorithm. "auto" is "advi" with the family "full_rank" up to 100 coordinates and
+            "mean_field" above.
+        family: "mean_field", "full_rank", "low_rank", a Distribution class, or an object of one, which gives its
+            structure (such as the rank of a LowRank); `init` says where to start.
+        estimator: "sticking_the_landing" (the default), "elbo", "score_function", or an Estimator.
+        optimizer: any optax transformation; by default step sizes are found automatically.
+        init: where to start: a point in the structure of `dim` on the constrained scale, a Distribution over
+            unconstrained vectors, or a Posterior. By default quasi-Newton paths from several points find it.
+        seed: of all random numbers. On one device the same call gives the same result.
+        num_steps: steps at most, 20 000 by default; a fit stops as soon as it has converged.
+        num_draws: draws in each step.
+        batch_size: rows of `data` used in each step. Needs a `Factorized` log density.
+        budget: seconds, or a `Budget`.
+        callbacks: called between compiled blocks of steps with a `Progress`; a true return value stops the fit.
+        progress: True or False; by default a bar appears in terminals and notebooks when a fit takes over a second.
+        checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was.
+        precision: "double", "single", or "auto": double on a CPU, single elsewhere. JAX's global flag is not touched.
+
+    Returns:
+        A Posterior. Ctrl-C returns the one reached so far.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what is wrong with it and the remedy; FloatingPointError when the
+            log density is not finite at any starting point.
+
+    Example:
+        >>> posterior = bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 3)
+        >>> posterior.diagnosis.status
+        <Status.RELIABLE: ...>
+    """
+    began, compiled = time.perf_counter(), timing.compile_seconds()
+    if not callable(logprob):
+        raise TypeError(f"logprob={logprob!r} must be a function of the parameters that returns a scalar log density.")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed={seed!r} must be a non-negative integer.")
+    parameters = make_parameters(dim, constraints)
+    algorithm = read_algorithm(
+        method, estimator=estimator, optimizer=optimizer, num_draws=num_draws, batch_size=batch_size
+    )
+    if batch_size is not None:
+        check_rows(batch_size, logprob, data)
+    limit = budget if isinstance(budget, Budget) else Budget(seconds=budget)
+    max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
+
+    with scope(double := use_double(precision)):
+        problem = Problem(parameters, read_data(data), logprob)
+        prototype = read_family(family, init, parameters.dim)
+        width = trace(problem)
+        start = _find_start(problem, algorithm, prototype, init, seed)
+        state = _begin(algorithm, problem, prototype, start.loc, start.scale)
+        kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
+        state, history = (kept.restore(state) if kept else None) or (state, None)
+
+        values, gradients = algorithm.evaluations_per_step()
+        steps = max_steps
+        if limit.gradients is not None and gradients:
+            steps = min(max_steps, max(1, (limit.gradients - start.gradients) // gradients))
+        with showing(progress) as bar:
+            run = drive(
+                algorithm,
+                problem,
+                state,
+                seed,
+                num_steps=steps,
+                history=history,
+                callbacks=[*callbacks, *bar],
+                seconds=None if limit.seconds is None else limit.seconds - (time.perf_counter() - began),
+                save=kept.save if kept else None,
+            )
+        if run.stop is Stop.STEPS and steps < max_steps:
+            run = run._replace(stop=Stop.BUDGET)
+        if kept:
+            kept.write(run)
+        q = _extract(algorithm, run.state)
+        pool = draw(problem, q, (seed, CHECK), POOL, width)
+
+    diagnosis, _ = diagnose(pool.log_p, pool.log_q, run.stop, concerns(problem, start, pool, double))
+    cost = Cost(
+        log_densities=start.log_densities + run.step * values + len(pool),
+        gradients=start.gradients + run.step * gradients,
+        hessian_vector_products=0,
+        compile_seconds=timing.compile_seconds() - compiled,
+        run_seconds=time.perf_counter() - began - (timing.compile_seconds() - compiled),
+    )
+    return Posterior(
+        jax.device_get(q),
+        diagnosis,
+        run.history,
+        cost,
+        algorithm.name,
+        parameters,
+        observed(problem.data),
+        pool,
+        double,
+        problem,
+        width,
+    )
+
+
+def _find_start(problem: Problem, algorithm: Algorithm, prototype: Distribution, init: Any, seed: int) -> Start:
+    if isinstance(init, Posterior):
+        init = init.distribution
+    if not isinstance(init, Distribution):
+        point = read_init(init, problem.parameters)
+        return find_start(problem, np.random.default_rng((seed, START)), point, algorithm.uses_gradients)
+    if init.dim != problem.dim:
+        raise ValueError(f"init has dim {init.dim}, but the parameters have {problem.dim} free coordinates.")
+    loc, scale, _ = init.standardise()
+    return Start(loc, scale, np.zeros((0, problem.dim)), np.zeros(0), 0, 0)
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def _begin(algorithm: Algorithm, problem: Problem, prototype: Distribution, loc: Any, scale: Any) -> Any:
+    return algorithm.init(problem, prototype.near(loc, scale))
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def _extract(algorithm: Algorithm, state: Any) -> Distribution:
+    return algorithm.extract(state)
+
+
+def _fingerprint(algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> str:
+    """What must agree for a checkpoint to be gone on with; the code of the log density is the user's to keep."""
+    digest = hashlib.sha256()
+    shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(state)]
+    digest.update(repr((algorithm, problem.parameters.names, problem.parameters.shapes, shapes, seed)).encode())
+    for leaf in jax.tree.leaves((problem.parameters, problem.data)):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()

@@ -1,0 +1,267 @@
+"""What `fit` returns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.diagnostics.pareto import resample as resample_indices
+from bbvi.diagnostics.pareto import smooth
+from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.distributions import Distribution
+from bbvi.driver import History
+from bbvi.evaluation import Draws, draw
+from bbvi.parameters import Parameters
+from bbvi.precision import scope
+from bbvi.problem import Problem
+
+Array = Any
+POOL_FACTOR = 4  # draws evaluated for each one resampled
+SAMPLE, RESAMPLE = 3, 4  # streams of random numbers
+
+
+class Cost(NamedTuple):
+    """What a fit took."""
+
+    log_densities: int  # evaluations without gradient
+    gradients: int  # evaluations of log density and gradient together
+    hessian_vector_products: int
+    compile_seconds: float  # tracing and compiling
+    run_seconds: float  # everything else
+
+
+@dataclass(frozen=True, repr=False)
+class Posterior:
+    """An approximate posterior that says how far it can be trusted.
+
+    Made by `bbvi.fit` and `bbvi.load`.
+
+    Fields:
+        distribution: the fitted variational distribution over flat, unconstrained vectors; `to_numpyro()` converts it.
+        diagnosis: the verdict.
+        history: ELBO estimates, their standard errors and the number of non-finite draws, one row per step.
+        cost: evaluations and seconds.
+        method: name of the algorithm.
+        parameters: names, shapes and constraints.
+        observed_data: the data by name, where they were given to `fit` as a mapping of arrays.
+    """
+
+    distribution: Distribution
+    diagnosis: Diagnosis
+    history: History
+    cost: Cost
+    method: str
+    parameters: Parameters
+    observed_data: Mapping[str, np.ndarray]
+    pool: Draws = field(repr=False)  # the draws behind the diagnosis
+    double: bool  # computed in float64
+    problem: Problem | None = field(default=None, repr=False)  # None after load: no code is stored
+    width: int = field(default=1, repr=False)  # numbers that an evaluation of the log density holds in memory
+
+    # -- draws -------------------------------------------------------------------------------------------------------
+
+    def sample(self, num_samples: int = 1000, *, seed: int = 0, resample: bool | None = None) -> Any:
+        """Posterior draws in the structure of the parameters, on their constrained scale.
+
+        Arguments:
+            num_samples: number of draws n.
+            seed: the same seed gives the same draws.
+            resample: None corrects the draws by importance resampling when the diagnosis allows it; False gives plain
+                draws of q; True insists.
+
+        Returns:
+            The structure given as `dim`, each parameter a NumPy array `(n, *shape)`.
+
+        Raises:
+            ValueError: when resampling is asked for but the posterior was loaded from a file and its stored draws are
+                too few, or none has a finite log density.
+        """
+        return self.structure(self.draw(num_samples, seed=seed, resample=resample)[0].x)
+
+    def draw(self, num_samples: int, *, seed: int = 0, resample: bool | None = None) -> tuple[Draws, bool]:
+        """Draws on the flat, unconstrained scale with their log densities, and whether they were resampled."""
+        if not isinstance(num_samples, int | np.integer) or num_samples < 1:
+            raise ValueError(f"num_samples={num_samples!r} must be a positive integer.")
+        if resample or (resample is None and self.diagnosis.trusted):
+            pool = self._pool(POOL_FACTOR * num_samples, seed)
+            if not np.isfinite(pool.log_p).any():
+                raise ValueError("No draw has a finite log density, so there is nothing to resample. Use resample=False.")
+            rng = np.random.default_rng((seed, RESAMPLE))
+            return pool.take(resample_indices(rng, smooth(pool.log_p - pool.log_q).log_weights, num_samples)), True
+        draws = self._pool(num_samples, seed)
+        return draws.take(np.arange(num_samples)), False
+
+    def _pool(self, num: int, seed: int) -> Draws:
+        with scope(self.double):
+            if self.problem is not None:
+                return draw(self.problem, self.distribution, (seed, SAMPLE), num, self.width)
+        if num > len(self.pool.x):
+            raise ValueError(
+                f"{num} draws with log densities are needed, but this posterior was loaded from a file that holds "
+                f"{len(self.pool.x)} and no log density. Ask for at most {len(self.pool.x) // POOL_FACTOR} resampled "
+                "draws, or give load() the log density: bbvi.load(path, logprob=...)."
+            )
+        return self.pool.take(np.random.default_rng((seed, SAMPLE)).permutation(len(self.pool.x)))
+
+    def structure(self, xs: Array) -> Any:
+        """Flat, unconstrained vectors `(n, dim)` in the structure of the parameters, on their constrained scale."""
+        with scope(self.double):
+            return self.parameters.structure(xs)
+
+    def log_prob(self, values: Any) -> np.ndarray | float:
+        """Log density of the approximation, on the constrained scale, in nats.
+
+        Arguments:
+            values: one point in the structure of the parameters (each `shape`), or n points (each `(n, *shape)`).
+
+        Returns:
+            A float, or an array `(n,)`.
+
+        Raises:
+            ValueError: when the structure or a shape does not fit.
+        """
+        leaves = self.parameters.treedef.flatten_up_to(values)
+        extra = {np.ndim(leaf) - len(shape) for leaf, shape in zip(leaves, self.parameters.shapes, strict=True)}
+        if extra not in ({0}, {1}):
+            raise ValueError(f"values must be one point or have one leading axis; shapes are {self.parameters.shapes}.")
+        with scope(self.double):
+            batch = [np.asarray(leaf, float)[None] if extra == {0} else np.asarray(leaf, float) for leaf in leaves]
+            result = np.asarray(_log_prob(self.parameters, self.distribution, batch))
+        return float(result[0]) if extra == {0} else result
+
+    # -- summaries ---------------------------------------------------------------------------------------------------
+
+    def mean(self) -> Any:
+        """Posterior means in the structure of the parameters, importance-weighted when the diagnosis allows it."""
+        return self._map(lambda draws, weights: np.average(draws, axis=0, weights=weights))
+
+    def sd(self) -> Any:
+        """Posterior standard deviations, likewise."""
+
+        def sd(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            mean = np.average(draws, axis=0, weights=weights)
+            return np.sqrt(np.average((draws - mean) ** 2, axis=0, weights=weights))
+
+        return self._map(sd)
+
+    def quantile(self, q: float | Sequence[float]) -> Any:
+        """Posterior quantiles, likewise; a sequence of probabilities adds a leading axis."""
+        probabilities = np.atleast_1d(np.asarray(q, float))
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise ValueError(f"q={q!r} must lie in [0, 1].")
+
+        def quantile(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            result = np.quantile(draws, probabilities, axis=0, weights=weights, method="inverted_cdf")
+            return result if np.ndim(q) else result[0]
+
+        return self._map(quantile)
+
+    def _map(self, statistic: Any) -> Any:
+        weights = self._weights()
+        keep = weights > 0
+        values = self.structure(self.pool.x[keep])
+        return jax.tree.map(lambda draws: statistic(np.asarray(draws, float), weights[keep]), values)
+
+    def _weights(self) -> np.ndarray:
+        n = len(self.pool.x)
+        if not self.diagnosis.trusted:
+            return np.full(n, 1 / n)
+        log_weights = smooth(self.pool.log_p - self.pool.log_q).log_weights[:n]
+        return np.exp(log_weights - log_weights.max())
+
+    @property
+    def num_scalars(self) -> int:
+        """Number of scalar parameters, on the constrained scale."""
+        return sum(int(np.prod(shape)) for shape in self.parameters.shapes)
+
+    def table(self, max_rows: int | None = None) -> list[tuple[str, dict[str, float]]]:
+        """Mean, sd and quantiles of each scalar parameter, by name."""
+        statistics = {"mean": self.mean(), "sd": self.sd()}
+        statistics |= {f"{100 * p:g}%": self.quantile(p) for p in (0.05, 0.5, 0.95)}
+        columns = {title: self.parameters.named(values) for title, values in statistics.items()}
+        rows = []
+        for name, shape in zip(self.parameters.names, self.parameters.shapes, strict=True):
+            for index in np.ndindex(*shape):
+                if max_rows is not None and len(rows) == max_rows:
+                    return rows
+                label = name + "".join(f"[{i}]" for i in index)
+                rows.append((label, {title: float(values[name][index]) for title, values in columns.items()}))
+        return rows
+
+    def summary(self, **kwargs: Any) -> Any:
+        """The table of `arviz_stats.summary` (a pandas DataFrame) for `to_arviz()`; arguments are passed on."""
+        import arviz_stats
+
+        return arviz_stats.summary(self.to_arviz(), **({"kind": "stats"} | kwargs))
+
+    # -- elsewhere ---------------------------------------------------------------------------------------------------
+
+    def to_arviz(
+        self,
+        num_samples: int = 1000,
+        *,
+        seed: int = 0,
+        resample: bool | None = None,
+        coords: Mapping[str, Sequence[Any]] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+    ) -> Any:
+        """A DataTree with groups posterior, sample_stats and, where known, observed_data.
+
+        sample_stats holds log_p and log_q of each draw, on the unconstrained scale. For
+        `arviz_stats.loo_approximate_posterior` pass `resample=False`: it weights the draws itself.
+
+        Arguments:
+            num_samples, seed, resample: as in `sample`.
+            coords, dims: names of dimensions and their labels, as in `arviz_base.from_dict`.
+        """
+        from bbvi.reporting.arviz import to_arviz
+
+        return to_arviz(self, num_samples, seed, resample, coords, dims)
+
+    def save(self, path: str | Path) -> None:
+        """Write the posterior to one file: numbers and text only, no code. See `bbvi.load`."""
+        from bbvi.files import save
+
+        save(self, path)
+
+    def with_logprob(self, problem: Problem, width: int) -> "Posterior":
+        """The same posterior with a log density to evaluate further draws."""
+        return replace(self, problem=problem, width=width)
+
+    def __repr__(self) -> str:
+        rows = self.table(20)
+        titles = list(rows[0][1])
+        pad = max(len(name) for name, _ in rows)
+        lines = [f"{type(self.distribution).__name__} posterior over {self.parameters.dim} coordinates by {self.method}"]
+        lines += [" " * pad + "".join(f"{title:>12}" for title in titles)]
+        lines += [f"{name:<{pad}}" + "".join(f"{row[title]:>12.4g}" for title in titles) for name, row in rows]
+        if self.num_scalars > len(rows):
+            lines.append(f"... and {self.num_scalars - len(rows)} more; summary() has them all")
+        source = "importance-weighted" if self.diagnosis.trusted else "plain draws of the approximation"
+        lines += [f"({source}; sample() likewise)", str(self.diagnosis), _cost_line(self.cost)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from bbvi.reporting.html import to_html
+
+        return to_html(self)
+
+
+def _cost_line(cost: Cost) -> str:
+    return (
+        f"Cost: {cost.gradients} gradients, {cost.log_densities} log densities, "
+        f"{cost.compile_seconds:.1f} s compiling, {cost.run_seconds:.1f} s running"
+    )
+
+
+@jax.jit
+def _log_prob(parameters: Parameters, q: Distribution, batch: list[Array]) -> Array:
+    def one(leaves: list[Array]) -> Array:
+        x, log_volume = parameters.unconstrain(leaves)
+        return q.log_prob(x) - log_volume
+
+    return jax.vmap(one)([jnp.asarray(leaf) for leaf in batch])

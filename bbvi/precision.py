@@ -1,0 +1,19 @@
+"""Which floating point type a fit runs in, without touching JAX's global flag."""
+
+from contextlib import AbstractContextManager
+
+import jax
+
+PRECISIONS = ("auto", "double", "single")
+
+
+def use_double(precision: str) -> bool:
+    """Whether `precision` means float64 on the present device: "auto" does on a CPU."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is unknown. Known: {', '.join(PRECISIONS)}.")
+    return precision == "double" or (precision == "auto" and jax.default_backend() == "cpu")
+
+
+def scope(double: bool) -> AbstractContextManager:
+    """Inside, JAX computes in float64 (or float32); only this thread is affected, and only inside."""
+    return jax.enable_x64(double)

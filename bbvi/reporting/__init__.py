@@ -1,0 +1,1 @@
+"""Ways to look at a posterior; each is a function of it."""
