@@ -75,8 +75,8 @@ def read_data(data: Any) -> Any:
             array = array.astype(dtype)
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise ValueError(
-                f"{name} holds NaN in {int(np.isnan(array).sum())} of {array.size} entries. Drop those entries, or fill "
-                "them and give a mask along with the data."
+                f"{name} holds NaN in {int(np.isnan(array).sum())} of {array.size} entries. Drop those entries, or "
+                "fill them and give a mask along with the data."
             )
         return array
 

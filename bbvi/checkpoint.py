@@ -40,7 +40,9 @@ class Checkpoint:
             leaves = [arrays[f"state{i}"] for i in range(len(jax.tree.leaves(like)))]
             history = History(*(arrays[name] for name in History._fields))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"checkpoint={str(self._path)!r} cannot be read ({error}). Delete it to start afresh.") from error
+            raise ValueError(
+                f"checkpoint={str(self._path)!r} cannot be read ({error}). Delete it to start afresh."
+            ) from error
         if fingerprint != self._fingerprint:
             raise ValueError(
                 f"checkpoint={str(self._path)!r} belongs to a run with other arguments or data. Give another path, or "

@@ -115,7 +115,8 @@ def drive(
                 save(Run(state, _join(pieces), stop))
             elapsed = time.perf_counter() - began
             progress = _progress(pieces[-1], step, num_steps, elapsed, state)
-            if any([callback(progress) for callback in callbacks]):
+            asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
+            if any(asked):
                 stop = Stop.CALLBACK
             elif stop is Stop.STEPS and seconds is not None and elapsed >= seconds and step > first_step:
                 stop = Stop.BUDGET
@@ -169,11 +170,11 @@ def _advance(
 
 
 def _join(pieces: list[History]) -> History:
-    return History(*(np.concatenate(rows) for rows in zip(*pieces, strict=True))) if pieces else History(*[np.zeros(0)] * 3)
+    columns = zip(*pieces, strict=True) if pieces else [[np.zeros(0)]] * len(History._fields)
+    return History(*map(np.concatenate, columns))
 
 
 def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any) -> Progress:
     n = max(len(rows.elbo), 1)
     error = float(np.sqrt(np.sum(rows.standard_error**2)) / n)
     return Progress(step, num_steps, float(rows.elbo.mean()), error, seconds, int(rows.non_finite.sum()), state)
-

@@ -16,6 +16,8 @@ WORKING_SET = 2**25  # numbers held at once while the log density is evaluated, 
 
 
 class Draws(NamedTuple):
+    """Draws with their log densities under the target and under q."""
+
     x: np.ndarray  # (n, dim) unconstrained
     log_p: np.ndarray  # (n,) -inf where the target's log density is not finite
     log_q: np.ndarray  # (n,)
@@ -24,6 +26,7 @@ class Draws(NamedTuple):
         return len(self.log_p)
 
     def take(self, indices: np.ndarray) -> "Draws":
+        """The draws with these indices."""
         return Draws(*(field[indices] for field in self))
 
 

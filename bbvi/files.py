@@ -1,2 +1,186 @@
-def load(): ...
-def save(): ...
+"""A posterior in one file: a zip of NumPy arrays (`.npz`) and a JSON header. Reading it never runs code."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bbvi.arguments import FAMILIES, read_data
+from bbvi.diagnostics.verdict import Diagnosis, Status, Value
+from bbvi.driver import History, Stop
+from bbvi.evaluation import Draws
+from bbvi.parameters import Parameters
+from bbvi.posterior import Cost, Posterior
+from bbvi.precision import scope
+from bbvi.problem import Problem, trace
+
+FORMAT = "bbvi posterior 1"
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def save(posterior: Posterior, path: str | Path) -> None:
+    """Write `posterior` to `path`; a file that was there is replaced only once the new one is complete."""
+    arrays = {f"q.{name}": leaf for name, leaf in posterior.distribution.leaves().items()}
+    arrays |= {f"history.{name}": row for name, row in posterior.history._asdict().items()}
+    arrays |= {f"pool.{name}": column for name, column in posterior.pool._asdict().items()}
+    arrays |= {f"observed.{name}": value for name, value in posterior.observed_data.items()}
+    parameters, bounds = posterior.parameters, []
+    header = {
+        "format": FORMAT,
+        "family": posterior.distribution.name,
+        "method": posterior.method,
+        "double": posterior.double,
+        "cost": posterior.cost._asdict(),
+        "diagnosis": _diagnosis_to_json(posterior.diagnosis),
+        "structure": _structure_to_json(jax.tree.unflatten(parameters.treedef, range(len(parameters.names)))),
+        "names": parameters.names,
+        "shapes": parameters.shapes,
+        "free_shapes": parameters.free_shapes,
+        "constraints": [_constraint_to_json(constraint, bounds) for constraint in parameters.constraints],
+    }
+    arrays |= {f"bound.{i}": bound for i, bound in enumerate(bounds)}
+    path = Path(path)
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"path={str(path)!r} cannot be written: {error}") from error
+
+
+def load(path: str | Path, logprob: Callable[..., Any] | None = None, data: Any = None) -> Posterior:
+    """Read a posterior written by `Posterior.save`.
+
+    Arguments:
+        path: of the file.
+        logprob, data: as given to `fit`. With them the posterior can draw and weight as many samples as one likes;
+            without, it resamples from the draws in the file.
+
+    Raises:
+        OSError: when the file cannot be opened.
+        ValueError: when it is no such file, or is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        header = json.loads(str(arrays["header"]))
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT!r}")
+        posterior = _read(header, arrays)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except DAMAGE as error:
+        raise ValueError(f"path={str(path)!r} is no bbvi posterior, or is damaged: {error}") from error
+    if logprob is None:
+        return posterior
+    with scope(posterior.double):
+        problem = Problem(posterior.parameters, read_data(data), logprob)
+        return posterior.with_logprob(problem, trace(problem))
+
+
+def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
+    def group(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+    bounds = [arrays[f"bound.{i}"] for i in range(len(group("bound.")))]
+    parameters = Parameters(
+        tuple(_constraint_from_json(item, bounds) for item in header["constraints"]),
+        jax.tree.structure(_structure_from_json(header["structure"])),
+        tuple(map(tuple, header["shapes"])),
+        tuple(map(tuple, header["free_shapes"])),
+        tuple(header["names"]),
+    )
+    distribution = FAMILIES[header["family"]](**group("q."))
+    if distribution.dim != parameters.dim or parameters.treedef.num_leaves != len(parameters.names):
+        raise ValueError("its parts do not fit together")
+    return Posterior(
+        distribution,
+        _diagnosis_from_json(header["diagnosis"]),
+        History(**group("history.")),
+        Cost(**header["cost"]),
+        header["method"],
+        parameters,
+        group("observed."),
+        Draws(**group("pool.")),
+        header["double"],
+    )
+
+
+def _diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    items = {field.name: getattr(diagnosis, field.name) for field in fields(diagnosis)}
+    return items | {"status": diagnosis.status.name, "stop": diagnosis.stop.name}
+
+
+def _diagnosis_from_json(items: dict[str, Any]) -> Diagnosis:
+    read = {"status": Status.__getitem__, "stop": Stop.__getitem__, "reasons": tuple, "advice": tuple}
+    read |= {name: lambda pair: Value(*pair) for name in ("elbo", "log_evidence")}
+    return Diagnosis(**{name: read.get(name, lambda item: item)(item) for name, item in items.items()})
+
+
+def _structure_to_json(tree: Any) -> Any:
+    if type(tree) is dict:
+        if not all(isinstance(key, str | int) for key in tree):
+            raise TypeError("Only str and int keys of dicts in the parameters' structure can be stored.")
+        return {"dict": [[key, _structure_to_json(child)] for key, child in tree.items()]}
+    if type(tree) in (list, tuple):
+        return {type(tree).__name__: [_structure_to_json(child) for child in tree]}
+    if tree is None or isinstance(tree, int):
+        return tree
+    raise TypeError(
+        f"The parameters' structure holds a {type(tree).__name__}, which cannot be stored without code. Use dicts, "
+        "lists and tuples in dim, or store to_arviz() instead."
+    )
+
+
+def _structure_from_json(item: Any) -> Any:
+    if not isinstance(item, dict):
+        return item
+    ((kind, children),) = item.items()
+    if kind == "dict":
+        return {key: _structure_from_json(child) for key, child in children}
+    return {"list": list, "tuple": tuple}[kind](_structure_from_json(child) for child in children)
+
+
+def _constraint_to_json(constraint: Any, bounds: list[np.ndarray]) -> Any:
+    """A constraint as its class and fields; arrays among them go to `bounds`."""
+    if constraint is None:
+        return None
+    children, (names, settings) = constraint.tree_flatten()
+    items = []
+    for child in children:
+        if hasattr(child, "tree_flatten"):
+            items.append(_constraint_to_json(child, bounds))
+        else:
+            items.append(len(bounds))
+            bounds.append(np.asarray(child))
+    return {"class": type(constraint).__name__, "names": names, "children": items, "settings": settings}
+
+
+def _constraint_from_json(item: Any, bounds: list[np.ndarray]) -> Any:
+    if item is None:
+        return None
+    from numpyro.distributions import constraints
+
+    classes = [value for value in vars(constraints).values() if isinstance(value, type)]
+    known = {each.__name__: each for each in classes if issubclass(each, constraints.Constraint)}
+    children = [_constraint_from_json(c, bounds) if isinstance(c, dict) else bounds[c] for c in item["children"]]
+    return known[item["class"]].tree_unflatten((tuple(item["names"]), item["settings"]), children)

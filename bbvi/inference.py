@@ -13,10 +13,10 @@ import numpy as np
 
 from bbvi import timing
 from bbvi.algorithms import Algorithm
-from bbvi.algorithms.start import Start, find_start
+from bbvi.algorithms.start import Start, find_start, start_at
 from bbvi.arguments import check_rows, observed, positive, read_algorithm, read_data, read_family, read_init
 from bbvi.checkpoint import Checkpoint
-from bbvi.diagnostics.concerns import concerns
+from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import Distribution
 from bbvi.driver import Callback, Stop, drive
@@ -157,8 +157,8 @@ def fit(
             kept.write(run)
         q = _extract(algorithm, run.state)
         pool = draw(problem, q, (seed, CHECK), POOL, width)
-
-    diagnosis, _ = diagnose(pool.log_p, pool.log_q, run.stop, concerns(problem, start, pool, double))
+        found = find_concerns(problem, start, pool, double)
+        diagnosis = diagnose(pool.log_p, pool.log_q, run.stop, found)
     cost = Cost(
         log_densities=start.log_densities + run.step * values + len(pool),
         gradients=start.gradients + run.step * gradients,
@@ -190,7 +190,7 @@ def _find_start(problem: Problem, algorithm: Algorithm, prototype: Distribution,
     if init.dim != problem.dim:
         raise ValueError(f"init has dim {init.dim}, but the parameters have {problem.dim} free coordinates.")
     loc, scale, _ = init.standardise()
-    return Start(loc, scale, np.zeros((0, problem.dim)), np.zeros(0), 0, 0)
+    return start_at(loc, scale)
 
 
 @partial(jax.jit, static_argnames="algorithm")

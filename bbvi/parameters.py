@@ -41,6 +41,7 @@ class Parameters:
 
     @property
     def unconstrained(self) -> bool:
+        """Whether no parameter is constrained."""
         return all(constraint is None for constraint in self.constraints)
 
     def constrain(self, x: Array) -> tuple[Any, Array | float]:
@@ -156,7 +157,8 @@ def _shape(leaf: Any, path: Any) -> Shape:
 
 def _name(path: Any) -> str:
     name = jax.tree_util.keystr(path, simple=True, separator=".")
-    return name if path and isinstance(path[0], jax.tree_util.DictKey | jax.tree_util.GetAttrKey) else f"x.{name}".rstrip(".")
+    named = path and isinstance(path[0], jax.tree_util.DictKey | jax.tree_util.GetAttrKey)
+    return name if named else f"x.{name}".rstrip(".")
 
 
 def _is_constraint(x: Any) -> bool:
@@ -228,7 +230,9 @@ def _free_shape(name: str, constraint: Any, shape: Shape) -> Shape:
             "(biject_to knows no transform for it). Discrete parameters must be summed out."
         ) from error
     except (ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"constraints for {name!r} is {constraint}, which does not fit its shape {shape}: {error}") from error
+        raise ValueError(
+            f"constraints for {name!r} is {constraint}, which does not fit its shape {shape}: {error}"
+        ) from error
     if not fits or len(shape) < constraint.event_dim:
         raise ValueError(f"constraints for {name!r} is {constraint}, which does not fit its shape {shape}.")
     return free_shape

@@ -89,7 +89,7 @@ class Posterior:
         if resample or (resample is None and self.diagnosis.trusted):
             pool = self._pool(POOL_FACTOR * num_samples, seed)
             if not np.isfinite(pool.log_p).any():
-                raise ValueError("No draw has a finite log density, so there is nothing to resample. Use resample=False.")
+                raise ValueError("No draw has a finite log density: there is nothing to resample. Use resample=False.")
             rng = np.random.default_rng((seed, RESAMPLE))
             return pool.take(resample_indices(rng, smooth(pool.log_p - pool.log_q).log_weights, num_samples)), True
         draws = self._pool(num_samples, seed)
@@ -194,9 +194,10 @@ class Posterior:
 
     def summary(self, **kwargs: Any) -> Any:
         """The table of `arviz_stats.summary` (a pandas DataFrame) for `to_arviz()`; arguments are passed on."""
-        import arviz_stats
+        from arviz_stats.summary import summary
 
-        return arviz_stats.summary(self.to_arviz(), **({"kind": "stats"} | kwargs))
+        options: dict[str, Any] = {"kind": "stats"} | kwargs
+        return summary(self.to_arviz(), **options)
 
     # -- elsewhere ---------------------------------------------------------------------------------------------------
 
@@ -236,7 +237,8 @@ class Posterior:
         rows = self.table(20)
         titles = list(rows[0][1])
         pad = max(len(name) for name, _ in rows)
-        lines = [f"{type(self.distribution).__name__} posterior over {self.parameters.dim} coordinates by {self.method}"]
+        family = type(self.distribution).__name__
+        lines = [f"{family} posterior over {self.parameters.dim} coordinates by {self.method}"]
         lines += [" " * pad + "".join(f"{title:>12}" for title in titles)]
         lines += [f"{name:<{pad}}" + "".join(f"{row[title]:>12.4g}" for title in titles) for name, row in rows]
         if self.num_scalars > len(rows):

@@ -55,6 +55,7 @@ class Problem:
 
     @property
     def dim(self) -> int:
+        """Number of coordinates."""
         return self.parameters.dim
 
     def in_coordinates(self, loc: Array | None, scale: Array | None) -> "Problem":
@@ -105,7 +106,8 @@ def trace(problem: Problem) -> int:
     Raises:
         TypeError, ValueError: when `logprob` does not return one real number.
     """
-    closed = jax.make_jaxpr(_log_density)(problem, jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float)))
+    point = jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
+    closed = jax.make_jaxpr(_log_density)(problem, point)
     inner = [equation.params["jaxpr"].jaxpr for equation in closed.eqns if "jaxpr" in equation.params]
     equations = [equation for jaxpr in inner for equation in jaxpr.eqns]
     return max((v.aval.size for equation in equations for v in equation.outvars if hasattr(v.aval, "size")), default=1)
@@ -123,7 +125,8 @@ def _real_scalar(value: Any) -> Array:
     try:
         array = jnp.asarray(value)
     except TypeError as error:
-        raise TypeError(f"logprob returned {value!r}, a {type(value).__name__}. It must return one real number.") from error
+        name = type(value).__name__
+        raise TypeError(f"logprob returned {value!r}, a {name}. It must return one real number.") from error
     if array.ndim:
         raise ValueError(
             f"logprob returned an array of shape {array.shape}. It must return one number for one point: sum the terms "

@@ -1,7 +1,6 @@
 """How long JAX traced and compiled, and how often, as JAX itself reports it."""
 
 import threading
-from typing import Any
 
 import jax.monitoring
 
@@ -20,9 +19,9 @@ class _Clock(threading.local):
 _clock = _Clock()
 
 
-def _listen(event: str, seconds: float, **_: Any) -> None:
+def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
     if event in _PHASES[1:]:  # tracing is nested, and would be counted twice
-        _clock.seconds += seconds
+        _clock.seconds += duration_secs
     if event == _PHASES[2]:
         _clock.compilations += 1
 

@@ -39,7 +39,10 @@ def main() -> None:
     parser.add_argument("--options", default="", help="arguments of fit, as Python")
     arguments = parser.parse_args()
     options: dict[str, Any] = eval(f"dict({arguments.options})")
-    print(f"{'posterior':42} {'dim':>3} {'mean':>6} {'sd':>6} {'k-hat':>6} {'status':>10} {'steps':>6} {'gradients':>9} {'cold s':>6} {'warm s':>6}")
+    print(
+        f"{'posterior':42} {'dim':>3} {'mean':>6} {'sd':>6} {'k-hat':>6} {'status':>10} {'steps':>6} {'gradients':>9} "
+        f"{'cold s':>6} {'warm s':>6}"
+    )
     for name in arguments.names or posteriordb.names(arguments.folder):
         case, reference = posteriordb.load(arguments.folder, name), posteriordb.reference_draws(arguments.folder, name)
         if reference is None:

@@ -425,9 +425,7 @@ MODELS: dict[str, Model] = {
         "gender",
         "income",
     ),
-    "blr": Model(
-        partial(linear_logprob, blr_prior), {"beta": real("D"), "sigma": positive()}, fields("X", "y")
-    ),
+    "blr": Model(partial(linear_logprob, blr_prior), {"beta": real("D"), "sigma": positive()}, fields("X", "y")),
     "kilpisjarvi": Model(
         kilpisjarvi,
         {"alpha": real(), "beta": real(), "sigma": positive()},

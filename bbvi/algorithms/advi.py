@@ -10,8 +10,8 @@ what goes on:
     bias  ~ max w                    constant steps are biased in proportion to the variance of the iterates
 
 Small error and small bias: converged. R-hat near one: the iterates are stationary and only noisy, so the steps are
-halved. The ELBO fell: the steps are too long. Otherwise q is still travelling. In each case the next round starts
-from the average, is twice as long, and is standardised anew.
+halved. R-hat large: q is still travelling, or, if the ELBO fell, thrown about by steps that are too long. The next
+round starts from the average, in coordinates standardised anew, and is twice as long unless q is travelling.
 
 References: Dhaka et al. 2020 (arXiv:2009.00666) and Welandawe et al. 2022 (arXiv:2203.15945) for stopping by R-hat
 and Monte Carlo error and for step sizes that decrease when stationary. This rule departs from theirs in using
@@ -35,6 +35,7 @@ from bbvi.random import Random
 Array = Any
 FIRST_HALF = 50  # steps in a half of the first round
 STATIONARY = 1.2  # R-hat below which the iterates count as stationary
+TRAVELLING = 2.0  # R-hat above which they move steadily; it is 2.6 for motion in a straight line
 
 
 class Half(NamedTuple):
@@ -46,6 +47,8 @@ class Half(NamedTuple):
 
 
 class ADVIState(NamedTuple):
+    """State of `ADVI`."""
+
     q: Distribution  # in standardised coordinates
     loc: Array  # (dim,) of the coordinates
     scale: Array  # (dim,) or (dim, dim)
@@ -99,6 +102,7 @@ class ADVI(Algorithm[ADVIState]):
 
     @property
     def draws(self) -> int:
+        """Draws in each step."""
         return self.estimator.default_draws if self.num_draws is None else self.num_draws
 
     def init(self, problem: Problem, q: Distribution) -> ADVIState:
@@ -161,16 +165,18 @@ class ADVI(Algorithm[ADVIState]):
         r_hat = jnp.sqrt(1 + _largest(jax.tree.map(lambda g, w: g**2 / (2 * w + 1e-12), gap, within)))
         converged = (error < self.tolerance) & (bias < self.tolerance)
         stationary = r_hat < STATIONARY
-        too_long = (second.elbo < first.elbo) & (r_hat > 2)
+        too_long = (second.elbo < first.elbo) & (r_hat > TRAVELLING)
         factor = jnp.where(converged, 1.0, jnp.where(stationary, 0.5, jnp.where(too_long, 0.25, 1.0)))
 
         settled = stationary | (error < self.tolerance)  # then the first half is as good as the second
-        average = jax.tree.map(
-            lambda a, b: jnp.where(settled, (a + b) / (2 * n), b / n), first.total, second.total
-        )
+        average = jax.tree.map(lambda a, b: jnp.where(settled, (a + b) / (2 * n), b / n), first.total, second.total)
         restarted = self.init(problem, average.affine(state.loc, state.scale))
         return restarted._replace(
-            damping=state.damping * factor, half=2 * n, error=error, bias=bias, converged=converged
+            damping=state.damping * factor,
+            half=jnp.where(r_hat > TRAVELLING, n, 2 * n),
+            error=error,
+            bias=bias,
+            converged=converged,
         )
 
     def done(self, state: ADVIState) -> Array:
@@ -187,7 +193,7 @@ class ADVI(Algorithm[ADVIState]):
     def evaluations_per_step(self) -> tuple[int, int]:
         return (0, self.draws) if self.estimator.uses_gradients else (self.draws, 0)
 
-    def _optimizer(self, q: Distribution) -> optax.GradientTransformation:
+    def _optimizer(self, q: Distribution) -> Any:
         if self.optimizer is not None:
             return self.optimizer.transformation
         # Gradients are noisier the more parameters share a draw, and no step may move q by more than its own width.

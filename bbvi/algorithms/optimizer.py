@@ -18,7 +18,7 @@ class Optimizer:
     fingerprint: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not (callable(getattr(self.transformation, "init", None)) and callable(getattr(self.transformation, "update", None))):
+        if not all(callable(getattr(self.transformation, method, None)) for method in ("init", "update")):
             raise TypeError(
                 f"optimizer={self.transformation!r} is no optax transformation. Use for example optax.adam(0.01), or "
                 "leave it out for automatic step sizes."

@@ -27,14 +27,17 @@ MAX_RATIO = 100.0  # by which one step may change a variance
 
 
 class Polished(NamedTuple):
+    """A Gaussian, and what is known of the ELBO there."""
+
     loc: Array  # (dim,)
     scale: Array  # (dim, dim) lower triangular
-    elbo: Array  # () up to a constant
+    elbo: Array  # () in nats, on the draws
     gradient: Array  # (dim,) E_q[grad]
     precision: Array  # (dim, dim) E_q[-hess]
     rate: Array  # () damping, 1 for a full Newton step
     steps: Array  # ()
     running: Array  # () bool
+    evaluations: Array  # () gradient evaluations
 
 
 def balanced_draws(rng: np.random.Generator, dim: int) -> np.ndarray:
@@ -45,16 +48,22 @@ def balanced_draws(rng: np.random.Generator, dim: int) -> np.ndarray:
     return np.linalg.solve(factor, draws.T).T
 
 
+def polish(problem: Problem, loc: Array, scale: Array, rng: np.random.Generator) -> Polished:
+    """The best Gaussian found from N(loc, scale scale^T), on draws made by `rng`."""
+    draws = balanced_draws(rng, problem.dim).astype(jax.dtypes.canonicalize_dtype(float))
+    return _polish(problem, loc, scale, draws)
+
+
 @jax.jit
-def polish(problem: Problem, loc: Array, scale: Array, draws: Array) -> Polished:
-    """The best Gaussian found from N(loc, scale scale^T) on `draws` `(n, dim)` of `balanced_draws`."""
+def _polish(problem: Problem, loc: Array, scale: Array, draws: Array) -> Polished:
     dim = loc.size
+    entropy = 0.5 * dim * (1 + jnp.log(2 * jnp.pi))  # of N(0, I); volumes are in the density
 
     def evaluate(loc: Array, scale: Array) -> tuple[Array, Array, Array]:
         values, gradients, good = problem.in_coordinates(loc, scale).values_and_gradients(draws)
         mean = gradients.mean(axis=0)
         precision = -(gradients - mean).T @ draws / len(draws)
-        return jnp.where(good.all(), values.mean(), -jnp.inf), mean, (precision + precision.T) / 2
+        return jnp.where(good.all(), values.mean() + entropy, -jnp.inf), mean, (precision + precision.T) / 2
 
     def step(now: Polished) -> Polished:
         eigenvalues, vectors = jnp.linalg.eigh(now.precision)
@@ -71,12 +80,14 @@ def polish(problem: Problem, loc: Array, scale: Array, draws: Array) -> Polished
         small = (jnp.abs(move).max() < TOLERANCE) & (jnp.abs(jnp.log(eigenvalues)).max() < TOLERANCE)
         rate = jnp.where(better, jnp.minimum(1.0, 2 * now.rate), now.rate / 4)
         running = ~(better & small) & (rate > 1e-3) & jnp.isfinite(now.elbo)
-        new = (loc, scale, elbo, gradient, precision)
-        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), new, now[:5])
-        return Polished(*kept, rate, now.steps + 1, running)
+        made = now.evaluations + len(draws)
+        new = Polished(loc, scale, elbo, gradient, precision, rate, now.steps + 1, running, made)
+        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), new, now)
+        return kept._replace(rate=rate, steps=now.steps + 1, running=running, evaluations=made)
 
-    first = evaluate(loc, scale)
-    begin = Polished(loc, scale, *first, jnp.ones((), loc.dtype), jnp.zeros((), int), jnp.array(True))
+    elbo, gradient, precision = evaluate(loc, scale)
+    one, zero, true = jnp.ones((), loc.dtype), jnp.zeros((), int), jnp.array(True)
+    begin = Polished(loc, scale, elbo, gradient, precision, one, zero, true, zero + len(draws))
     return jax.lax.while_loop(lambda now: now.running & (now.steps < MAX_STEPS), step, begin)
 
 

@@ -2,40 +2,47 @@
 
 import numpy as np
 
+from bbvi.algorithms.polish import polish
 from bbvi.algorithms.start import Start
 from bbvi.diagnostics.verdict import Concern, Status
 from bbvi.evaluation import Draws
 from bbvi.problem import Problem
 
-RIVAL = 10.0  # nats by which another mode's ELBO may fall short and still matter
-OUTSIDE = 3.0  # nats of log q below the least likely draw, from which a point counts as outside q
+RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
+SUSPECT = 30.0  # the same before the other mode has been polished
+OUTSIDE = 3.0  # posterior standard deviations beyond the furthest draw, from which a point counts as outside
 
 
-def concerns(problem: Problem, start: Start, pool: Draws, double: bool) -> tuple[Concern, ...]:
+def find_concerns(problem: Problem, start: Start, pool: Draws, double: bool) -> list[Concern]:
     """Concerns about modes missed, draws without density and rounding."""
-    found = (_missed_modes(problem, start, pool), _non_finite(problem, pool), _rounding(pool, double))
-    return tuple(concern for concern in found if concern is not None)
+    found = (_missed_mode(problem, start, pool), _non_finite(problem, pool), _rounding(pool, double))
+    return [concern for concern in found if concern is not None]
 
 
-def _missed_modes(problem: Problem, start: Start, pool: Draws) -> Concern | None:
-    rivals = start.path_elbos > np.mean(pool.log_p[np.isfinite(pool.log_p)] - pool.log_q[np.isfinite(pool.log_p)]) - RIVAL
-    if not rivals.any() or not len(pool.x):
+def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Concern | None:
+    good = np.isfinite(pool.log_p)
+    if not good.any() or not len(pool.x):
         return None
-    # Outside: further from the draws than they are from each other, in the draws' own metric.
+    elbo = np.mean(pool.log_p[good] - pool.log_q[good])
     centre, spread = pool.x.mean(axis=0), pool.x.std(axis=0)
-    far = np.abs((start.path_locs - centre) / spread).max(axis=1) > np.abs((pool.x - centre) / spread).max() + OUTSIDE
-    missed = rivals & far
-    if not missed.any():
-        return None
-    at = start.path_locs[np.argmax(missed)]
-    coordinate = int(np.argmax(np.abs(at - centre) / spread))
-    name = problem.parameters.coordinate_names()[coordinate]
-    return Concern(
-        Status.UNRELIABLE,
-        f"another start ended in a different region of comparable density, with {name} (unconstrained) near {at[coordinate]:.3g} "
-        f"instead of {centre[coordinate]:.3g}: the posterior may have several modes",
-        "compare fits from several init= points, or break the symmetry with ordered constraints",
-    )
+    reach = np.abs((pool.x - centre) / spread).max(axis=0) + OUTSIDE
+    for loc, scale, path_elbo in zip(start.path_locs, start.path_scales, start.path_elbos, strict=True):
+        if path_elbo < elbo - SUSPECT:
+            break  # the best path comes first
+        if scale.ndim == 2:
+            polished = polish(problem, loc, scale, np.random.default_rng(0))
+            loc, path_elbo = np.asarray(polished.loc), float(polished.elbo)
+        apart = np.abs((loc - centre) / spread) - reach
+        if path_elbo > elbo - RIVAL and apart.max() > 0:
+            coordinate = int(np.argmax(apart))
+            name = problem.parameters.coordinate_names()[coordinate]
+            return Concern(
+                Status.UNRELIABLE,
+                f"another start ended in a different region of comparable density, with {name} (unconstrained) near "
+                f"{loc[coordinate]:.3g} instead of {centre[coordinate]:.3g}: the posterior has several modes",
+                "compare fits from several init= points, or break a symmetry with ordered constraints",
+            )
+    return None
 
 
 def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
@@ -51,7 +58,7 @@ def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
         Status.USABLE if bad.mean() < 0.5 else Status.UNRELIABLE,
         f"the log density was not finite at {100 * bad.mean():.2g} % of the draws, first of all where {name} "
         f"(unconstrained) is {side}, around {bad_x[:, coordinate].mean():.3g}",
-        f"constrain {name.split('[')[0]} to where the density is defined, or write the density so that it is finite there",
+        f"constrain {name.split('[')[0]} to where the density is defined, or write it so that it is finite there",
     )
 
 

@@ -14,15 +14,22 @@ from scipy.special import logsumexp
 
 
 class Smoothed(NamedTuple):
+    """Smoothed weights and the shape of their tail."""
+
     log_weights: np.ndarray  # (n,) normalised: their exponentials sum to 1
     k_hat: float  # -inf when the tail is constant, as it is when q = p; inf when too few weights are finite
+
+
+def log_sum_exp(x: np.ndarray) -> float:
+    """log sum exp(x), of an array that may hold -inf."""
+    return float(np.asarray(logsumexp(x)))
 
 
 def smooth(log_weights: np.ndarray) -> Smoothed:
     """Smooth log importance weights `(n,)`; -inf stands for a draw of weight zero."""
     raw = np.asarray(log_weights, float)
     n = len(raw)
-    normalised = raw - logsumexp(raw) if np.isfinite(raw).any() else raw
+    normalised = raw - log_sum_exp(raw) if np.isfinite(raw).any() else raw
     tail_size = int(np.ceil(min(0.2 * n, 3 * n**0.5))) if n > 225 else n // 5
     if np.isfinite(raw).sum() <= tail_size or tail_size < 5:
         return Smoothed(normalised, np.inf)
@@ -41,7 +48,7 @@ def smooth(log_weights: np.ndarray) -> Smoothed:
         quantiles = -sigma * np.log1p(-p) if abs(k) < 1e-12 else sigma * np.expm1(-k * np.log1p(-p)) / k
         scaled = scaled.copy()
         scaled[tail] = np.minimum(np.log(cutoff + quantiles), 0)
-    return Smoothed(scaled - logsumexp(scaled), k)
+    return Smoothed(scaled - log_sum_exp(scaled), k)
 
 
 def fit_generalised_pareto(excess: np.ndarray) -> tuple[float, float]:
@@ -58,7 +65,7 @@ def fit_generalised_pareto(excess: np.ndarray) -> tuple[float, float]:
     theta = 1 / excess[-1] + (1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))) / (3 * quartile)
     shapes = np.log1p(-theta[:, None] * excess).mean(axis=1)
     profile = m * (np.log(-theta / shapes) - shapes - 1)
-    weights = np.exp(profile - logsumexp(profile))
+    weights = np.exp(profile - log_sum_exp(profile))
     weights = np.where(weights >= 10 * np.finfo(float).eps, weights, 0)
     mean_theta = np.sum(theta * weights) / weights.sum()
     shape = np.log1p(-mean_theta * excess).mean()

@@ -5,13 +5,13 @@ smoothing can get wrong when the weights are extreme, and which never sees a mod
 """
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
-from bbvi.diagnostics.pareto import Smoothed, smooth
+from bbvi.diagnostics.pareto import log_sum_exp, smooth
 from bbvi.driver import Stop
 
 
@@ -31,7 +31,9 @@ class Value(NamedTuple):
     standard_error: float
 
     def __str__(self) -> str:
-        digits = 2 if not np.isfinite(self.standard_error) else int(np.clip(1 - np.floor(np.log10(self.standard_error + 1e-12)), 0, 6))
+        if not np.isfinite(self.standard_error):
+            return f"{self.value:.2f}"
+        digits = int(np.clip(1 - np.floor(np.log10(self.standard_error + 1e-12)), 0, 6))
         return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}"
 
 
@@ -93,37 +95,66 @@ class Concern(NamedTuple):
 GOOD_K, POOR_K = 0.5, 0.7
 POOR_SPREAD = 3.0  # nats; Gaussian log weights of sd 2.1 have k = 0.7
 FEW, TOO_FEW = 0.05, 100  # effective draws: share for "reliable", number for "usable"
+EVEN = 0.9  # share of effective draws above which the weights hardly matter, and neither does their tail
+RICHER = "fit a richer family, or reparameterise the model so that its posterior is closer to a Gaussian"
 
 
-def diagnose(log_p: np.ndarray, log_q: np.ndarray, stop: Stop, concerns: tuple[Concern, ...] = ()) -> tuple[Diagnosis, Smoothed]:
+def diagnose(log_p: np.ndarray, log_q: np.ndarray, stop: Stop, concerns: Sequence[Concern] = ()) -> Diagnosis:
     """Judge log densities `(n,)` of fresh draws of q; -inf in `log_p` where there is no density."""
     n = len(log_p)
     log_w = log_p - log_q
     good = np.isfinite(log_w)
     if not good.any():
+        reason = "the log density is not finite at any of the draws"
+        failed = Concern(Status.FAILED, reason, "check logprob and the constraints of its parameters")
         nothing = Value(-np.inf, np.nan)
-        concern = Concern(Status.FAILED, "the log density is not finite at any of the draws", "check logprob and its constraints")
-        return _verdict((concern, *concerns), np.inf, nothing, nothing, 0.0, n, np.nan, 1.0, stop), Smoothed(log_w, np.inf)
+        return _verdict(
+            [failed, *concerns],
+            k_hat=np.inf,
+            elbo=nothing,
+            log_evidence=nothing,
+            effective_sample_size=0.0,
+            num_draws=n,
+            log_weight_sd=np.nan,
+            non_finite=1.0,
+            stop=stop,
+        )
 
     smoothed = smooth(log_w)
-    ess = float(np.exp(-logsumexp(2 * smoothed.log_weights)))
+    ess = effective_sample_size(smoothed.log_weights)
     spread = float(np.std(log_w[good]))
-    elbo = Value(float(log_w[good].mean()), spread / good.sum() ** 0.5)
-    raw_ess = float(np.exp(2 * logsumexp(log_w) - logsumexp(2 * log_w)))
-    evidence = Value(float(logsumexp(log_w) - np.log(n)), float(np.sqrt(max(1 / raw_ess - 1 / n, 0))))
-    non_finite = float(1 - good.mean())
-    checks = _weight_concerns(smoothed.k_hat, ess, spread, n) + _stop_concerns(stop)
-    return _verdict((*checks, *concerns), smoothed.k_hat, elbo, evidence, ess, n, spread, non_finite, stop), smoothed
+    from_weights = _weight_concerns(smoothed.k_hat, ess, spread, n)
+    no_error = any(concern.worst is Status.UNRELIABLE for concern in from_weights)  # the variance may be infinite
+    evidence_error = np.nan if no_error else max(1 / effective_sample_size(log_w) - 1 / n, 0.0) ** 0.5
+    return _verdict(
+        [*from_weights, *concerns, *_stop_concerns(stop)],
+        k_hat=smoothed.k_hat,
+        elbo=Value(float(log_w[good].mean()), spread / float(good.sum()) ** 0.5),
+        log_evidence=Value(log_sum_exp(log_w) - float(np.log(n)), evidence_error),
+        effective_sample_size=ess,
+        num_draws=n,
+        log_weight_sd=spread,
+        non_finite=float(1 - good.mean()),
+        stop=stop,
+    )
+
+
+def effective_sample_size(log_weights: np.ndarray) -> float:
+    """(sum w)^2 / sum w^2 for log weights `(n,)`, normalised or not."""
+    return float(np.exp(2 * log_sum_exp(log_weights) - log_sum_exp(2 * log_weights)))
 
 
 def _weight_concerns(k: float, ess: float, spread: float, n: int) -> list[Concern]:
-    richer = "fit a richer family (full_rank, or one that can skew), or reparameterise the model"
     if spread > POOR_SPREAD:
-        return [Concern(Status.UNRELIABLE, f"the log weights spread over {spread:.1f} nats (sd): q and the posterior differ in shape", richer)]
-    if not k < POOR_K:
-        return [Concern(Status.UNRELIABLE, f"k-hat {k:.2f} is above {POOR_K}: importance weights have no finite variance", richer)]
+        reason = f"the log weights spread over {spread:.1f} nats (sd): q and the posterior differ in shape"
+        return [Concern(Status.UNRELIABLE, reason, RICHER)]
     if ess < TOO_FEW:
-        return [Concern(Status.UNRELIABLE, f"only {ess:.0f} effective draws out of {n}", richer)]
+        return [Concern(Status.UNRELIABLE, f"only {ess:.0f} effective draws out of {n}", RICHER)]
+    if ess > EVEN * n:
+        return []
+    if k >= POOR_K:
+        reason = f"k-hat {k:.2f} is above {POOR_K}: some importance weights are too large to be trusted"
+        return [Concern(Status.UNRELIABLE, reason, RICHER)]
     if k >= GOOD_K:
         return [Concern(Status.USABLE, f"k-hat {k:.2f} is between {GOOD_K} and {POOR_K}")]
     if ess < FEW * n:
@@ -139,8 +170,9 @@ def _stop_concerns(stop: Stop) -> list[Concern]:
     return [Concern(Status.RELIABLE, f"optimisation {stop.value}", more)]
 
 
-def _verdict(concerns: tuple[Concern, ...], *fields: object) -> Diagnosis:
+def _verdict(concerns: Sequence[Concern], **fields: Any) -> Diagnosis:
     ranks = list(Status)
     status = ranks[max((ranks.index(concern.worst) for concern in concerns), default=0)]
+    reasons = tuple(concern.reason for concern in concerns)
     advice = dict.fromkeys(concern.advice for concern in concerns if concern.advice)
-    return Diagnosis(status, *fields, tuple(concern.reason for concern in concerns), tuple(advice))  # type: ignore[arg-type]
+    return Diagnosis(status=status, reasons=reasons, advice=tuple(advice), **fields)

@@ -37,7 +37,9 @@ class FullRank(Distribution):
     def dim(self) -> int:
         return self.loc.shape[-1]
 
-    noise_dim = dim
+    @property
+    def noise_dim(self) -> int:
+        return self.dim
 
     @property
     def log_diagonal(self) -> Array:

@@ -35,7 +35,9 @@ class MeanField(Distribution):
     def dim(self) -> int:
         return self.loc.shape[-1]
 
-    noise_dim = dim
+    @property
+    def noise_dim(self) -> int:
+        return self.dim
 
     def push_one(self, noise: Array) -> Array:
         return self.loc + jnp.exp(self.log_scale) * noise

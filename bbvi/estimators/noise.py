@@ -30,6 +30,7 @@ class Noise(ABC):
     def standard_error(self, values: Array) -> Array:
         """Standard error of `values.mean()` for values `(n,)` of a function at such draws, a scalar."""
 
+    @abstractmethod
     def check(self, n: int) -> None:
         """Raise ValueError when `n` draws cannot be made."""
 
@@ -47,6 +48,9 @@ class IID(Noise):
 
     def standard_error(self, values: Array) -> Array:
         return _standard_error(values)
+
+    def check(self, n: int) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Sobol(Noise):
 
     def check(self, n: int) -> None:
         if n & (n - 1):
-            raise ValueError(f"num_draws={n}: Sobol points are balanced only in powers of 2. Use {1 << n.bit_length()}.")
+            better = 1 << n.bit_length()
+            raise ValueError(f"num_draws={n}: Sobol points are balanced only in powers of 2. Use {better}.")
 
 
 @lru_cache(maxsize=32)

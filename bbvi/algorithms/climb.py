@@ -1,0 +1,122 @@
+"""Quasi-Newton paths to regions of high density, judged by the ELBO along the way.
+
+At each iterate x a path carries an inverse Hessian estimate H, and with it a Gaussian guess N(x + H g, H); the guess
+with the best ELBO on a few common draws wins. Judging by ELBO rather than by density keeps the result out of spikes
+and of modes at infinity.
+
+Reference: Pathfinder (Zhang, Carpenter, Gelman and Vehtari 2022, arXiv:2108.03782), here with few draws, a path that
+ends when the ELBO no longer improves, and one evaluation of the log density per iteration for candidate and draws.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bbvi.algorithms.quasi_newton import Dense, Limited
+from bbvi.problem import Problem
+
+Array = Any
+DENSE = 200  # coordinates up to which the inverse Hessian is dense
+NUM_DRAWS = 4  # for each ELBO along a path
+MAX_ITERATIONS = 300
+PATIENCE = 10  # iterations without a better ELBO, by at least GAIN nats, before a path ends
+GAIN = 0.05
+
+
+class Path(NamedTuple):
+    """One path under way."""
+
+    x: Array  # (dim,)
+    value: Array  # () log density at x
+    gradient: Array  # (dim,)
+    curvature: Dense | Limited
+    step: Array  # () length to try along the direction
+    best: tuple[Array, Array, Any]  # ELBO, mean and curvature of the best Gaussian so far
+    waited: Array  # () iterations since it improved
+    running: Array  # () bool
+
+
+class Paths(NamedTuple):
+    """What the paths found."""
+
+    loc: Array  # (paths, dim)
+    scale: Array  # (paths, dim, dim) lower triangular or (paths, dim)
+    elbo: Array  # (paths,) of the best Gaussian, -inf for none
+    value: Array  # (paths,) log density at the end of the path
+    evaluations: Array  # () gradient evaluations
+
+
+@jax.jit
+def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
+    """Climb from each of the points `xs` `(paths, dim)`; `noise` `(NUM_DRAWS, dim)` is standard normal."""
+    dim, dtype = xs.shape[1], xs.dtype
+    curvature = (Dense if dim <= DENSE else Limited).identity(dim, dtype)
+
+    def begin(x: Array) -> Path:
+        nothing, zero = jnp.array(-jnp.inf, dtype), jnp.zeros((), dtype)
+        return Path(
+            x, nothing, jnp.zeros_like(x), curvature, zero, (nothing, x, curvature), jnp.zeros((), int), jnp.array(True)
+        )
+
+    def advance(path: Path) -> Path:
+        # One evaluation: the point to try, and draws from the Gaussian at the present point.
+        direction = path.curvature.solve(path.gradient)
+        candidate = path.x + path.step * direction
+        mean = path.x + direction
+        points = jnp.concatenate([candidate[None], mean + path.curvature.scale_by(noise)])
+        values, gradients, good = problem.values_and_gradients(points)
+
+        elbo = jnp.where(good[1:].all(), values[1:].mean() + path.curvature.log_det, -jnp.inf)
+        elbo = jnp.where(jnp.isfinite(path.value), elbo, -jnp.inf)
+        better = elbo > path.best[0]
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (elbo, mean, path.curvature), path.best)
+
+        first = ~jnp.isfinite(path.value)
+        slope = path.gradient @ direction
+        value, gradient = values[0], gradients[0]
+        rise = value - path.value
+        accept = good[0] & (first | (rise >= 1e-4 * path.step * slope))
+
+        s, y = candidate - path.x, path.gradient - gradient
+        curved = accept & ~first & (s @ y > 1e-10 * jnp.sqrt((s @ s) * (y @ y)))
+        updated = path.curvature.update(s, y, path.step, path.gradient)
+        new_curvature = jax.tree.map(lambda new, old: jnp.where(curved, new, old), updated, path.curvature)
+
+        # Too far: the peak of the parabola through what is known. No curvature seen: go further.
+        peak = slope * path.step**2 / (2 * (path.step * slope - rise))
+        shorter = jnp.where(good[0], jnp.clip(peak, 0.1 * path.step, 0.5 * path.step), 0.1 * path.step)
+        onward = jnp.where(first, 1 / (1e-12 + jnp.linalg.norm(gradient)), jnp.where(curved, 1.0, 4 * path.step))
+        step = jnp.where(accept, onward, shorter)
+
+        keep = lambda new, old: jnp.where(accept, new, old)  # noqa: E731
+        stuck = ~accept & ((path.step * slope < 1e-13 * jnp.abs(path.value)) | (path.step < 1e-20) | first)
+        gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
+        waited = jnp.where(gained, 0, path.waited + 1)
+        return Path(
+            keep(candidate, path.x),
+            keep(value, path.value),
+            keep(gradient, path.gradient),
+            new_curvature,
+            step,
+            best,
+            waited,
+            path.running & ~stuck & (waited < PATIENCE),
+        )
+
+    def body(carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        count, paths = carry
+        moved = jax.vmap(advance)(paths)
+        held = jax.tree.map(
+            lambda new, old: jnp.where(paths.running.reshape(-1, *[1] * (new.ndim - 1)), new, old), moved, paths
+        )
+        return count + 1, held
+
+    def unfinished(carry: tuple[Array, Any]) -> Array:
+        return (carry[0] < MAX_ITERATIONS) & carry[1].running.any()
+
+    count, paths = jax.lax.while_loop(unfinished, body, (jnp.zeros((), int), jax.vmap(begin)(xs)))
+    elbo, mean, curvatures = paths.best
+    elbo = elbo + 0.5 * jnp.sum(noise**2) / len(noise) + 0.5 * dim * jnp.log(2 * jnp.pi)
+    scale = jax.vmap(lambda c: c.scale())(curvatures)
+    return Paths(mean, scale, elbo, paths.value, count * len(xs) * (1 + NUM_DRAWS))
