@@ -158,7 +158,7 @@ def fit(
         q = _extract(algorithm, run.state)
         pool = draw(problem, q, (seed, CHECK), POOL, width)
         found = find_concerns(problem, start, pool, double)
-        diagnosis = diagnose(pool.log_p, pool.log_q, run.stop, found)
+        diagnosis = diagnose(pool, run.stop, found)
     cost = Cost(
         log_densities=start.log_densities + run.step * values + len(pool),
         gradients=start.gradients + run.step * gradients,

@@ -91,21 +91,22 @@ class Posterior:
             if not np.isfinite(pool.log_p).any():
                 raise ValueError("No draw has a finite log density: there is nothing to resample. Use resample=False.")
             rng = np.random.default_rng((seed, RESAMPLE))
-            return pool.take(resample_indices(rng, smooth(pool.log_p - pool.log_q).log_weights, num_samples)), True
+            return pool.take(resample_indices(rng, smooth(pool.log_p - pool.log_r).log_weights, num_samples)), True
         draws = self._pool(num_samples, seed)
-        return draws.take(np.arange(num_samples)), False
+        return draws.take(np.flatnonzero(draws.from_q)[:num_samples]), False
 
     def _pool(self, num: int, seed: int) -> Draws:
         with scope(self.double):
             if self.problem is not None:
                 return draw(self.problem, self.distribution, (seed, SAMPLE), num, self.width)
-        if num > len(self.pool.x):
+        held = int(self.pool.from_q.sum())
+        if num > held:
             raise ValueError(
                 f"{num} draws with log densities are needed, but this posterior was loaded from a file that holds "
-                f"{len(self.pool.x)} and no log density. Ask for at most {len(self.pool.x) // POOL_FACTOR} resampled "
-                "draws, or give load() the log density: bbvi.load(path, logprob=...)."
+                f"{held} and no log density. Ask for at most {held // POOL_FACTOR} resampled draws, or give load() the log "
+                "density: bbvi.load(path, logprob=...)."
             )
-        return self.pool.take(np.random.default_rng((seed, SAMPLE)).permutation(len(self.pool.x)))
+        return self.pool.take(np.random.default_rng((seed, SAMPLE)).permutation(len(self.pool)))
 
     def structure(self, xs: Array) -> Any:
         """Flat, unconstrained vectors `(n, dim)` in the structure of the parameters, on their constrained scale."""
@@ -167,10 +168,9 @@ class Posterior:
         return jax.tree.map(lambda draws: statistic(np.asarray(draws, float), weights[keep]), values)
 
     def _weights(self) -> np.ndarray:
-        n = len(self.pool.x)
         if not self.diagnosis.trusted:
-            return np.full(n, 1 / n)
-        log_weights = smooth(self.pool.log_p - self.pool.log_q).log_weights[:n]
+            return self.pool.from_q / self.pool.from_q.sum()
+        log_weights = smooth(self.pool.log_p - self.pool.log_r).log_weights
         return np.exp(log_weights - log_weights.max())
 
     @property
@@ -238,7 +238,8 @@ class Posterior:
         titles = list(rows[0][1])
         pad = max(len(name) for name, _ in rows)
         family = type(self.distribution).__name__
-        lines = [f"{family} posterior over {self.parameters.dim} coordinates by {self.method}"]
+        dim = self.parameters.dim
+        lines = [f"{family} posterior over {dim} coordinate{'s' * (dim > 1)} by {self.method}"]
         lines += [" " * pad + "".join(f"{title:>12}" for title in titles)]
         lines += [f"{name:<{pad}}" + "".join(f"{row[title]:>12.4g}" for title in titles) for name, row in rows]
         if self.num_scalars > len(rows):

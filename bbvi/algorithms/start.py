@@ -80,6 +80,7 @@ def _no_paths(dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _starting_points(rng: np.random.Generator, dim: int, point: np.ndarray | None, attempt: int) -> np.ndarray:
     radius = 2.0 * 4.0 ** -(attempt % 3) if attempt < 3 else 2.0 * 4.0 ** (attempt - 2)
     xs = rng.uniform(-radius, radius, (NUM_PATHS, dim))
+    xs[1] = -xs[2]  # opposite starts are likelier to end in different modes
     if attempt == 0:
         xs[0] = 0
     if point is not None:

@@ -15,6 +15,7 @@ OUTSIDE = 3.0  # posterior standard deviations beyond the furthest draw, from wh
 
 def find_concerns(problem: Problem, start: Start, pool: Draws, double: bool) -> list[Concern]:
     """Concerns about modes missed, draws without density and rounding."""
+    pool = pool.take(pool.from_q)
     found = (_missed_mode(problem, start, pool), _non_finite(problem, pool), _rounding(pool, double))
     return [concern for concern in found if concern is not None]
 
@@ -55,7 +56,7 @@ def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
     name = problem.parameters.coordinate_names()[coordinate]
     side = "low" if apart[coordinate] < 0 else "high"
     return Concern(
-        Status.USABLE if bad.mean() < 0.5 else Status.UNRELIABLE,
+        Status.USABLE,
         f"the log density was not finite at {100 * bad.mean():.2g} % of the draws, first of all where {name} "
         f"(unconstrained) is {side}, around {bad_x[:, coordinate].mean():.3g}",
         f"constrain {name.split('[')[0]} to where the density is defined, or write it so that it is finite there",

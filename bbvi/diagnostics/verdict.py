@@ -13,6 +13,7 @@ import numpy as np
 
 from bbvi.diagnostics.pareto import log_sum_exp, smooth
 from bbvi.driver import Stop
+from bbvi.evaluation import Draws
 
 
 class Status(enum.Enum):
@@ -43,11 +44,12 @@ class Diagnosis:
 
     Fields:
         status: the verdict.
-        k_hat: Pareto shape of the importance weights.
+        k_hat: Pareto shape of the importance weights of q.
+        resampling_k_hat: the same for the wider mixture from which importance sampling draws.
         elbo: evidence lower bound in nats.
         log_evidence: log of the normalising constant in nats, by importance sampling.
         effective_sample_size: of importance sampling, out of `num_draws`.
-        num_draws: fresh draws it rests on.
+        num_draws: fresh draws it rests on, four fifths of them of q.
         log_weight_sd: standard deviation of the log importance weights, in nats.
         non_finite: share of draws at which the log density was not finite.
         stop: why optimisation ended.
@@ -56,6 +58,7 @@ class Diagnosis:
 
     status: Status
     k_hat: float
+    resampling_k_hat: float
     elbo: Value
     log_evidence: Value
     effective_sample_size: float
@@ -74,8 +77,8 @@ class Diagnosis:
     def __str__(self) -> str:
         lines = [
             f"Status: {self.status.name.lower()} ({self.status.value.split(': ', 1)[1]})",
-            f"  k-hat {self.k_hat:.2f}, importance ESS {self.effective_sample_size:.0f} of {self.num_draws} draws, "
-            f"log-weight sd {self.log_weight_sd:.2f}",
+            f"  k-hat {self.k_hat:.2f} (of the resampling {self.resampling_k_hat:.2f}), log-weight sd "
+            f"{self.log_weight_sd:.2f}, importance ESS {self.effective_sample_size:.0f} of {self.num_draws} draws",
             f"  ELBO {self.elbo}, log evidence {self.log_evidence}",
             f"  optimisation {self.stop.value}",
         ]
@@ -95,15 +98,15 @@ class Concern(NamedTuple):
 GOOD_K, POOR_K = 0.5, 0.7
 POOR_SPREAD = 3.0  # nats; Gaussian log weights of sd 2.1 have k = 0.7
 FEW, TOO_FEW = 0.05, 100  # effective draws: share for "reliable", number for "usable"
-EVEN = 0.9  # share of effective draws above which the weights hardly matter, and neither does their tail
+EVEN = 0.7  # share of effective draws above which the weights hardly matter, and neither does their tail
 RICHER = "fit a richer family, or reparameterise the model so that its posterior is closer to a Gaussian"
 
 
-def diagnose(log_p: np.ndarray, log_q: np.ndarray, stop: Stop, concerns: Sequence[Concern] = ()) -> Diagnosis:
-    """Judge log densities `(n,)` of fresh draws of q; -inf in `log_p` where there is no density."""
-    n = len(log_p)
-    log_w = log_p - log_q
-    good = np.isfinite(log_w)
+def diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern] = ()) -> Diagnosis:
+    """Judge q by fresh draws."""
+    n = len(draws)
+    log_w, log_w_q = draws.log_p - draws.log_r, (draws.log_p - draws.log_q)[draws.from_q]
+    good = np.isfinite(log_w_q)
     if not good.any():
         reason = "the log density is not finite at any of the draws"
         failed = Concern(Status.FAILED, reason, "check logprob and the constraints of its parameters")
@@ -111,6 +114,7 @@ def diagnose(log_p: np.ndarray, log_q: np.ndarray, stop: Stop, concerns: Sequenc
         return _verdict(
             [failed, *concerns],
             k_hat=np.inf,
+            resampling_k_hat=np.inf,
             elbo=nothing,
             log_evidence=nothing,
             effective_sample_size=0.0,
@@ -122,14 +126,15 @@ def diagnose(log_p: np.ndarray, log_q: np.ndarray, stop: Stop, concerns: Sequenc
 
     smoothed = smooth(log_w)
     ess = effective_sample_size(smoothed.log_weights)
-    spread = float(np.std(log_w[good]))
+    spread = float(np.std(log_w_q[good]))
     from_weights = _weight_concerns(smoothed.k_hat, ess, spread, n)
     no_error = any(concern.worst is Status.UNRELIABLE for concern in from_weights)  # the variance may be infinite
     evidence_error = np.nan if no_error else max(1 / effective_sample_size(log_w) - 1 / n, 0.0) ** 0.5
     return _verdict(
         [*from_weights, *concerns, *_stop_concerns(stop)],
-        k_hat=smoothed.k_hat,
-        elbo=Value(float(log_w[good].mean()), spread / float(good.sum()) ** 0.5),
+        k_hat=smooth(log_w_q).k_hat,
+        resampling_k_hat=smoothed.k_hat,
+        elbo=Value(float(log_w_q[good].mean()), spread / float(good.sum()) ** 0.5),
         log_evidence=Value(log_sum_exp(log_w) - float(np.log(n)), evidence_error),
         effective_sample_size=ess,
         num_draws=n,

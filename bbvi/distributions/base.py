@@ -4,6 +4,8 @@ A variational distribution pushes standard normal noise through a differentiable
 `x = push(noise)`, `noise ~ N(0, I)`. Its leaves are unconstrained arrays, so the gradient of any loss with
 respect to a distribution is again a distribution, and an optimiser updates it as it stands.
 
+All families here are elliptical: the density depends on x through its distance from the mean, in q's own metric.
+
 A family writes the mathematics for one point (`push_one`, `log_prob_one`); this class batches it.
 """
 
