@@ -34,8 +34,8 @@ class Checkpoint:
         if not self._path.exists():
             return None
         try:
-            with np.load(self._path, allow_pickle=False) as file:
-                arrays = dict(file)
+            with open(self._path, "rb") as file:
+                arrays = dict(np.load(file, allow_pickle=False))
             fingerprint = str(arrays["fingerprint"])
             leaves = [arrays[f"state{i}"] for i in range(len(jax.tree.leaves(like)))]
             history = History(*(arrays[name] for name in History._fields))

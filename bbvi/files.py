@@ -80,8 +80,8 @@ def load(path: str | Path, logprob: Callable[..., Any] | None = None, data: Any 
         ValueError: when it is no such file, or is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        with open(path, "rb") as file:
+            arrays = dict(np.load(file, allow_pickle=False))
         header = json.loads(str(arrays["header"]))
         if header["format"] != FORMAT:
             raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT!r}")

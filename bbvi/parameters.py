@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.precision import lenient_promotion
 from bbvi.pytree import pytree, static
 
 Array = Any
@@ -52,9 +53,10 @@ class Parameters:
             free, start = x[start:stop].reshape(free_shape), stop
             value = free
             if constraint is not None:
-                bijection = _biject_to(constraint)
-                value = bijection(free)
-                log_volume += jnp.sum(bijection.log_abs_det_jacobian(free, value))
+                with lenient_promotion():
+                    bijection = _biject_to(constraint)
+                    value = bijection(free)
+                    log_volume += jnp.sum(bijection.log_abs_det_jacobian(free, value))
             values.append(value.reshape(shape))
         return jax.tree.unflatten(self.treedef, values), log_volume
 
@@ -64,9 +66,10 @@ class Parameters:
         for constraint, value in zip(self.constraints, leaves, strict=True):
             free = value
             if constraint is not None:
-                bijection = _biject_to(constraint)
-                free = bijection.inv(value)
-                log_volume += jnp.sum(bijection.log_abs_det_jacobian(free, value))
+                with lenient_promotion():
+                    bijection = _biject_to(constraint)
+                    free = bijection.inv(value)
+                    log_volume += jnp.sum(bijection.log_abs_det_jacobian(free, value))
             pieces.append(jnp.ravel(free))
         return jnp.concatenate(pieces), log_volume
 

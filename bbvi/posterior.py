@@ -103,8 +103,8 @@ class Posterior:
         if num > held:
             raise ValueError(
                 f"{num} draws with log densities are needed, but this posterior was loaded from a file that holds "
-                f"{held} and no log density. Ask for at most {held // POOL_FACTOR} resampled draws, or give load() the log "
-                "density: bbvi.load(path, logprob=...)."
+                f"{held} and no log density. Ask for at most {held // POOL_FACTOR} resampled draws, or give load() "
+                "the log density: bbvi.load(path, logprob=...)."
             )
         return self.pool.take(np.random.default_rng((seed, SAMPLE)).permutation(len(self.pool)))
 

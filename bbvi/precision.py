@@ -17,3 +17,8 @@ def use_double(precision: str) -> bool:
 def scope(double: bool) -> AbstractContextManager:
     """Inside, JAX computes in float64 (or float32); only this thread is affected, and only inside."""
     return jax.enable_x64(double)
+
+
+def lenient_promotion() -> AbstractContextManager:
+    """For libraries that mix integers and floats, where the caller may have asked JAX to be strict."""
+    return jax.numpy_dtype_promotion("standard")

@@ -122,11 +122,9 @@ def _log_density(problem: Problem, x: Array) -> Array:
 
 
 def _real_scalar(value: Any) -> Array:
-    try:
-        array = jnp.asarray(value)
-    except TypeError as error:
-        name = type(value).__name__
-        raise TypeError(f"logprob returned {value!r}, a {name}. It must return one real number.") from error
+    if not hasattr(value, "dtype") and not isinstance(value, int | float | complex):
+        raise TypeError(f"logprob returned {value!r}, a {type(value).__name__}. It must return one real number.")
+    array = jnp.asarray(value)
     if array.ndim:
         raise ValueError(
             f"logprob returned an array of shape {array.shape}. It must return one number for one point: sum the terms "

@@ -29,6 +29,7 @@ from bbvi.algorithms.base import Algorithm
 from bbvi.algorithms.optimizer import Optimizer
 from bbvi.distributions import Distribution
 from bbvi.estimators import Estimate, Estimator, StickingTheLanding
+from bbvi.precision import lenient_promotion
 from bbvi.problem import Problem
 from bbvi.random import Random
 
@@ -134,7 +135,8 @@ class ADVI(Algorithm[ADVIState]):
         draws, rows = noise
         local = (problem if rows is None else problem.minibatch(rows)).in_coordinates(state.loc, state.scale)
         (_, estimate), gradient = jax.value_and_grad(self.estimator, has_aux=True)(state.q, local, draws)
-        updates, optimizer = self._optimizer(state.q).update(gradient, state.optimizer, state.q)
+        with lenient_promotion():
+            updates, optimizer = self._optimizer(state.q).update(gradient, state.optimizer, state.q)
         # An update that is not finite is not made.
         damping = jnp.where(jnp.isfinite(optax.tree.norm(updates)), state.damping, 0)
         q = jax.tree.map(lambda p, u: p + damping * jnp.where(damping > 0, u, 0), state.q, updates)
@@ -155,7 +157,7 @@ class ADVI(Algorithm[ADVIState]):
         return jax.tree.map(lambda a, b: jnp.where(state.judging, a, b), judged, halfway)
 
     def _judge(self, problem: Problem, state: ADVIState) -> ADVIState:
-        n, first, second = state.half, state.previous, state.current
+        n, first, second = state.half.astype(state.loc.dtype), state.previous, state.current
         gap = jax.tree.map(lambda a, b: jnp.abs(a - b) / n, first.total, second.total)
         squares = jax.tree.map(jnp.add, first.squares, second.squares)
         within = jax.tree.map(  # variance of the iterates about the mean of their half
@@ -173,7 +175,7 @@ class ADVI(Algorithm[ADVIState]):
         restarted = self.init(problem, average.affine(state.loc, state.scale))
         return restarted._replace(
             damping=state.damping * factor,
-            half=jnp.where(r_hat > TRAVELLING, n, 2 * n),
+            half=jnp.where(r_hat > TRAVELLING, 1, 2) * state.half,
             error=error,
             bias=bias,
             converged=converged,
@@ -183,8 +185,9 @@ class ADVI(Algorithm[ADVIState]):
         return state.converged
 
     def extract(self, state: ADVIState) -> Distribution:
+        n = jnp.maximum(state.count, 1).astype(state.loc.dtype)
         average = jax.tree.map(
-            lambda total, q: jnp.where(state.count > 0, total / jnp.maximum(state.count, 1), q),
+            lambda total, q: jnp.where(state.count > 0, total / n, q),
             state.current.total,
             state.q,
         )

@@ -35,6 +35,7 @@ class Polished(NamedTuple):
     gradient: Array  # (dim,) E_q[grad]
     precision: Array  # (dim, dim) E_q[-hess]
     rate: Array  # () damping, 1 for a full Newton step
+    radius: Array  # () standard deviations that the mean may move in one step
     steps: Array  # ()
     running: Array  # () bool
     evaluations: Array  # () gradient evaluations
@@ -70,7 +71,7 @@ def _polish(problem: Problem, loc: Array, scale: Array, draws: Array) -> Polishe
         eigenvalues = jnp.clip(jnp.abs(eigenvalues), 1 / MAX_RATIO, MAX_RATIO) ** now.rate
         white_gradient = vectors.T @ now.gradient
         length = jnp.sqrt(jnp.sum(white_gradient**2 / eigenvalues))
-        limit = jnp.minimum(1.0, 3 * dim**0.5 / jnp.maximum(length, 1e-300))
+        limit = jnp.minimum(1.0, now.radius / jnp.maximum(length, 1e-30))
         move = now.rate * limit * (vectors @ (white_gradient / eigenvalues))
         scale = triangular(now.scale @ (vectors / jnp.sqrt(eigenvalues)))
         loc = now.loc + now.scale @ move
@@ -79,15 +80,16 @@ def _polish(problem: Problem, loc: Array, scale: Array, draws: Array) -> Polishe
         better = elbo >= now.elbo - 1e-9 * jnp.abs(now.elbo)
         small = (jnp.abs(move).max() < TOLERANCE) & (jnp.abs(jnp.log(eigenvalues)).max() < TOLERANCE)
         rate = jnp.where(better, jnp.minimum(1.0, 2 * now.rate), now.rate / 4)
+        radius = now.radius * jnp.where(better, 2.0, 0.25)
         running = ~(better & small) & (rate > 1e-3) & jnp.isfinite(now.elbo)
         made = now.evaluations + len(draws)
-        new = Polished(loc, scale, elbo, gradient, precision, rate, now.steps + 1, running, made)
+        new = Polished(loc, scale, elbo, gradient, precision, rate, radius, now.steps + 1, running, made)
         kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), new, now)
-        return kept._replace(rate=rate, steps=now.steps + 1, running=running, evaluations=made)
+        return kept._replace(rate=rate, radius=radius, steps=now.steps + 1, running=running, evaluations=made)
 
     elbo, gradient, precision = evaluate(loc, scale)
     one, zero, true = jnp.ones((), loc.dtype), jnp.zeros((), int), jnp.array(True)
-    begin = Polished(loc, scale, elbo, gradient, precision, one, zero, true, zero + len(draws))
+    begin = Polished(loc, scale, elbo, gradient, precision, one, 3 * dim**0.5 * one, zero, true, zero + len(draws))
     return jax.lax.while_loop(lambda now: now.running & (now.steps < MAX_STEPS), step, begin)
 
 

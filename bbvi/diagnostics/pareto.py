@@ -30,7 +30,7 @@ def smooth(log_weights: np.ndarray) -> Smoothed:
     raw = np.asarray(log_weights, float)
     n = len(raw)
     normalised = raw - log_sum_exp(raw) if np.isfinite(raw).any() else raw
-    tail_size = int(np.ceil(min(0.2 * n, 3 * n**0.5))) if n > 225 else n // 5
+    tail_size = int(min(0.2 * n, 3 * n**0.5))
     if np.isfinite(raw).sum() <= tail_size or tail_size < 5:
         return Smoothed(normalised, np.inf)
 

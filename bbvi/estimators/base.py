@@ -52,7 +52,7 @@ class Estimator(ABC):
 
     def estimate(self, values: Array, good: Array) -> Estimate:
         """The ELBO over the good draws among `values` `(n,)`."""
-        count = jnp.maximum(good.sum(), 1)
+        count = jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         mean = jnp.sum(jnp.where(good, values, 0)) / count
         filled = jnp.where(good, values, mean)
         mean, error, bad = stop_gradient((mean, self.noise.standard_error(filled), jnp.sum(~good)))

@@ -8,6 +8,7 @@ from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import Estimate, Estimator
+from bbvi.estimators.noise import IID
 from bbvi.problem import Problem
 
 Array = Any
@@ -21,7 +22,8 @@ class ScoreFunction(Estimator):
 
         grad ELBO = 1/(n-1) sum_s (l_s - mean l) grad log q(x_s)
 
-    Unbiased for n >= 2 (the division is by n - 1, not n). Its variance grows with dim: use many draws, and few
+    Unbiased for n >= 2 independent draws: the division is by n - 1, not n, and antithetic or Sobol draws, whose
+    baseline knows the draw that it is subtracted from, are refused. Its variance grows with dim: use many draws, and few
     dimensions. A draw without density counts as the worst of the others.
 
     References: Ranganath, Gerrish and Blei 2014 (arXiv:1401.0118); Richter et al. 2020 (arXiv:2010.10436).
@@ -31,6 +33,13 @@ class ScoreFunction(Estimator):
     uses_gradients = False
     default_draws = 100
     min_draws = 2
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.noise, IID):
+            raise ValueError(
+                f"noise={self.noise!r}: the leave-one-out baseline of ScoreFunction is biased unless draws are "
+                "independent. Use IID(), or an estimator that uses gradients."
+            )
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x = stop_gradient(q.push(noise))

@@ -1,0 +1,117 @@
+"""k-hat, resampling and the verdict."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bbvi.diagnostics.pareto import fit_generalised_pareto, resample, smooth
+from bbvi.diagnostics.verdict import Concern, Status, diagnose
+from bbvi.driver import Stop
+from bbvi.evaluation import Draws
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("sd", [0.1, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("n", [100, 1000, 4096])
+def test_smoothing_agrees_with_arviz(sd, n):
+    from arviz_stats.base import array_stats
+
+    log_weights = np.random.default_rng(int(10 * sd) + n).normal(0, sd, n)
+    ours = smooth(log_weights)
+    theirs, k_hat = array_stats.psislw(-log_weights, r_eff=1.0)
+    assert ours.k_hat == pytest.approx(float(k_hat), abs=1e-6)
+    np.testing.assert_allclose(ours.log_weights, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [-0.3, 0.2, 0.5, 0.9])
+def test_shape_of_a_generalised_pareto_is_found(shape):
+    excess = np.sort(stats.genpareto.rvs(shape, size=20_000, random_state=1))
+    k, sigma = fit_generalised_pareto(excess)
+    assert k == pytest.approx(shape, abs=0.03)
+    assert sigma == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(("nu", "theory"), [(1, 1.0), (2, 0.5), (4, 0.25)])
+def test_k_hat_of_heavy_tails(nu, theory):
+    """Weights whose density falls like w^-(nu + 1) have k = 1/nu."""
+    weights = np.random.default_rng(2).pareto(nu, 40_000) + 1
+    assert smooth(np.log(weights)).k_hat == pytest.approx(theory, abs=0.1)
+
+
+def test_constant_weights_are_perfect():
+    smoothed = smooth(np.zeros(1000))
+    assert smoothed.k_hat == -np.inf
+    np.testing.assert_allclose(np.exp(smoothed.log_weights).sum(), 1)
+
+
+@pytest.mark.parametrize(("bad", "finite"), [(999, False), (600, True)])
+def test_weights_of_zero(bad, finite):
+    log_weights = RNG.normal(size=1000)
+    log_weights[:bad] = -np.inf
+    smoothed = smooth(log_weights)
+    assert np.isfinite(smoothed.k_hat) == finite
+    assert np.exp(smoothed.log_weights[:bad]).sum() == 0
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6])
+def test_extreme_weights_are_never_good(scale):
+    """With log weights this far apart smoothing alone can claim anything; the verdict must not."""
+    log_w = np.random.default_rng(3).normal(0, scale, 5120)
+    assert judged(log_w).status is Status.UNRELIABLE
+
+
+def test_resampling_repeats_only_heavy_draws():
+    weights = np.full(1000, 1.0)
+    weights[0] = 50
+    indices = resample(np.random.default_rng(0), np.log(weights / weights.sum()), 200)
+    values, counts = np.unique(indices, return_counts=True)
+    assert set(values[counts > 1]) <= {0}
+    assert 8 <= counts[values == 0] <= 11
+    assert not np.array_equal(indices, np.sort(indices))
+
+
+def judged(log_w, stop=Stop.CONVERGED, concerns=()):
+    n = len(log_w)
+    from_q = np.arange(n) < 4 * n // 5
+    return diagnose(Draws(np.zeros((n, 1)), log_w, np.zeros(n), np.zeros(n), from_q), stop, concerns)
+
+
+VERDICTS = [
+    ("exact", np.zeros(5120), Status.RELIABLE),
+    ("close", RNG.normal(0, 0.3, 5120), Status.RELIABLE),
+    ("near", RNG.normal(0, 2.1, 5120), Status.USABLE),
+    ("far", RNG.normal(0, 4.0, 5120), Status.UNRELIABLE),
+    ("a few draws", np.where(np.arange(5120) % 128 == 0, 0.0, -50.0), Status.UNRELIABLE),
+    ("nowhere finite", np.full(5120, -np.inf), Status.FAILED),
+]
+
+
+@pytest.mark.parametrize(("name", "log_w", "status"), VERDICTS, ids=lambda each: each if isinstance(each, str) else "")
+def test_verdicts(name, log_w, status):
+    diagnosis = judged(log_w)
+    assert diagnosis.status is status
+    assert diagnosis.trusted == (status in (Status.RELIABLE, Status.USABLE))
+    assert bool(diagnosis.reasons) == (status is not Status.RELIABLE)
+    assert status.name.lower() in str(diagnosis)
+
+
+def test_evidence_is_within_its_standard_error():
+    errors = [judged(np.random.default_rng(seed).normal(0, 0.5, 5120)).log_evidence for seed in range(50)]
+    z = [(value - 0.125) / se for value, se in errors]  # E exp(N(0, s^2)) = exp(s^2 / 2)
+    assert 0.7 < np.std(z) < 1.3
+    assert abs(np.mean(z)) < 0.5
+
+
+def test_concerns_lower_the_status_and_are_told():
+    concern = Concern(Status.UNRELIABLE, "two modes", "look at both")
+    diagnosis = judged(np.zeros(5120), concerns=[concern])
+    assert diagnosis.status is Status.UNRELIABLE
+    assert diagnosis.reasons == ("two modes",)
+    assert diagnosis.advice == ("look at both",)
+
+
+def test_an_early_end_is_told_but_proved_weights_count():
+    diagnosis = judged(np.zeros(5120), stop=Stop.STEPS)
+    assert diagnosis.status is Status.RELIABLE
+    assert "num_steps" in diagnosis.advice[0]

@@ -1,0 +1,28 @@
+"""`fit` with no options against reference draws of real posteriors (posteriordb); skipped where it is not at hand."""
+
+import pytest
+
+import bbvi
+from benchmarks import posteriordb
+from benchmarks.accuracy import errors
+
+NAMES = [
+    "eight_schools-eight_schools_noncentered",
+    "earnings-earn_height",  # the covariance has a condition number of 2e11
+    "kilpisjarvi_mod-kilpisjarvi",  # and this one 7e11
+    "nes1980-nes",
+    "low_dim_gauss_mix-low_dim_gauss_mix",
+    "sblrc-blr",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_means_and_sds(name, posteriordb_folder):
+    case = posteriordb.load(posteriordb_folder, name)
+    reference = posteriordb.reference_draws(posteriordb_folder, name)
+    assert reference is not None
+    posterior = bbvi.fit(case.logprob, case.shapes, data=case.data, constraints=case.constraints)
+    mean_error, sd_error = errors(case, reference, posterior)
+    assert posterior.diagnosis.trusted
+    assert mean_error < 0.08  # in reference standard deviations; both sides have Monte Carlo error
+    assert sd_error < 0.08
