@@ -6,15 +6,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.algorithms import ADVI, Algorithm
-from bbvi.distributions import Distribution, FullRank, LowRank, MeanField
-from bbvi.estimators import ELBO, Estimator, ScoreFunction, StickingTheLanding
+from bbvi import algorithms, distributions, estimators
+from bbvi.algorithms import Algorithm
+from bbvi.distributions import Distribution, FullRank, MeanField
+from bbvi.estimators import Estimator
 from bbvi.parameters import Parameters, nearest
 from bbvi.problem import Factorized
 
-FAMILIES: dict[str, type[Distribution]] = {family.name: family for family in (MeanField, FullRank, LowRank)}
-ESTIMATORS: dict[str, type[Estimator]] = {e.name: e for e in (ELBO, StickingTheLanding, ScoreFunction)}
-METHODS: dict[str, type[Algorithm]] = {ADVI.name: ADVI}
+
+def _by_name(package: Any, base: type) -> dict[str, Any]:
+    exported = [getattr(package, name) for name in package.__all__]
+    return {each.name: each for each in exported if issubclass(each, base) and each is not base}
+
+
+FAMILIES: dict[str, type[Distribution]] = _by_name(distributions, Distribution)
+ESTIMATORS: dict[str, type[Estimator]] = _by_name(estimators, Estimator)
+METHODS: dict[str, type[Algorithm]] = _by_name(algorithms, Algorithm)
 FULL_RANK_UP_TO = 100  # coordinates, when no family is named
 
 
@@ -102,7 +109,8 @@ def observed(data: Any) -> dict[str, np.ndarray]:
     """The arrays of a mapping, by name, for arviz; nothing for other structures."""
     if not isinstance(data, Mapping):
         return {}
-    return {str(name): value for name, value in data.items() if isinstance(value, np.ndarray) and value.ndim > 0}
+    arrays = {str(name): np.asarray(value) for name, value in data.items() if hasattr(value, "shape")}
+    return {name: array for name, array in arrays.items() if array.ndim}
 
 
 def read_init(init: Any, parameters: Parameters) -> np.ndarray | None:

@@ -66,6 +66,7 @@ class Run(NamedTuple):
 
     @property
     def step(self) -> int:
+        """Steps taken."""
         return len(self.history.elbo)
 
 
@@ -104,10 +105,11 @@ def drive(
             noise, place, rest = pages.at(step)
             result = _advance(algorithm, problem, state, noise, place, min(limit, rest, num_steps - step))
             pages.prefetch(step)  # while the device is busy
-            state, taken, trace, converged = result
+            advanced, taken, trace, converged = jax.block_until_ready(result)
             taken = int(taken)
-            pieces.append(History(*(np.asarray(row)[:taken] for row in trace)))
-            step += taken
+            rows = History(*(np.asarray(row)[:taken] for row in trace))
+            state, step = advanced, step + taken  # an interrupt comes before both or after both
+            pieces.append(rows)
             per_look = int(LOOK * taken / max(time.perf_counter() - tick, 1e-9))
             limit = min(max(2, per_look), 8 * limit)  # the first block compiles, which says nothing of speed
             stop = Stop.CONVERGED if bool(converged) else Stop.STEPS
@@ -116,7 +118,7 @@ def drive(
             elapsed = time.perf_counter() - began
             progress = _progress(pieces[-1], step, num_steps, elapsed, state)
             asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
-            if any(asked):
+            if any(asked) and stop is Stop.STEPS:
                 stop = Stop.CALLBACK
             elif stop is Stop.STEPS and seconds is not None and elapsed >= seconds and step > first_step:
                 stop = Stop.BUDGET

@@ -23,7 +23,8 @@ Array = Any
 POOL = 4096  # draws of q in one set
 WIDE = POOL // 4  # draws of t in one set
 DEGREES_OF_FREEDOM = 5  # of t
-WORKING_SET = 2**25  # numbers held at once while the log density is evaluated, about
+KEPT = 2**25  # numbers in a set of draws, at most
+WORKING_SET = 2**20  # numbers held at once while the log density is evaluated, about: what fits into caches
 
 
 class Draws(NamedTuple):
@@ -50,7 +51,7 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, wid
         seed: of the draws, integers.
         width: numbers that one evaluation of the log density needs in memory, about.
     """
-    size = max(16, min(POOL, _power_of_two(WORKING_SET // q.dim)))
+    size = max(16, min(POOL, _power_of_two(KEPT // q.dim)))
     wide = size * WIDE // POOL
     batch = min(wide, _power_of_two(WORKING_SET // max(width, q.dim)))
     sets = []

@@ -101,7 +101,7 @@ def fit(
         precision: "double", "single", or "auto": double on a CPU, single elsewhere. JAX's global flag is not touched.
 
     Returns:
-        A Posterior. Ctrl-C returns the one reached so far.
+        A Posterior. Ctrl-C while steps are taken returns the one reached so far.
 
     Raises:
         TypeError, ValueError: naming the argument, what is wrong with it and the remedy; FloatingPointError when the
@@ -124,12 +124,15 @@ def fit(
     if batch_size is not None:
         check_rows(batch_size, logprob, data)
     limit = budget if isinstance(budget, Budget) else Budget(seconds=budget)
+    if limit.gradients is not None and not algorithm.uses_gradients:
+        raise ValueError("budget: the estimator uses no gradients to count. Give seconds, or num_steps.")
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
 
     with scope(double := use_double(precision)):
         problem = Problem(parameters, read_data(data), logprob)
         prototype = read_family(family, init, parameters.dim)
         width = trace(problem)
+        problem = jax.device_put(problem)
         start = _find_start(problem, algorithm, prototype, init, seed)
         state = _begin(algorithm, problem, prototype, start.loc, start.scale)
         kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
@@ -137,7 +140,7 @@ def fit(
 
         values, gradients = algorithm.evaluations_per_step()
         steps = max_steps
-        if limit.gradients is not None and gradients:
+        if limit.gradients is not None:
             steps = min(max_steps, max(1, (limit.gradients - start.gradients) // gradients))
         with showing(progress) as bar:
             run = drive(
@@ -173,7 +176,7 @@ def fit(
         cost,
         algorithm.name,
         parameters,
-        observed(problem.data),
+        observed(data),
         pool,
         double,
         problem,

@@ -28,6 +28,7 @@ class ProgressBar:
 
     def close(self) -> None:
         if self._bar is not None:
+            self._bar.total = self._bar.n  # a fit that has converged takes no more
             self._bar.close()
 
 

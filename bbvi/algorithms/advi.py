@@ -18,7 +18,7 @@ and Monte Carlo error and for step sizes that decrease when stationary. This rul
 standardised coordinates, two halves instead of a search over windows, and the variance of the iterates for the bias.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -80,7 +80,7 @@ class ADVI(Algorithm[ADVIState]):
     """
 
     estimator: Estimator = StickingTheLanding()
-    optimizer: Optimizer | None = field(default=None, repr=False)
+    optimizer: Optimizer | None = None
     num_draws: int | None = None
     batch_size: int | None = None
     tolerance: float = 0.05

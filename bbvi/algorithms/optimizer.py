@@ -2,7 +2,8 @@
 
 An optax transformation is a pair of closures, which Python compares by identity, so that two calls of
 `optax.adam(0.01)` differ and whatever was compiled for the first would be compiled again for the second. Here two
-transformations are equal when their functions have the same code and close over equal values.
+transformations are equal when their functions stand at the same place in the source, have the same code and close over
+equal values.
 """
 
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from typing import Any
 class Optimizer:
     """An optax transformation, compared by what it does."""
 
-    transformation: Any = field(compare=False)
-    fingerprint: Any = field(init=False, repr=False)
+    transformation: Any = field(compare=False, repr=False)
+    fingerprint: Any = field(init=False)
 
     def __post_init__(self) -> None:
         if not all(callable(getattr(self.transformation, method, None)) for method in ("init", "update")):
@@ -29,8 +30,8 @@ class Optimizer:
 def _fingerprint(value: Any) -> Any:
     if isinstance(value, FunctionType):
         cells = tuple(_fingerprint(cell.cell_contents) for cell in value.__closure__ or ())
-        extras = (value.__defaults__, tuple(sorted((value.__kwdefaults__ or {}).items())))
-        return value.__code__, cells, _fingerprint(extras)
+        code, extras = value.__code__, (value.__defaults__, tuple(sorted((value.__kwdefaults__ or {}).items())))
+        return code.co_filename, code.co_firstlineno, code.co_qualname, code.co_code, cells, _fingerprint(extras)
     if isinstance(value, tuple | list):
         return type(value).__name__, tuple(map(_fingerprint, value))
     if isinstance(value, dict):
@@ -40,7 +41,7 @@ def _fingerprint(value: Any) -> Any:
     return _Identity(value)  # an array, a partial, a class: equal only to itself
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Identity:
     value: Any
 
@@ -49,3 +50,6 @@ class _Identity:
 
     def __hash__(self) -> int:
         return id(self.value)
+
+    def __repr__(self) -> str:
+        return type(self.value).__name__  # the same in every process, for checkpoints

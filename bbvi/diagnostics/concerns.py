@@ -1,5 +1,7 @@
 """What speaks against a posterior besides its importance weights."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bbvi.algorithms.polish import polish
@@ -10,7 +12,7 @@ from bbvi.problem import Problem
 
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
 SUSPECT = 30.0  # the same before the other mode has been polished
-OUTSIDE = 3.0  # posterior standard deviations beyond the furthest draw, from which a point counts as outside
+OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
 
 
 def find_concerns(problem: Problem, start: Start, pool: Draws, double: bool) -> list[Concern]:
@@ -25,25 +27,35 @@ def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Concern | None:
     if not good.any() or not len(pool.x):
         return None
     elbo = np.mean(pool.log_p[good] - pool.log_q[good])
-    centre, spread = pool.x.mean(axis=0), pool.x.std(axis=0)
-    reach = np.abs((pool.x - centre) / spread).max(axis=0) + OUTSIDE
+    whiten = _whitening(pool.x)
+    reach = np.linalg.norm(whiten(pool.x), axis=1).max() + OUTSIDE
     for loc, scale, path_elbo in zip(start.path_locs, start.path_scales, start.path_elbos, strict=True):
         if path_elbo < elbo - SUSPECT:
             break  # the best path comes first
-        if scale.ndim == 2:
+        if np.linalg.norm(whiten(loc)) > reach and scale.ndim == 2:
             polished = polish(problem, loc, scale, np.random.default_rng(0))
             loc, path_elbo = np.asarray(polished.loc), float(polished.elbo)
-        apart = np.abs((loc - centre) / spread) - reach
-        if path_elbo > elbo - RIVAL and apart.max() > 0:
-            coordinate = int(np.argmax(apart))
+        if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - RIVAL:
+            centre, spread = pool.x.mean(axis=0), pool.x.std(axis=0)
+            coordinate = int(np.argmax(np.abs(loc - centre) / spread))
             name = problem.parameters.coordinate_names()[coordinate]
             return Concern(
                 Status.UNRELIABLE,
                 f"another start ended in a different region of comparable density, with {name} (unconstrained) near "
-                f"{loc[coordinate]:.3g} instead of {centre[coordinate]:.3g}: the posterior has several modes",
-                "compare fits from several init= points, or break a symmetry with ordered constraints",
+                f"{loc[coordinate]:.3g} instead of {centre[coordinate]:.3g}: there are several modes, or a funnel",
+                "compare fits from several init= points, break a symmetry with ordered constraints, or reparameterise",
             )
     return None
+
+
+def _whitening(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A map to coordinates in which the draws `x` `(n, dim)` have unit variances, and no correlations if n allows."""
+    centre, spread = x.mean(axis=0), x.std(axis=0)
+    n, dim = x.shape
+    if dim > n // 10:
+        return lambda points: (points - centre) / spread
+    inverse = np.linalg.inv(np.linalg.cholesky(np.atleast_2d(np.corrcoef(x.T))))
+    return lambda points: (points - centre) / spread @ inverse.T
 
 
 def _non_finite(problem: Problem, pool: Draws) -> Concern | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import log_sum_exp, smooth
+from bbvi.diagnostics.pareto import Smoothed, log_sum_exp, smooth
 from bbvi.driver import Stop
 from bbvi.evaluation import Draws
 
@@ -77,9 +77,9 @@ class Diagnosis:
     def __str__(self) -> str:
         lines = [
             f"Status: {self.status.name.lower()} ({self.status.value.split(': ', 1)[1]})",
-            f"  k-hat {self.k_hat:.2f} (of the resampling {self.resampling_k_hat:.2f}), log-weight sd "
-            f"{self.log_weight_sd:.2f}, importance ESS {self.effective_sample_size:.0f} of {self.num_draws} draws",
-            f"  ELBO {self.elbo}, log evidence {self.log_evidence}",
+            f"  k-hat {self.resampling_k_hat:.2f} for resampled draws, {self.k_hat:.2f} for q alone; "
+            f"importance ESS {self.effective_sample_size:.0f} of {self.num_draws} draws",
+            f"  ELBO {self.elbo}, log evidence {self.log_evidence}, log-weight sd {self.log_weight_sd:.2f}",
             f"  optimisation {self.stop.value}",
         ]
         lines += [f"  - {reason}" for reason in self.reasons]
@@ -98,7 +98,7 @@ class Concern(NamedTuple):
 GOOD_K, POOR_K = 0.5, 0.7
 POOR_SPREAD = 3.0  # nats; Gaussian log weights of sd 2.1 have k = 0.7
 FEW, TOO_FEW = 0.05, 100  # effective draws: share for "reliable", number for "usable"
-EVEN = 0.7  # share of effective draws above which the weights hardly matter, and neither does their tail
+EVEN = 10.0  # average draws that the heaviest one may count for, when the shape of the tail does not matter
 RICHER = "fit a richer family, or reparameterise the model so that its posterior is closer to a Gaussian"
 
 
@@ -127,7 +127,7 @@ def diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern] = ()) -> Diag
     smoothed = smooth(log_w)
     ess = effective_sample_size(smoothed.log_weights)
     spread = float(np.std(log_w_q[good]))
-    from_weights = _weight_concerns(smoothed.k_hat, ess, spread, n)
+    from_weights = _weight_concerns(smoothed, ess, spread)
     no_error = any(concern.worst is Status.UNRELIABLE for concern in from_weights)  # the variance may be infinite
     evidence_error = np.nan if no_error else max(1 / effective_sample_size(log_w) - 1 / n, 0.0) ** 0.5
     return _verdict(
@@ -149,13 +149,14 @@ def effective_sample_size(log_weights: np.ndarray) -> float:
     return float(np.exp(2 * log_sum_exp(log_weights) - log_sum_exp(2 * log_weights)))
 
 
-def _weight_concerns(k: float, ess: float, spread: float, n: int) -> list[Concern]:
+def _weight_concerns(smoothed: Smoothed, ess: float, spread: float) -> list[Concern]:
+    k, n = smoothed.k_hat, len(smoothed.log_weights)
     if spread > POOR_SPREAD:
         reason = f"the log weights spread over {spread:.1f} nats (sd): q and the posterior differ in shape"
         return [Concern(Status.UNRELIABLE, reason, RICHER)]
     if ess < TOO_FEW:
         return [Concern(Status.UNRELIABLE, f"only {ess:.0f} effective draws out of {n}", RICHER)]
-    if ess > EVEN * n:
+    if n * np.exp(smoothed.log_weights.max()) < EVEN:
         return []
     if k >= POOR_K:
         reason = f"k-hat {k:.2f} is above {POOR_K}: some importance weights are too large to be trusted"

@@ -16,7 +16,7 @@ Array = Any
 
 @dataclass(frozen=True)
 class ScoreFunction(Estimator):
-    """Score-function gradient with a leave-one-out baseline (VarGrad), for log densities that cannot be differentiated.
+    """Score-function gradient with a leave-one-out baseline (VarGrad), for log densities without a gradient.
 
     With l_s = log p(x_s) - log q(x_s) and the draws held constant:
 

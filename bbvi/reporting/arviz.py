@@ -35,6 +35,7 @@ def to_arviz(
         method=posterior.method,
         status=diagnosis.status.name.lower(),
         k_hat=diagnosis.k_hat,
+        resampling_k_hat=diagnosis.resampling_k_hat,
         elbo=diagnosis.elbo.value,
         importance_resampled=int(resampled),
     )
