@@ -133,7 +133,7 @@ def fit(
         prototype = read_family(family, init, parameters.dim)
         width = trace(problem)
         problem = jax.device_put(problem)
-        start = _find_start(problem, algorithm, prototype, init, seed)
+        start = _find_start(problem, algorithm, init, seed)
         state = _begin(algorithm, problem, prototype, start.loc, start.scale)
         kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
         state, history = (kept.restore(state) if kept else None) or (state, None)
@@ -184,7 +184,7 @@ def fit(
     )
 
 
-def _find_start(problem: Problem, algorithm: Algorithm, prototype: Distribution, init: Any, seed: int) -> Start:
+def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) -> Start:
     if isinstance(init, Posterior):
         init = init.distribution
     if not isinstance(init, Distribution):

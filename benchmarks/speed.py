@@ -4,8 +4,8 @@
 
 1. Overhead: seconds of a warm fit (start, all steps, verdict) over seconds of the same number of bare gradients, 10
    at a time, in one compiled loop.
-2. NumPyro: the same log density, steps and draws by `SVI.run` with its automatic guides and Adam, cold (a fresh process,
-   from the first line after the imports) and warm (again in the same process, on the same objects).
+2. NumPyro: the same log density, steps and draws by `SVI.run` with its automatic guides and Adam, cold (a fresh
+   process, from the first line after the imports) and warm (again in the same process, on the same objects).
 3. Fusion: a whole fit compiled against the same steps run operation by operation.
 
 Medians over the repeats; the two sides of a ratio alternate.
@@ -133,7 +133,7 @@ def one_side(library: str, family: str, rows: int, dim: int, steps: int) -> list
     data = make_logistic(rows, dim)
     if library == "bbvi":
         algorithm = bbvi.ADVI(tolerance=0, num_draws=DRAWS)
-        run = lambda seed: bbvi.fit(  # noqa: E731
+        run = lambda seed: bbvi.fit(
             logistic, dim, data=data, method=algorithm, family=family, num_steps=steps, seed=seed
         ).distribution.mean()
     else:
@@ -146,9 +146,7 @@ def one_side(library: str, family: str, rows: int, dim: int, steps: int) -> list
         guide = {"mean_field": AutoNormal, "full_rank": AutoMultivariateNormal}[family](model)
         svi = SVI(model, guide, Adam(0.01), Trace_ELBO(num_particles=DRAWS))
         inputs, outputs = map(jnp.asarray, data)
-        run = lambda seed: (  # noqa: E731
-            svi.run(jax.random.key(seed), steps, inputs, outputs, progress_bar=False).losses
-        )
+        run = lambda seed: svi.run(jax.random.key(seed), steps, inputs, outputs, progress_bar=False).losses
     return [seconds(lambda i=i: run(i)) for i in range(4)]
 
 
@@ -187,11 +185,9 @@ def fusion(repeats: int) -> None:
     """Table 3."""
     data, steps = make_logistic(1000, 10), 30
     x = jnp.linspace(0, 1, 5000 * 5000).reshape(5000, 5000)
-    expression = lambda x: x * x + 2 * x  # noqa: E731
+    expression = lambda x: x * x + 2 * x
     fused = jax.jit(expression)
-    fit = lambda: bbvi.fit(  # noqa: E731
-        logistic, 10, data=data, method=bbvi.ADVI(tolerance=0), num_steps=2000
-    ).distribution.mean()
+    fit = lambda: bbvi.fit(logistic, 10, data=data, method=bbvi.ADVI(tolerance=0), num_steps=2000).distribution.mean()
 
     def by_hand() -> Any:
         q, key = bbvi.MeanField.standard(10), jax.random.key(0)
@@ -199,7 +195,7 @@ def fusion(repeats: int) -> None:
         state = optimizer.init(q)
         for i in range(steps):
             eps = jax.random.normal(jax.random.fold_in(key, i), (DRAWS, 10))
-            loss = lambda q: -(q.entropy() + jax.vmap(lambda x: logistic(x, data))(q.push(eps)).mean())  # noqa: B023, E731
+            loss = lambda q: -(q.entropy() + jax.vmap(lambda x: logistic(x, data))(q.push(eps)).mean())  # noqa: B023
             updates, state = optimizer.update(jax.grad(loss)(q), state, q)
             q = optax.apply_updates(q, updates)
         return q.loc

@@ -116,7 +116,7 @@ class ADVI(Algorithm[ADVIState]):
             self._optimizer(local).init(local),
             zero + 1,
             jnp.zeros((), int),
-            jnp.full((), FIRST_HALF),
+            jnp.full((), FIRST_HALF, int),
             _empty(local),
             _empty(local),
             jnp.zeros((), bool),

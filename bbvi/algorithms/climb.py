@@ -89,7 +89,7 @@ def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
         onward = jnp.where(first, 1 / (1e-12 + jnp.linalg.norm(gradient)), jnp.where(curved, 1.0, 4 * path.step))
         step = jnp.where(accept, onward, shorter)
 
-        keep = lambda new, old: jnp.where(accept, new, old)  # noqa: E731
+        keep = lambda new, old: jnp.where(accept, new, old)
         stuck = ~accept & ((path.step * slope < 1e-13 * jnp.abs(path.value)) | (path.step < 1e-20) | first)
         gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
         waited = jnp.where(gained, 0, path.waited + 1)

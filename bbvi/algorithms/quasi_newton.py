@@ -96,7 +96,7 @@ class Limited(NamedTuple):
         a, b, c = y @ (old * y), s @ y, s @ (s / old)
         new = b / (a / old + y**2 - (a / c) * (s / old) ** 2)
         diagonal = jnp.where(jnp.isfinite(new) & (new > 0), new, old)
-        push = lambda pairs, new: jnp.concatenate([new[None], pairs[:-1]])  # noqa: E731
+        push = lambda pairs, new: jnp.concatenate([new[None], pairs[:-1]])
         return Limited(diagonal, push(self.s, s), push(self.y, y), self.count + 1)
 
     def scale(self) -> Array:

@@ -23,8 +23,8 @@ class ScoreFunction(Estimator):
         grad ELBO = 1/(n-1) sum_s (l_s - mean l) grad log q(x_s)
 
     Unbiased for n >= 2 independent draws: the division is by n - 1, not n, and antithetic or Sobol draws, whose
-    baseline knows the draw that it is subtracted from, are refused. Its variance grows with dim: use many draws, and few
-    dimensions. A draw without density counts as the worst of the others.
+    baseline knows the draw that it is subtracted from, are refused. Its variance grows with dim: use many draws, and
+    few dimensions. A draw without density counts as the worst of the others.
 
     References: Ranganath, Gerrish and Blei 2014 (arXiv:1401.0118); Richter et al. 2020 (arXiv:2010.10436).
     """
