@@ -158,8 +158,7 @@ def _advance(
     due = algorithm.steps_to_adapt(state)
     count = jnp.minimum(limit, due)
     length = len(jax.tree.leaves(noise)[0])
-    _, info = jax.eval_shape(algorithm.step, jax.tree.map(lambda leaf: leaf[0], noise), problem, state)
-    trace = jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), info)
+    trace = Estimate(jnp.zeros(length, float), jnp.zeros(length, float), jnp.zeros(length, int))
 
     def body(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         state, trace = carry

@@ -60,7 +60,8 @@ def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
         )
 
     def advance(path: Path) -> Path:
-        # One evaluation: the point to try, and draws from the Gaussian at the present point.
+        # One evaluation: the point to try, and draws from the Gaussian at the present point. A path that has ended
+        # stays where it is.
         direction = path.curvature.solve(path.gradient)
         candidate = path.x + path.step * direction
         mean = path.x + direction
@@ -69,14 +70,14 @@ def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
 
         elbo = jnp.where(good[1:].all(), values[1:].mean() + path.curvature.log_det, -jnp.inf)
         elbo = jnp.where(jnp.isfinite(path.value), elbo, -jnp.inf)
-        better = elbo > path.best[0]
+        better = path.running & (elbo > path.best[0])
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (elbo, mean, path.curvature), path.best)
 
         first = ~jnp.isfinite(path.value)
         slope = path.gradient @ direction
         value, gradient = values[0], gradients[0]
         rise = value - path.value
-        accept = good[0] & (first | (rise >= 1e-4 * path.step * slope))
+        accept = path.running & good[0] & (first | (rise >= 1e-4 * path.step * slope))
 
         s, y = candidate - path.x, path.gradient - gradient
         curved = accept & ~first & (s @ y > 1e-10 * jnp.sqrt((s @ s) * (y @ y)))
@@ -106,11 +107,7 @@ def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
 
     def body(carry: tuple[Array, Any]) -> tuple[Array, Any]:
         count, paths = carry
-        moved = jax.vmap(advance)(paths)
-        held = jax.tree.map(
-            lambda new, old: jnp.where(paths.running.reshape(-1, *[1] * (new.ndim - 1)), new, old), moved, paths
-        )
-        return count + 1, held
+        return count + 1, jax.vmap(advance)(paths)
 
     def unfinished(carry: tuple[Array, Any]) -> Array:
         return (carry[0] < MAX_ITERATIONS) & carry[1].running.any()
