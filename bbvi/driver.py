@@ -61,13 +61,24 @@ class Run(NamedTuple):
     """What the driver returns."""
 
     state: Any
-    history: History
+    pieces: tuple[History, ...]  # one after the other
     stop: Stop
+
+    @property
+    def history(self) -> History:
+        """All steps taken."""
+        columns = zip(*self.pieces, strict=True) if self.pieces else [[np.zeros(0)]] * len(History._fields)
+        return History(*map(np.concatenate, columns))
 
     @property
     def step(self) -> int:
         """Steps taken."""
-        return len(self.history.elbo)
+        return sum(len(piece.elbo) for piece in self.pieces)
+
+    def then(self, state: Any, rows: History, stop: Stop) -> "Run":
+        """This run after one more block of steps."""
+        pieces = self.pieces if len(self.pieces) < 100 else (self.history,)
+        return Run(state, (*pieces, rows), stop)
 
 
 Callback = Callable[[Progress], Any]
@@ -94,37 +105,34 @@ def drive(
         seconds: budget. It is looked at between blocks, whose length follows the speed seen.
         save: called with the run so far between blocks.
     """
-    pieces = [] if history is None else [history]
-    step = first_step = sum(len(piece.elbo) for piece in pieces)
     stop = Stop.CONVERGED if bool(algorithm.done(state)) else Stop.STEPS
-    began, limit = time.perf_counter(), 1
+    run = Run(state, () if history is None else (history,), stop)
+    began, first_step, limit = time.perf_counter(), run.step, 1
     pages = _Pages(algorithm, problem, state, seed)
     try:
-        while step < num_steps and stop is Stop.STEPS:
+        while (step := run.step) < num_steps and run.stop is Stop.STEPS:
             tick = time.perf_counter()
             noise, place, rest = pages.at(step)
-            result = _advance(algorithm, problem, state, noise, place, min(limit, rest, num_steps - step))
+            result = _advance(algorithm, problem, run.state, noise, place, min(limit, rest, num_steps - step))
             pages.prefetch(step)  # while the device is busy
-            advanced, taken, trace, converged = jax.block_until_ready(result)
-            taken = int(taken)
-            rows = History(*(np.asarray(row)[:taken] for row in trace))
-            state, step = advanced, step + taken  # an interrupt comes before both or after both
-            pieces.append(rows)
-            per_look = int(LOOK * taken / max(time.perf_counter() - tick, 1e-9))
+            state, taken, trace, converged = jax.block_until_ready(result)
+            rows = History(*(np.asarray(column)[: int(taken)] for column in trace))
+            # One assignment, so that an interrupt finds the run before the block or after it.
+            run = run.then(state, rows, Stop.CONVERGED if bool(converged) else Stop.STEPS)
+            per_look = int(LOOK * int(taken) / max(time.perf_counter() - tick, 1e-9))
             limit = min(max(2, per_look), 8 * limit)  # the first block compiles, which says nothing of speed
-            stop = Stop.CONVERGED if bool(converged) else Stop.STEPS
             if save is not None:
-                save(Run(state, _join(pieces), stop))
+                save(run)
             elapsed = time.perf_counter() - began
-            progress = _progress(pieces[-1], step, num_steps, elapsed, state)
+            progress = _progress(rows, run.step, num_steps, elapsed, state)
             asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
-            if any(asked) and stop is Stop.STEPS:
-                stop = Stop.CALLBACK
-            elif stop is Stop.STEPS and seconds is not None and elapsed >= seconds and step > first_step:
-                stop = Stop.BUDGET
+            if run.stop is Stop.STEPS and any(asked):
+                run = run._replace(stop=Stop.CALLBACK)
+            elif run.stop is Stop.STEPS and seconds is not None and elapsed >= seconds and run.step > first_step:
+                run = run._replace(stop=Stop.BUDGET)
     except KeyboardInterrupt:
-        stop = Stop.INTERRUPTED
-    return Run(state, _join(pieces), stop)
+        run = run._replace(stop=Stop.INTERRUPTED)
+    return run
 
 
 class _Pages:
@@ -168,11 +176,6 @@ def _advance(
     state, trace = jax.lax.fori_loop(0, count, body, (state, trace))
     state = jax.lax.cond(count == due, lambda s: algorithm.adapt(problem, s), lambda s: s, state)
     return state, count, trace, algorithm.done(state)
-
-
-def _join(pieces: list[History]) -> History:
-    columns = zip(*pieces, strict=True) if pieces else [[np.zeros(0)]] * len(History._fields)
-    return History(*map(np.concatenate, columns))
 
 
 def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any) -> Progress:

@@ -44,14 +44,19 @@ class Draws(NamedTuple):
         return Draws(*(field[indices] for field in self))
 
 
+def pool_size(dim: int) -> int:
+    """Draws of q to judge it by: `POOL`, or as many as fit in memory above 8192 coordinates."""
+    return max(16, min(POOL, KEPT // dim))
+
+
 def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, width: int) -> Draws:
-    """Sets of `POOL` draws of q and `WIDE` of t (fewer above 8192 coordinates), at least `num` draws of q in all.
+    """Sets of `POOL` draws of q and a quarter as many of t (see `pool_size`), at least `num` draws of q in all.
 
     Arguments:
         seed: of the draws, integers.
         width: numbers that one evaluation of the log density needs in memory, about.
     """
-    size = max(16, min(POOL, _power_of_two(KEPT // q.dim)))
+    size = _power_of_two(pool_size(q.dim))
     wide = size * WIDE // POOL
     batch = min(wide, _power_of_two(WORKING_SET // max(width, q.dim)))
     sets = []

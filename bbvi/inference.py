@@ -21,7 +21,7 @@ from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import Distribution
 from bbvi.driver import Callback, Stop, drive
 from bbvi.estimators import Estimator
-from bbvi.evaluation import POOL, draw
+from bbvi.evaluation import draw
 from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope, use_double
@@ -159,7 +159,7 @@ def fit(
         if kept:
             kept.write(run)
         q = _extract(algorithm, run.state)
-        pool = draw(problem, q, (seed, CHECK), POOL, width)
+        pool = draw(problem, q, (seed, CHECK), 1, width)
         found = find_concerns(problem, start, pool, double)
         diagnosis = diagnose(pool, run.stop, found)
     cost = Cost(

@@ -138,16 +138,11 @@ class Posterior:
 
     def mean(self) -> Any:
         """Posterior means in the structure of the parameters, importance-weighted when the diagnosis allows it."""
-        return self._map(lambda draws, weights: np.average(draws, axis=0, weights=weights))
+        return self._map(_mean)
 
     def sd(self) -> Any:
         """Posterior standard deviations, likewise."""
-
-        def sd(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
-            mean = np.average(draws, axis=0, weights=weights)
-            return np.sqrt(np.average((draws - mean) ** 2, axis=0, weights=weights))
-
-        return self._map(sd)
+        return self._map(_sd)
 
     def quantile(self, q: float | Sequence[float]) -> Any:
         """Posterior quantiles, likewise; a sequence of probabilities adds a leading axis."""
@@ -155,17 +150,19 @@ class Posterior:
         if not ((probabilities >= 0) & (probabilities <= 1)).all():
             raise ValueError(f"q={q!r} must lie in [0, 1].")
 
-        def quantile(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
-            result = np.quantile(draws, probabilities, axis=0, weights=weights, method="inverted_cdf")
-            return result if np.ndim(q) else result[0]
-
-        return self._map(quantile)
+        return self._map(
+            lambda draws, weights: _quantile(draws, weights, probabilities if np.ndim(q) else probabilities[0])
+        )
 
     def _map(self, statistic: Any) -> Any:
+        draws, weights = self._weighted()
+        return jax.tree.map(lambda values: statistic(np.asarray(values, float), weights), draws)
+
+    def _weighted(self) -> tuple[Any, np.ndarray]:
+        """The draws behind the diagnosis, in structure, and their weights."""
         weights = self._weights()
         keep = weights > 0
-        values = self.structure(self.pool.x[keep])
-        return jax.tree.map(lambda draws: statistic(np.asarray(draws, float), weights[keep]), values)
+        return self.structure(self.pool.x[keep]), weights[keep]
 
     def _weights(self) -> np.ndarray:
         if not self.diagnosis.trusted:
@@ -180,16 +177,17 @@ class Posterior:
 
     def table(self, max_rows: int | None = None) -> list[tuple[str, dict[str, float]]]:
         """Mean, sd and quantiles of each scalar parameter, by name."""
-        statistics = {"mean": self.mean(), "sd": self.sd()}
-        statistics |= {f"{100 * p:g}%": self.quantile(p) for p in (0.05, 0.5, 0.95)}
-        columns = {title: self.parameters.named(values) for title, values in statistics.items()}
+        structured, weights = self._weighted()
+        draws = self.parameters.named(structured)
         rows = []
         for name, shape in zip(self.parameters.names, self.parameters.shapes, strict=True):
-            for index in np.ndindex(*shape):
-                if max_rows is not None and len(rows) == max_rows:
-                    return rows
-                label = name + "".join(f"[{i}]" for i in index)
-                rows.append((label, {title: float(values[name][index]) for title, values in columns.items()}))
+            left = None if max_rows is None else max_rows - len(rows)
+            columns = np.asarray(draws[name], float).reshape(len(weights), -1)[:, :left]
+            statistics = {"mean": _mean(columns, weights), "sd": _sd(columns, weights)}
+            statistics |= {f"{100 * p:g}%": _quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
+            for i, index in zip(range(columns.shape[1]), np.ndindex(*shape), strict=False):
+                label = name + "".join(f"[{k}]" for k in index)
+                rows.append((label, {title: float(values[i]) for title, values in statistics.items()}))
         return rows
 
     def summary(self, **kwargs: Any) -> Any:
@@ -252,6 +250,18 @@ class Posterior:
         from bbvi.reporting.html import to_html
 
         return to_html(self)
+
+
+def _mean(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.average(draws, axis=0, weights=weights)
+
+
+def _sd(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.average((draws - _mean(draws, weights)) ** 2, axis=0, weights=weights))
+
+
+def _quantile(draws: np.ndarray, weights: np.ndarray, q: float | np.ndarray) -> np.ndarray:
+    return np.quantile(draws, q, axis=0, weights=weights, method="inverted_cdf")
 
 
 def _cost_line(cost: Cost) -> str:
