@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bbvi import algorithms, distributions, estimators
@@ -76,11 +77,12 @@ def read_data(data: Any) -> Any:
     def read(path: Any, leaf: Any) -> np.ndarray:
         name = "data" + jax.tree_util.keystr(path)
         array = np.asarray(leaf)
-        if array.dtype.kind not in "fiubc" and not np.issubdtype(array.dtype, np.number):
+        if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
             raise TypeError(f"{name} is {type(leaf).__name__} of dtype {array.dtype}. Data must be arrays of numbers.")
-        if array.dtype.kind not in "iubc":
-            array = array.astype(dtype)
-        if array.dtype.kind == "f" and np.isnan(array).any():
+        if not jnp.issubdtype(array.dtype, np.floating):
+            return array
+        array = array.astype(dtype)
+        if np.isnan(array).any():
             raise ValueError(
                 f"{name} holds NaN in {int(np.isnan(array).sum())} of {array.size} entries. Drop those entries, or "
                 "fill them and give a mask along with the data."
@@ -124,7 +126,7 @@ def read_init(init: Any, parameters: Parameters) -> np.ndarray | None:
     for name, leaf, shape in zip(parameters.names, leaves, parameters.shapes, strict=True):
         if leaf.shape != shape:
             raise ValueError(f"init: {name!r} has shape {leaf.shape}, but dim says {shape}.")
-    x = np.asarray(parameters.unconstrain([jax.numpy.asarray(leaf) for leaf in leaves])[0])
+    x = np.asarray(parameters.unconstrain([jnp.asarray(leaf) for leaf in leaves])[0])
     if not np.isfinite(x).all():
         raise ValueError("init lies on or outside the bounds of its constraints. Give a point inside.")
     return x

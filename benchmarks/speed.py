@@ -190,14 +190,16 @@ def fusion(repeats: int) -> None:
     fused = jax.jit(expression)
     fit = lambda: bbvi.fit(logistic, 10, data=data, method=bbvi.ADVI(tolerance=0), num_steps=2000).distribution.mean()
 
+    def loss(q: bbvi.MeanField, eps: Any) -> Any:
+        return -(q.entropy() + jax.vmap(lambda w: logistic(w, data))(q.push(eps)).mean())
+
     def by_hand() -> Any:
         q, key = bbvi.MeanField.standard(10), jax.random.key(0)
         optimizer = optax.adam(0.05)
         state = optimizer.init(q)
         for i in range(steps):
             eps = jax.random.normal(jax.random.fold_in(key, i), (DRAWS, 10))
-            loss = lambda q: -(q.entropy() + jax.vmap(lambda x: logistic(x, data))(q.push(eps)).mean())  # noqa: B023
-            updates, state = optimizer.update(jax.grad(loss)(q), state, q)
+            updates, state = optimizer.update(jax.grad(loss)(q, eps), state, q)
             q = optax.apply_updates(q, updates)
         return q.loc
 

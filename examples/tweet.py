@@ -32,8 +32,9 @@ def elbo(q, key):
     return jnp.mean(jax.vmap(log_density)(draws)) + jnp.sum(log_sd)
 
 
-def by_hand(num_steps=2000, optimizer=optax.adam(0.01)):  # noqa: B008  (a pair of pure functions)
+def by_hand(num_steps=2000):
     """Mean and standard deviation of q after plain Adam."""
+    optimizer = optax.adam(0.01)
 
     def step(carry, key):
         q, memory = carry

@@ -80,6 +80,8 @@ def test_float32_closures_and_data_do_not_lower_precision():
 
     posterior = bbvi.fit(logprob, 2, data=np.array([1, 2], np.float32))
     assert posterior.distribution.loc.dtype == np.float64
+    half = bbvi.fit(logprob, 2, data=jnp.array([1, 2], jnp.bfloat16))
+    np.testing.assert_allclose(half.distribution.loc, [1, 2], atol=1e-6)
     single = bbvi.fit(logprob, 2, data=np.array([1.0, 2.0]), precision="single")
     assert single.distribution.loc.dtype == np.float32
     assert single.sample(3).dtype == np.float32

@@ -9,7 +9,6 @@ All families here are elliptical: the density depends on x through its distance 
 A family writes the mathematics for one point (`push_one`, `log_prob_one`); this class batches it.
 """
 
-import dataclasses
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
@@ -88,7 +87,7 @@ class Distribution(ABC):
 
     def leaves(self) -> dict[str, Array]:
         """The arrays that determine the distribution, by field name."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return dict(vars(self))
 
 
 def stop_gradient(q: Distribution) -> Distribution:
