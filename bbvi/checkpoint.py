@@ -23,6 +23,8 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path, fingerprint: str) -> None:
+        if not isinstance(path, str | Path):
+            raise TypeError(f"checkpoint={path!r} must be the path of a file.")
         self._path = Path(path)
         self._fingerprint = fingerprint
         self._written = time.perf_counter()

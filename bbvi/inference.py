@@ -47,8 +47,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("seconds", "gradients"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"budget: {name}={value!r} must be positive.")
+            if value is not None and (not isinstance(value, int | float | np.number) or not value > 0):
+                raise ValueError(f"budget: {name}={value!r} must be a positive number.")
 
 
 def fit(
@@ -126,6 +126,9 @@ def fit(
     limit = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     if limit.gradients is not None and not algorithm.uses_gradients:
         raise ValueError("budget: the estimator uses no gradients to count. Give seconds, or num_steps.")
+    callbacks = tuple(callbacks)
+    if not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks={callbacks!r} must be functions of a Progress.")
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
 
     with scope(double := use_double(precision)):
@@ -158,9 +161,9 @@ def fit(
             run = run._replace(stop=Stop.BUDGET)
         if kept:
             kept.write(run)
-        q = _extract(algorithm, run.state)
+        q = jax.device_get(_extract(algorithm, run.state))
         pool = draw(problem, q, (seed, CHECK), 1, width)
-        found = find_concerns(problem, start, pool, double)
+        found = find_concerns(problem, q, start, pool, run.history.elbo)
         diagnosis = diagnose(pool, run.stop, found)
     cost = Cost(
         log_densities=start.log_densities + run.step * values + len(pool),
@@ -170,7 +173,7 @@ def fit(
         run_seconds=time.perf_counter() - began - (timing.compile_seconds() - compiled),
     )
     return Posterior(
-        jax.device_get(q),
+        q,
         diagnosis,
         run.history,
         cost,

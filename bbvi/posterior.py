@@ -257,7 +257,8 @@ def _mean(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _sd(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.average((draws - _mean(draws, weights)) ** 2, axis=0, weights=weights))
+    with np.errstate(over="ignore", invalid="ignore"):  # a posterior that has run off prints nonsense, and says so
+        return np.sqrt(np.average((draws - _mean(draws, weights)) ** 2, axis=0, weights=weights))
 
 
 def _quantile(draws: np.ndarray, weights: np.ndarray, q: float | np.ndarray) -> np.ndarray:

@@ -118,7 +118,13 @@ def _log_density(problem: Problem, x: Array) -> Array:
     # Jitted so that the user's Python runs once: every program that calls it reuses what was traced.
     values, log_jacobian = problem.parameters.constrain(x)
     arguments = [each for each in (problem.data, problem.weight) if each is not None]
-    return _real_scalar(problem.logprob(values, *arguments)).astype(x.dtype) + log_jacobian
+    try:
+        value = problem.logprob(values, *arguments)
+    except Exception as error:
+        call = "logprob(values)" if problem.data is None else "logprob(values, data), since data was given"
+        error.add_note(f"bbvi called {call}. Under JAX values are traced: use jax.numpy, and lax.cond or jnp.where.")
+        raise
+    return _real_scalar(value).astype(x.dtype) + log_jacobian
 
 
 def _real_scalar(value: Any) -> Array:

@@ -148,6 +148,24 @@ def test_another_mode_is_told():
     assert any("several modes" in reason for reason in diagnosis.reasons)
 
 
+IMPROPER = {
+    "flat": lambda x: 0 * jnp.sum(x),
+    "linear": jnp.sum,
+    "flat in one direction": lambda x: -0.5 * x[0] ** 2,
+    "unbounded": lambda x: jnp.sum(x**2),
+    "no mass at infinity's door": lambda x: -0.5 * jnp.log1p(jnp.sum(x**2)),
+}
+
+
+@pytest.mark.parametrize("logprob", IMPROPER.values(), ids=IMPROPER)
+@pytest.mark.filterwarnings("ignore:.*encountered in")
+def test_an_improper_posterior_is_never_trusted(logprob):
+    posterior = bbvi.fit(logprob, 2, num_steps=2000)
+    assert posterior.diagnosis.status in (bbvi.Status.UNRELIABLE, bbvi.Status.FAILED)
+    assert posterior.diagnosis.reasons
+    assert "Status" in repr(posterior)
+
+
 def test_a_family_that_is_too_poor_is_told():
     precision = 0.01 * np.eye(10) + 1 - 0.99 * np.eye(10) * 0
 
@@ -331,6 +349,9 @@ WRONG = [
     ("init shape", (normal, 3), {"init": np.zeros(4)}, ValueError, r"init: 'x' has shape \(4,\)"),
     ("init structure", (normal, 3), {"init": {"a": 1}}, ValueError, "init"),
     ("init distribution", (normal, 3), {"init": bbvi.MeanField.standard(2)}, ValueError, "init has dim 2"),
+    ("budget text", (normal, 3), {"budget": "1"}, ValueError, "positive number"),
+    ("callbacks", (normal, 3), {"callbacks": [3]}, TypeError, "callbacks"),
+    ("checkpoint", (normal, 3), {"checkpoint": 3}, TypeError, "checkpoint=3"),
     ("batch", (normal, 3), {"batch_size": 2}, ValueError, "Factorized"),
     ("nan", (lambda x: jnp.sum(x) * jnp.nan, 3), {}, FloatingPointError, "not finite at any of the"),
     ("nan at init", (lambda x: jnp.sum(jnp.log(x - 9)), 2), {"init": -np.ones(2)}, FloatingPointError, "given init"),

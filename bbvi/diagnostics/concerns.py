@@ -7,19 +7,47 @@ import numpy as np
 from bbvi.algorithms.polish import polish
 from bbvi.algorithms.start import Start
 from bbvi.diagnostics.verdict import Concern, Status
+from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws
 from bbvi.problem import Problem
 
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
 SUSPECT = 30.0  # the same before the other mode has been polished
+FAR = 1e30  # a mean or standard deviation beyond which q has run off
+LATE = 100  # steps in the last quarter of a run, from which a rising ELBO is judged
 OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
 
 
-def find_concerns(problem: Problem, start: Start, pool: Draws, double: bool) -> list[Concern]:
-    """Concerns about modes missed, draws without density and rounding."""
+def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, elbo: np.ndarray) -> list[Concern]:
+    """Concerns about posteriors that are improper, modes missed, draws without density and rounding.
+
+    Arguments:
+        elbo: estimates at each step, `(steps,)`.
+    """
     pool = pool.take(pool.from_q)
-    found = (_missed_mode(problem, start, pool), _non_finite(problem, pool), _rounding(pool, double))
+    ran_off = _ran_off(q, elbo)
+    if ran_off is not None:
+        return [ran_off]
+    found = (_missed_mode(problem, start, pool), _non_finite(problem, pool), _rounding(pool))
     return [concern for concern in found if concern is not None]
+
+
+def _ran_off(q: Distribution, elbo: np.ndarray) -> Concern | None:
+    """A posterior that is improper lets q grow, or travel, for ever."""
+    check = "check that the posterior is proper: the prior must keep every parameter from running off"
+    reach = max(float(np.max(np.abs(moment))) for moment in (q.mean(), q.sd()))
+    if not reach < FAR:
+        return Concern(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", check)
+    quarter = len(elbo) // 4
+    if quarter < LATE:
+        return None
+    before, last = elbo[-2 * quarter : -quarter], elbo[-quarter:]
+    gain = last.mean() - before.mean()
+    if gain > max(1.0, 5 * (before.std() + last.std()) / quarter**0.5):
+        return Concern(
+            Status.UNRELIABLE, f"the ELBO was still rising, by {gain:.3g} nats, when optimisation ended", check
+        )
+    return None
 
 
 def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Concern | None:
@@ -54,8 +82,9 @@ def _whitening(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     n, dim = x.shape
     if dim > n // 10:
         return lambda points: (points - centre) / spread
-    inverse = np.linalg.inv(np.linalg.cholesky(np.atleast_2d(np.corrcoef(x.T))))
-    return lambda points: (points - centre) / spread @ inverse.T
+    eigenvalues, vectors = np.linalg.eigh(np.atleast_2d(np.corrcoef(x.T)))
+    inverse = vectors / np.sqrt(np.maximum(eigenvalues, 1e-12))
+    return lambda points: (points - centre) / spread @ inverse
 
 
 def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
@@ -75,15 +104,16 @@ def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
     )
 
 
-def _rounding(pool: Draws, double: bool) -> Concern | None:
+def _rounding(pool: Draws) -> Concern | None:
     finite = pool.log_p[np.isfinite(pool.log_p)]
-    if double or not len(finite):
+    if not len(finite):
         return None
-    error = float(np.finfo(np.float32).eps * np.abs(finite).max())
+    error = float(np.finfo(pool.x.dtype).eps * np.abs(finite).max())
     if error < 0.05:
         return None
+    single = pool.x.dtype == np.float32
     return Concern(
         Status.USABLE if error < 0.5 else Status.UNRELIABLE,
-        f"in single precision the log density is rounded to about {error:.1g} nats",
-        'use precision="double"',
+        f"in {'single' if single else 'double'} precision the log density is rounded to about {error:.1g} nats",
+        'use precision="double"' if single else "subtract a constant from the log density, or rescale it",
     )

@@ -105,7 +105,8 @@ RICHER = "fit a richer family, or reparameterise the model so that its posterior
 def diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern] = ()) -> Diagnosis:
     """Judge q by fresh draws."""
     n = len(draws)
-    log_w, log_w_q = draws.log_p - draws.log_r, (draws.log_p - draws.log_q)[draws.from_q]
+    log_w = _log_weights(draws.log_p, draws.log_r)
+    log_w_q = _log_weights(draws.log_p, draws.log_q)[draws.from_q]
     good = np.isfinite(log_w_q)
     if not good.any():
         reason = "the log density is not finite at any of the draws"
@@ -142,6 +143,11 @@ def diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern] = ()) -> Diag
         non_finite=float(1 - good.mean()),
         stop=stop,
     )
+
+
+def _log_weights(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
+    defined = np.isfinite(log_p) & np.isfinite(log_q)
+    return np.where(defined, log_p, -np.inf) - np.where(defined, log_q, 0)
 
 
 def effective_sample_size(log_weights: np.ndarray) -> float:
