@@ -7,13 +7,14 @@ import pytest
 from scipy import stats
 
 import bbvi
+from bbvi import arguments
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
 from bbvi.random import DeviceRandom, HostRandom
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, smooth
 from tests.test_distributions import member
 
-ESTIMATORS = [bbvi.ELBO(), bbvi.StickingTheLanding(), bbvi.ScoreFunction()]
+ESTIMATORS = [estimator() for estimator in arguments.ESTIMATORS.values()]
 NOISES = [bbvi.IID(), bbvi.Antithetic(), bbvi.Sobol()]
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -1,4 +1,7 @@
-"""What speaks against a posterior besides its importance weights."""
+"""What speaks against a posterior besides its importance weights.
+
+Each check is a function that returns a `Concern` or None.
+"""
 
 from collections.abc import Callable
 
