@@ -10,7 +10,6 @@ References: Vehtari, Simpson, Gelman, Yao and Gabry 2024 (arXiv:1507.02646); Zha
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 
 class Smoothed(NamedTuple):
@@ -22,7 +21,7 @@ class Smoothed(NamedTuple):
 
 def log_sum_exp(x: np.ndarray) -> float:
     """log sum exp(x), of an array that may hold -inf."""
-    return float(np.asarray(logsumexp(x)))
+    return float(np.logaddexp.reduce(x))
 
 
 def smooth(log_weights: np.ndarray) -> Smoothed:
