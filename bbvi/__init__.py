@@ -1,8 +1,9 @@
 """Black-box variational inference on JAX: from a log density to a posterior that says how far it can be trusted."""
 
 from bbvi.algorithms import ADVI, Algorithm
-from bbvi.diagnostics.verdict import Diagnosis, Status
-from bbvi.distributions import Distribution, FullRank, LowRank, MeanField
+from bbvi.concern import Status
+from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.distributions import Distribution, FullRank, LowRank, MeanField, Mixture, Spiked
 from bbvi.driver import Progress, Stop
 from bbvi.estimators import ELBO, IID, Antithetic, Estimator, Noise, ScoreFunction, Sobol, StickingTheLanding
 from bbvi.files import load
@@ -26,11 +27,13 @@ __all__ = [
     "FullRank",
     "LowRank",
     "MeanField",
+    "Mixture",
     "Noise",
     "Posterior",
     "Progress",
     "ScoreFunction",
     "Sobol",
+    "Spiked",
     "Status",
     "StickingTheLanding",
     "Stop",

@@ -1,6 +1,7 @@
 """Reading `fit`'s arguments: names become objects, and what is wrong is said before anything compiles."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from bbvi import algorithms, distributions, estimators
 from bbvi.algorithms import Algorithm
-from bbvi.distributions import Distribution, FullRank, MeanField
+from bbvi.distributions import Distribution
 from bbvi.estimators import Estimator
 from bbvi.parameters import Parameters, nearest
 from bbvi.problem import Factorized
@@ -20,10 +21,10 @@ def _by_name(package: Any, base: type) -> dict[str, Any]:
     return {each.name: each for each in exported if issubclass(each, base) and each is not base}
 
 
-FAMILIES: dict[str, type[Distribution]] = _by_name(distributions, Distribution)
+DISTRIBUTIONS: dict[str, type[Distribution]] = _by_name(distributions, Distribution)
+FAMILIES = {name: family for name, family in DISTRIBUTIONS.items() if family.optimizable}
 ESTIMATORS: dict[str, type[Estimator]] = _by_name(estimators, Estimator)
-METHODS: dict[str, type[Algorithm]] = _by_name(algorithms, Algorithm)
-FULL_RANK_UP_TO = 100  # coordinates, when no family is named
+METHODS: dict[str, Any] = _by_name(algorithms, Algorithm)
 
 
 def choose(argument: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -49,24 +50,34 @@ def read_algorithm(method: Any, **given: Any) -> Algorithm:
     for name in ("num_draws", "batch_size"):
         if name in options:
             options[name] = positive(name, options[name])
-    return choose("method", "advi" if method == "auto" else method, {"auto": None, **METHODS})(**options)
+    chosen = choose("method", "advi" if method == "auto" else method, {"auto": None, **METHODS})
+    known = [field.name for field in fields(chosen)]
+    for name, value in options.items():
+        if name not in known:
+            able = [other for other, each in METHODS.items() if name in (field.name for field in fields(each))]
+            raise ValueError(f"{name}={value!r} means nothing to method={method!r}. Leave it out, or use {able}.")
+    return chosen(**options)
 
 
-def read_family(family: Any, init: Any, dim: int) -> Distribution:
+def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distribution:
     """A member of the family, for its structure."""
-    if family is None and isinstance(init, Distribution):
+    able = algorithm.families
+    if family is None and isinstance(init, Distribution) and (able is None or isinstance(init, able)):
         return init
     if family is None:
-        family = FullRank if dim <= FULL_RANK_UP_TO else MeanField
+        family = algorithm.default_family(dim)
     if isinstance(family, str):
         family = choose("family", family, FAMILIES)
     if isinstance(family, type) and issubclass(family, Distribution):
         shapes = jax.eval_shape(lambda: family.standard(dim))
-        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        family = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     if not isinstance(family, Distribution):
         raise TypeError(f"family={family!r} must be a name, a Distribution or a class of them. {nearest('', FAMILIES)}")
     if family.dim != dim:
         raise ValueError(f"family has dim {family.dim}, but the parameters have {dim} free coordinates.")
+    if able is not None and not isinstance(family, able):
+        names = ", ".join(repr(each.name) for each in able)
+        raise ValueError(f"method={algorithm.name!r} fits the families {names}, not {family.name!r}.")
     return family
 
 

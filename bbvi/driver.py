@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms import Algorithm
-from bbvi.estimators import Estimate
+from bbvi.algorithms.base import NEVER, Info
 from bbvi.problem import Problem
 from bbvi.random import stream
 
@@ -31,6 +31,7 @@ class Stop(enum.Enum):
     """Why optimisation ended; the value says it in words."""
 
     CONVERGED = "converged"
+    STALLED = "ended before it converged"
     STEPS = "ran out of steps before it converged"
     BUDGET = "stopped by the budget before it converged"
     CALLBACK = "stopped by a callback"
@@ -55,6 +56,14 @@ class History(NamedTuple):
     elbo: np.ndarray  # (steps,) estimates in nats
     standard_error: np.ndarray  # (steps,)
     non_finite: np.ndarray  # (steps,) draws at which the log density was not finite
+    log_densities: np.ndarray  # (steps,) evaluations without gradient
+    gradients: np.ndarray  # (steps,) evaluations of log density and gradient together
+    hessian_vector_products: np.ndarray  # (steps,)
+
+    @property
+    def gradient_equivalents(self) -> np.ndarray:
+        """Gradients made in each step, where a Hessian-vector product counts as two, `(steps,)`."""
+        return self.gradients + 2 * self.hessian_vector_products
 
 
 class Run(NamedTuple):
@@ -91,6 +100,7 @@ def drive(
     seed: int,
     *,
     num_steps: int,
+    gradients: int | None = None,
     history: History | None = None,
     callbacks: Iterable[Callback] = (),
     seconds: float | None = None,
@@ -100,6 +110,7 @@ def drive(
 
     Arguments:
         state, history: where to go on from.
+        gradients: budget of evaluations of the gradient; a Hessian-vector product counts as two.
         seed: of the random numbers.
         callbacks: called with a `Progress` between blocks; a true return value stops the run.
         seconds: budget. It is looked at between blocks, whose length follows the speed seen.
@@ -113,7 +124,14 @@ def drive(
         while (step := run.step) < num_steps and run.stop is Stop.STEPS:
             tick = time.perf_counter()
             noise, place, rest = pages.at(step)
-            result = _advance(algorithm, problem, run.state, noise, place, min(limit, rest, num_steps - step))
+            spent, last = _spent(run)
+            left = NEVER if gradients is None else gradients - spent
+            if step and left < last:
+                run = run._replace(stop=Stop.BUDGET)
+                break
+            result = _advance(
+                algorithm, problem, run.state, noise, place, min(limit, rest, num_steps - step), min(left, NEVER), last
+            )
             pages.prefetch(step)  # while the device is busy
             state, taken, trace, converged = jax.block_until_ready(result)
             rows = History(*(np.asarray(column)[: int(taken)] for column in trace))
@@ -158,24 +176,41 @@ class _Pages:
             self._pages = {page: self._pages[page], page + 1: self._make(page + 1, self._length)}
 
 
+def _spent(run: Run) -> tuple[int, int]:
+    """Gradients spent so far, and in the last step."""
+    each = [piece.gradient_equivalents for piece in run.pieces]
+    return int(sum(piece.sum() for piece in each)), int(each[-1][-1]) if each else 0
+
+
 @partial(jax.jit, static_argnames="algorithm")
 def _advance(
-    algorithm: Algorithm, problem: Problem, state: Any, noise: Any, place: Array, limit: Array
-) -> tuple[Any, Array, Estimate, Array]:
-    """At most `limit` steps with the noise from `place` on, and the adaptation if it is due after them."""
+    algorithm: Algorithm, problem: Problem, state: Any, noise: Any, place: Array, limit: Array, left: Array, last: Array
+) -> tuple[Any, Array, Info, Array]:
+    """At most `limit` steps with the noise from `place` on, and the adaptation if it is due after them.
+
+    A step is taken while the gradients `left` suffice for another one like the last.
+    """
     due = algorithm.steps_to_adapt(state)
     count = jnp.minimum(limit, due)
     length = len(jax.tree.leaves(noise)[0])
-    trace = Estimate(jnp.zeros(length, float), jnp.zeros(length, float), jnp.zeros(length, int))
+    trace = Info(jnp.zeros(length, float), jnp.zeros(length, float), *(jnp.zeros(length, int) for _ in range(4)))
 
-    def body(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        state, trace = carry
+    def affordable(carry: tuple[Array, Array, Array, Any, Info]) -> Array:
+        i, left, last, state, _ = carry
+        return (i < count) & (left >= last) & ~((i > 0) & algorithm.done(state))
+
+    def body(carry: tuple[Array, Array, Array, Any, Info]) -> tuple[Array, Array, Array, Any, Info]:
+        i, left, _, state, trace = carry
         state, info = algorithm.step(jax.tree.map(lambda leaf: jnp.asarray(leaf)[place + i], noise), problem, state)
-        return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), trace, info)
+        trace = jax.tree.map(lambda rows, row: rows.at[i].set(row), trace, info)
+        cost = jnp.asarray(info.gradients + 2 * info.hessian_vector_products, left.dtype)
+        return i + 1, left - cost, cost, state, trace
 
-    state, trace = jax.lax.fori_loop(0, count, body, (state, trace))
-    state = jax.lax.cond(count == due, lambda s: algorithm.adapt(problem, s), lambda s: s, state)
-    return state, count, trace, algorithm.done(state)
+    taken, _, _, state, trace = jax.lax.while_loop(
+        affordable, body, (jnp.zeros((), int), jnp.asarray(left), jnp.asarray(last), state, trace)
+    )
+    state = jax.lax.cond(taken == due, lambda s: algorithm.adapt(problem, s), lambda s: s, state)
+    return state, taken, trace, algorithm.done(state)
 
 
 def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any) -> Progress:

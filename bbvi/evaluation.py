@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
 
 from bbvi.distributions import Distribution
 from bbvi.problem import Problem
-from bbvi.random import Random, stream
+from bbvi.random import stream
 
 Array = Any
 POOL = 4096  # draws of q in one set
@@ -61,37 +60,30 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, wid
     batch = min(wide, _power_of_two(WORKING_SET // max(width, q.dim)))
     sets = []
     for index in range(-(-num // size)):
-        noise = _noise(stream(*seed, index), size, wide, q.noise_dim)
-        fields = jax.device_get(_evaluate(problem, q, noise, size + wide if batch == wide else batch))
+        random = stream(*seed, index)
+        chi2 = (random.normal((wide, DEGREES_OF_FREEDOM)) ** 2).sum(axis=1, keepdims=True)
+        noise = random.normal((size + wide, q.noise_dim))
+        stretch = (DEGREES_OF_FREEDOM / chi2) ** 0.5
+        fields = jax.device_get(_evaluate(problem, q, noise, stretch, size + wide if batch == wide else batch))
         sets.append(Draws(*fields, from_q=np.arange(size + wide) < size))
     return Draws(*(np.concatenate(fields) for fields in zip(*sets, strict=True)))
 
 
-def _noise(random: Random, size: int, wide: int, dim: int) -> Array:
-    chi2 = (random.normal((wide, DEGREES_OF_FREEDOM)) ** 2).sum(axis=1, keepdims=True)
-    stretched = random.normal((wide, dim)) * (DEGREES_OF_FREEDOM / chi2) ** 0.5
-    return random.xp.concatenate([random.normal((size, dim)), stretched])
-
-
 @partial(jax.jit, static_argnames="batch")
-def _evaluate(problem: Problem, q: Distribution, noise: Array, batch: int) -> tuple[Array, Array, Array, Array]:
-    x = q.push(noise)
+def _evaluate(
+    problem: Problem, q: Distribution, noise: Array, stretch: Array, batch: int
+) -> tuple[Array, Array, Array, Array]:
+    wide = len(stretch)
+    x = jnp.concatenate([q.push(noise[:-wide]), q.push_wide(jnp.asarray(noise[-wide:]), stretch)])
     if batch < len(noise):  # log densities of a few draws at a time
         log_p = jax.lax.map(problem.log_densities, x.reshape(-1, batch, q.dim)).reshape(len(noise))
     else:
         log_p = problem.log_densities(x)
     log_q = q.log_prob(x)
     share = WIDE / (POOL + WIDE)
-    log_r = jnp.logaddexp(jnp.log1p(-share) + log_q, jnp.log(share) + _log_wide(q, log_q))
+    log_wide = q.log_prob_wide(x, float(DEGREES_OF_FREEDOM))
+    log_r = jnp.logaddexp(jnp.log1p(-share) + log_q, jnp.log(share) + log_wide)
     return x, log_p, log_q, log_r
-
-
-def _log_wide(q: Distribution, log_q: Array) -> Array:
-    """Log density of t where that of q is `log_q`: both depend on x through its distance from the centre alone."""
-    nu, dim, top = float(DEGREES_OF_FREEDOM), q.dim, q.log_prob(q.mean())
-    distance = 2 * (top - log_q)  # Mahalanobis, squared
-    constant = gammaln((nu + dim) / 2) - gammaln(nu / 2) - 0.5 * dim * jnp.log(nu / 2)
-    return top + constant - 0.5 * (nu + dim) * jnp.log1p(jnp.maximum(distance, 0) / nu)
 
 
 def _power_of_two(n: int) -> int:

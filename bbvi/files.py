@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.arguments import FAMILIES, read_data
-from bbvi.diagnostics.verdict import Diagnosis, Status, Value
+from bbvi.arguments import DISTRIBUTIONS, read_data
+from bbvi.concern import Status
+from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws
 from bbvi.parameters import Parameters
@@ -21,7 +22,7 @@ from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope
 from bbvi.problem import Problem, trace
 
-FORMAT = "bbvi posterior 1"
+FORMAT = "bbvi posterior 2"
 DAMAGE = (
     OSError,
     EOFError,
@@ -109,7 +110,7 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         tuple(map(tuple, header["free_shapes"])),
         tuple(header["names"]),
     )
-    distribution = FAMILIES[header["family"]](**group("q."))
+    distribution = DISTRIBUTIONS[header["family"]].from_leaves(group("q."))
     if distribution.dim != parameters.dim or parameters.treedef.num_leaves != len(parameters.names):
         raise ValueError("its parts do not fit together")
     return Posterior(

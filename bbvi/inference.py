@@ -13,15 +13,16 @@ import numpy as np
 
 from bbvi import timing
 from bbvi.algorithms import Algorithm
+from bbvi.algorithms.base import Result
 from bbvi.algorithms.start import Start, find_start, start_at
 from bbvi.arguments import check_rows, observed, positive, read_algorithm, read_data, read_family, read_init
 from bbvi.checkpoint import Checkpoint
 from bbvi.diagnostics.concerns import find_concerns
-from bbvi.diagnostics.verdict import diagnose
+from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
-from bbvi.driver import Callback, Stop, drive
+from bbvi.driver import Callback, Run, Stop, drive
 from bbvi.estimators import Estimator
-from bbvi.evaluation import draw
+from bbvi.evaluation import Draws, draw
 from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope, use_double
@@ -29,7 +30,7 @@ from bbvi.problem import Problem, trace
 from bbvi.progress import showing
 
 MAX_STEPS = 20_000
-START, CHECK = 0, 2  # streams of random numbers
+START, CHECK, FIXED = 0, 2, 5  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Budget:
 
     Arguments:
         seconds: of wall time, compiling included.
-        gradients: evaluations of the log density with its gradient.
+        gradients: evaluations of the log density with its gradient; a Hessian-vector product counts as two.
     """
 
     seconds: float | None = None
@@ -82,17 +83,17 @@ def fit(
         data: a pytree of arrays. Data given here, rather than closed over, can change without recompiling.
         constraints: numpyro constraints in the structure of `dim`. `logprob` receives constrained values, and the
             log-Jacobian is added to it. Parameters left out are unconstrained.
-        method: "advi", "auto" or an Algorithm. "auto" is "advi" with the family "full_rank" up to 100 coordinates and
-            "mean_field" above.
+        method: "auto", "advi", "laplace", "pathfinder", "dadvi", "newton", "natural_gradient", "ivon", "bam", "gsm", or
+            an Algorithm. "auto" is "advi" with the family "full_rank" up to 100 coordinates and "mean_field" above.
         family: "mean_field", "full_rank", "low_rank", a Distribution class, or an object of one, which gives its
-            structure (such as the rank of a LowRank); `init` says where to start.
-        estimator: "sticking_the_landing" (the default), "elbo", "score_function", or an Estimator.
-        optimizer: any optax transformation; by default step sizes are found automatically.
+            structure (such as the rank of a LowRank); `init` says where to start. Each method has its own default.
+        estimator: of "advi": "sticking_the_landing" (the default), "elbo", "score_function", or an Estimator.
+        optimizer: of "advi": any optax transformation; by default step sizes are found automatically.
         init: where to start: a point in the structure of `dim` on the constrained scale, a Distribution over
             unconstrained vectors, or a Posterior. By default quasi-Newton paths from several points find it.
         seed: of all random numbers. On one device the same call gives the same result.
         num_steps: steps at most, 20 000 by default; a fit stops as soon as it has converged.
-        num_draws: draws in each step.
+        num_draws: draws in each step, or the fixed draws of a method that has some.
         batch_size: rows of `data` used in each step. Needs a `Factorized` log density.
         budget: seconds, or a `Budget`.
         callbacks: called between compiled blocks of steps with a `Progress`; a true return value stops the fit.
@@ -133,49 +134,48 @@ def fit(
 
     with scope(double := use_double(precision)):
         problem = Problem(parameters, read_data(data), logprob)
-        prototype = read_family(family, init, parameters.dim)
+        prototype = read_family(family, init, parameters.dim, algorithm)
         width = trace(problem)
         problem = jax.device_put(problem)
         start = _find_start(problem, algorithm, init, seed)
-        state = _begin(algorithm, problem, prototype, start.loc, start.scale)
+        draws = algorithm.draws(np.random.default_rng((seed, FIXED)), parameters.dim)
+        state = _begin(algorithm, problem, prototype, start.loc, start.scale, draws)
         kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
         state, history = (kept.restore(state) if kept else None) or (state, None)
 
-        values, gradients = algorithm.evaluations_per_step()
-        steps = max_steps
-        if limit.gradients is not None:
-            steps = min(max_steps, max(1, (limit.gradients - start.gradients) // gradients))
         with showing(progress) as bar:
             run = drive(
                 algorithm,
                 problem,
                 state,
                 seed,
-                num_steps=steps,
+                num_steps=max_steps,
+                gradients=None if limit.gradients is None else max(0, int(limit.gradients) - start.gradients),
                 history=history,
                 callbacks=[*callbacks, *bar],
                 seconds=None if limit.seconds is None else limit.seconds - (time.perf_counter() - began),
                 save=kept.save if kept else None,
             )
-        if run.stop is Stop.STEPS and steps < max_steps:
-            run = run._replace(stop=Stop.BUDGET)
         if kept:
             kept.write(run)
-        q = jax.device_get(_extract(algorithm, run.state))
-        pool = draw(problem, q, (seed, CHECK), 1, width)
-        found = find_concerns(problem, q, start, pool, run.history.elbo)
-        diagnosis = diagnose(pool, run.stop, found)
+        result = algorithm.finish(problem, run.state)
+        if run.stop is Stop.CONVERGED and not result.converged:
+            run = run._replace(stop=Stop.STALLED)
+        checks = [_check(problem, q, start, run, result, seed, width) for q in result.candidates]
+        chosen = min(range(len(checks)), key=lambda i: checks[i][1].rank)
+    pool, diagnosis = checks[chosen]
+    history = run.history
     cost = Cost(
-        log_densities=start.log_densities + run.step * values + len(pool),
-        gradients=start.gradients + run.step * gradients,
-        hessian_vector_products=0,
+        log_densities=start.log_densities + int(history.log_densities.sum()) + sum(len(pool) for pool, _ in checks),
+        gradients=start.gradients + int(history.gradients.sum()) + result.gradients,
+        hessian_vector_products=int(history.hessian_vector_products.sum()) + result.hessian_vector_products,
         compile_seconds=timing.compile_seconds() - compiled,
         run_seconds=time.perf_counter() - began - (timing.compile_seconds() - compiled),
     )
     return Posterior(
-        q,
+        result.candidates[chosen],
         diagnosis,
-        run.history,
+        history,
         cost,
         algorithm.name,
         parameters,
@@ -192,7 +192,7 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) ->
         init = init.distribution
     if not isinstance(init, Distribution):
         point = read_init(init, problem.parameters)
-        return find_start(problem, np.random.default_rng((seed, START)), point, algorithm.uses_gradients)
+        return find_start(problem, np.random.default_rng((seed, START)), point, algorithm.begins)
     if init.dim != problem.dim:
         raise ValueError(f"init has dim {init.dim}, but the parameters have {problem.dim} free coordinates.")
     loc, scale, _ = init.standardise()
@@ -200,13 +200,18 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) ->
 
 
 @partial(jax.jit, static_argnames="algorithm")
-def _begin(algorithm: Algorithm, problem: Problem, prototype: Distribution, loc: Any, scale: Any) -> Any:
-    return algorithm.init(problem, prototype.near(loc, scale))
+def _begin(
+    algorithm: Algorithm, problem: Problem, prototype: Distribution, loc: Any, scale: Any, draws: Any
+) -> Any:
+    return algorithm.init(problem, prototype.near(loc, scale), draws)
 
 
-@partial(jax.jit, static_argnames="algorithm")
-def _extract(algorithm: Algorithm, state: Any) -> Distribution:
-    return algorithm.extract(state)
+def _check(
+    problem: Problem, q: Distribution, start: Start, run: Run, result: Result, seed: int, width: int
+) -> tuple[Draws, Diagnosis]:
+    pool = draw(problem, q, (seed, CHECK), 1, width)
+    found = find_concerns(problem, q, start, pool, run.history.elbo)
+    return pool, diagnose(pool, run.stop, [*found, *result.concerns])
 
 
 def _fingerprint(algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> str:

@@ -96,6 +96,10 @@ class Problem:
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
         return jnp.where(good, values, 0), jnp.where(good[:, None], gradients, 0), good
 
+    def hessian_vector_products(self, ys: Array, vs: Array) -> Array:
+        """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
+        return jax.vmap(lambda y, v: jax.jvp(jax.grad(self.log_density), (y,), (v,))[1])(ys, vs)
+
 
 def trace(problem: Problem) -> int:
     """Run the user's Python once and check what it returns.

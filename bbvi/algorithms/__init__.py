@@ -2,5 +2,6 @@
 
 from bbvi.algorithms.advi import ADVI
 from bbvi.algorithms.base import Algorithm
+from bbvi.algorithms.laplace import Laplace
 
-__all__ = ["ADVI", "Algorithm"]
+__all__ = ["ADVI", "Algorithm", "Laplace"]

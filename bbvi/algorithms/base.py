@@ -2,64 +2,116 @@
 
 The driver calls, in compiled blocks,
 
-    state = init(problem, q)
+    state = init(problem, q, draws)
     for each step i:    state, info = step(noise_i, problem, state)
     when due:           state = adapt(problem, state)
-    until done(state)   ->   extract(state)
+    until done(state)   ->   finish(problem, state)
 
 The random numbers noise_i depend on the seed, on i and on shapes alone, so they are drawn for many steps at once.
+Those that stay the same throughout a run are `draws`.
 """
 
+import enum
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from bbvi.distributions import Distribution
-from bbvi.estimators import Estimate
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.concern import Concern
+from bbvi.distributions import Distribution, FullRank, MeanField
 from bbvi.problem import Problem
 from bbvi.random import Random
 
 Array = Any
 State = TypeVar("State", bound=NamedTuple)
+FULL_RANK_UP_TO = 100  # coordinates, when no family is named
+NEVER = np.iinfo(np.int32).max  # steps
+
+
+class Begin(enum.Enum):
+    """Where an algorithm begins, and what is spent on it."""
+
+    POINT = "the best of a few points"
+    MODE = "the best end of a few quasi-Newton paths, and the curvature seen there"
+    CLIMBED = "the best Gaussian, by ELBO, on a few quasi-Newton paths"
+    POLISHED = "that Gaussian after Newton steps"
+
+
+class Info(NamedTuple):
+    """What one step reports: an estimate of the ELBO, and what it evaluated."""
+
+    elbo: Array  # () in nats
+    standard_error: Array  # ()
+    non_finite: Array | int  # () draws at which the log density or its gradient was not finite
+    log_densities: Array | int  # () evaluations without gradient
+    gradients: Array | int  # () evaluations of log density and gradient together
+    hessian_vector_products: Array | int  # ()
+
+
+class Result(NamedTuple):
+    """What an algorithm ends with."""
+
+    candidates: Sequence[Distribution]  # the check chooses among them
+    concerns: Sequence[Concern] = ()  # what the algorithm itself has to say
+    gradients: int = 0  # evaluated to make the candidates
+    hessian_vector_products: int = 0
+    converged: bool = True  # False when it is done because it could not go on
 
 
 class Algorithm(ABC, Generic[State]):
     """A way to fit a variational distribution; subclasses are frozen dataclasses."""
 
     name: ClassVar[str]
+    begins: ClassVar[Begin] = Begin.CLIMBED
+    families: ClassVar[tuple[type[Distribution], ...] | None] = None  # that it fits; None for all
+    uses_gradients: bool = True  # whether it differentiates the log density
 
-    @property
-    @abstractmethod
-    def uses_gradients(self) -> bool:
-        """Whether it differentiates the log density."""
+    def default_family(self, dim: int) -> type[Distribution]:
+        """The family fitted when none is named."""
+        return FullRank if dim <= FULL_RANK_UP_TO else MeanField
+
+    def draws(self, rng: np.random.Generator, dim: int) -> Any:
+        """Random numbers that stay the same throughout a run, a pytree of arrays."""
+        return None
 
     @abstractmethod
-    def init(self, problem: Problem, q: Distribution) -> State:
+    def init(self, problem: Problem, q: Distribution, draws: Any) -> State:
         """State before the first step, from the distribution to start at."""
 
-    @abstractmethod
     def noise(self, random: Random, problem: Problem, state: State, steps: int) -> Any:
         """The random numbers of some steps: a pytree of arrays with a leading axis of length `steps`."""
+        return np.zeros((steps, 0))
 
     @abstractmethod
-    def step(self, noise: Any, problem: Problem, state: State) -> tuple[State, Estimate]:
-        """One step, and the ELBO estimate it made on the way."""
+    def step(self, noise: Any, problem: Problem, state: State) -> tuple[State, Info]:
+        """One step."""
 
-    @abstractmethod
     def steps_to_adapt(self, state: State) -> Array:
         """How many steps to take before `adapt` is due, a scalar integer."""
+        return jnp.asarray(NEVER, int)
 
-    @abstractmethod
     def adapt(self, problem: Problem, state: State) -> State:
         """What is done between steps now and then: judge progress, change step size or coordinates."""
+        return state
 
     @abstractmethod
     def done(self, state: State) -> Array:
-        """Whether the algorithm has converged, a scalar bool."""
+        """Whether to stop, a scalar bool."""
 
     @abstractmethod
     def extract(self, state: State) -> Distribution:
         """The best distribution so far, in the problem's coordinates."""
 
-    @abstractmethod
-    def evaluations_per_step(self) -> tuple[int, int]:
-        """Log density evaluations without and with gradient that one step makes."""
+    def finish(self, problem: Problem, state: State) -> Result:
+        """What to make of the last state; called once, on the host."""
+        return Result((jax.device_get(extract(self, state)),))
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def extract(algorithm: Algorithm, state: Any) -> Distribution:
+    """`algorithm.extract(state)`, compiled."""
+    return algorithm.extract(state)

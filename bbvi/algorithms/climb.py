@@ -22,6 +22,7 @@ NUM_DRAWS = 4  # for each ELBO along a path
 MAX_ITERATIONS = 300
 PATIENCE = 10  # iterations without a better ELBO, by at least GAIN nats, before a path ends
 GAIN = 0.05
+NEAR = 1e-3  # nats still to gain, about, from which a path without draws is near enough to the mode
 
 
 class Path(NamedTuple):
@@ -47,73 +48,88 @@ class Paths(NamedTuple):
     evaluations: Array  # () gradient evaluations
 
 
+def begin(x: Array, curvature: Dense | Limited) -> Path:
+    """A path that has gone nowhere yet, from `x` `(dim,)`."""
+    nothing, zero = jnp.array(-jnp.inf, x.dtype), jnp.zeros((), x.dtype)
+    best = (nothing, x, curvature)
+    return Path(x, nothing, jnp.zeros_like(x), curvature, zero, best, jnp.zeros((), int), jnp.array(True))
+
+
+def advance(problem: Problem, noise: Array, path: Path) -> Path:
+    """One iteration with one evaluation: of a point to try, and of draws from the Gaussian at the present point.
+
+    The ELBO of a Gaussian is over the standard normal draws `noise` `(n, dim)`. Without any, n = 0, it is that of the
+    quadratic expansion at x, which is Laplace's estimate of the log evidence, and a path ends near the mode.
+    """
+    direction = path.curvature.solve(path.gradient)
+    candidate = path.x + path.step * direction
+    mean = path.x + direction
+    points = jnp.concatenate([candidate[None], mean + path.curvature.scale_by(noise)])
+    values, gradients, good = problem.values_and_gradients(points)
+
+    if len(noise):
+        expected = jnp.where(good[1:].all() & jnp.isfinite(path.value), values[1:].mean(), -jnp.inf)
+    else:
+        mean, expected = path.x, path.value
+    elbo = expected + path.curvature.log_det
+    better = path.running & (elbo > path.best[0])
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (elbo, mean, path.curvature), path.best)
+
+    first = ~jnp.isfinite(path.value)
+    slope = path.gradient @ direction
+    value, gradient = values[0], gradients[0]
+    rise = value - path.value
+    accept = path.running & good[0] & (first | (rise >= 1e-4 * path.step * slope))
+
+    s, y = candidate - path.x, path.gradient - gradient
+    curved = accept & ~first & (s @ y > 1e-10 * jnp.sqrt((s @ s) * (y @ y)))
+    updated = path.curvature.update(s, y, path.step, path.gradient)
+    curvature = jax.tree.map(lambda new, old: jnp.where(curved, new, old), updated, path.curvature)
+
+    # Too far: the peak of the parabola through what is known. No curvature seen: go further.
+    peak = slope * path.step**2 / (2 * (path.step * slope - rise))
+    shorter = jnp.where(good[0], jnp.clip(peak, 0.1 * path.step, 0.5 * path.step), 0.1 * path.step)
+    onward = jnp.where(first, 1 / (1e-12 + jnp.linalg.norm(gradient)), jnp.where(curved, 1.0, 4 * path.step))
+    step = jnp.where(accept, onward, shorter)
+
+    keep = lambda new, old: jnp.where(accept, new, old)
+    stuck = ~accept & ((path.step * slope < 1e-13 * jnp.abs(path.value)) | (path.step < 1e-20) | first)
+    arrived = curved & (y @ s < NEAR) & (len(noise) == 0)
+    gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
+    waited = jnp.where(gained, 0, path.waited + 1)
+    return Path(
+        keep(candidate, path.x),
+        keep(value, path.value),
+        keep(gradient, path.gradient),
+        curvature,
+        step,
+        best,
+        waited,
+        path.running & ~stuck & ~arrived & (waited < PATIENCE),
+    )
+
+
 @jax.jit
 def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
-    """Climb from each of the points `xs` `(paths, dim)`; `noise` `(NUM_DRAWS, dim)` is standard normal."""
+    """Climb from each of the points `xs` `(paths, dim)`; `noise` `(n, dim)` is standard normal, n even or 0."""
     dim, dtype = xs.shape[1], xs.dtype
     curvature = (Dense if dim <= DENSE else Limited).identity(dim, dtype)
 
-    def begin(x: Array) -> Path:
-        nothing, zero = jnp.array(-jnp.inf, dtype), jnp.zeros((), dtype)
-        return Path(
-            x, nothing, jnp.zeros_like(x), curvature, zero, (nothing, x, curvature), jnp.zeros((), int), jnp.array(True)
-        )
-
-    def advance(path: Path) -> Path:
-        # One evaluation: the point to try, and draws from the Gaussian at the present point. A path that has ended
-        # stays where it is.
-        direction = path.curvature.solve(path.gradient)
-        candidate = path.x + path.step * direction
-        mean = path.x + direction
-        points = jnp.concatenate([candidate[None], mean + path.curvature.scale_by(noise)])
-        values, gradients, good = problem.values_and_gradients(points)
-
-        elbo = jnp.where(good[1:].all(), values[1:].mean() + path.curvature.log_det, -jnp.inf)
-        elbo = jnp.where(jnp.isfinite(path.value), elbo, -jnp.inf)
-        better = path.running & (elbo > path.best[0])
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (elbo, mean, path.curvature), path.best)
-
-        first = ~jnp.isfinite(path.value)
-        slope = path.gradient @ direction
-        value, gradient = values[0], gradients[0]
-        rise = value - path.value
-        accept = path.running & good[0] & (first | (rise >= 1e-4 * path.step * slope))
-
-        s, y = candidate - path.x, path.gradient - gradient
-        curved = accept & ~first & (s @ y > 1e-10 * jnp.sqrt((s @ s) * (y @ y)))
-        updated = path.curvature.update(s, y, path.step, path.gradient)
-        new_curvature = jax.tree.map(lambda new, old: jnp.where(curved, new, old), updated, path.curvature)
-
-        # Too far: the peak of the parabola through what is known. No curvature seen: go further.
-        peak = slope * path.step**2 / (2 * (path.step * slope - rise))
-        shorter = jnp.where(good[0], jnp.clip(peak, 0.1 * path.step, 0.5 * path.step), 0.1 * path.step)
-        onward = jnp.where(first, 1 / (1e-12 + jnp.linalg.norm(gradient)), jnp.where(curved, 1.0, 4 * path.step))
-        step = jnp.where(accept, onward, shorter)
-
-        keep = lambda new, old: jnp.where(accept, new, old)
-        stuck = ~accept & ((path.step * slope < 1e-13 * jnp.abs(path.value)) | (path.step < 1e-20) | first)
-        gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
-        waited = jnp.where(gained, 0, path.waited + 1)
-        return Path(
-            keep(candidate, path.x),
-            keep(value, path.value),
-            keep(gradient, path.gradient),
-            new_curvature,
-            step,
-            best,
-            waited,
-            path.running & ~stuck & (waited < PATIENCE),
-        )
-
     def body(carry: tuple[Array, Any]) -> tuple[Array, Any]:
         count, paths = carry
-        return count + 1, jax.vmap(advance)(paths)
+        return count + 1, jax.vmap(lambda path: advance(problem, noise, path))(paths)
 
     def unfinished(carry: tuple[Array, Any]) -> Array:
         return (carry[0] < MAX_ITERATIONS) & carry[1].running.any()
 
-    count, paths = jax.lax.while_loop(unfinished, body, (jnp.zeros((), int), jax.vmap(begin)(xs)))
+    paths = jax.vmap(lambda x: begin(x, curvature))(xs)
+    count, paths = jax.lax.while_loop(unfinished, body, (jnp.zeros((), int), paths))
     elbo, mean, curvatures = paths.best
-    elbo = elbo + 0.5 * jnp.sum(noise**2) / len(noise) + 0.5 * dim * jnp.log(2 * jnp.pi)
+    elbo = elbo + constant(noise, dim)
     scale = jax.vmap(lambda c: c.scale())(curvatures)
-    return Paths(mean, scale, elbo, paths.value, count * len(xs) * (1 + NUM_DRAWS))
+    return Paths(mean, scale, elbo, paths.value, count * len(xs) * (1 + len(noise)))
+
+
+def constant(noise: Array, dim: int) -> Array:
+    """What is missing in the ELBOs of `advance`: minus mean log q over the draws, up to log|C|."""
+    return 0.5 * jnp.sum(noise**2) / max(len(noise), 1) + 0.5 * dim * jnp.log(2 * jnp.pi)

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from bbvi.algorithms.polish import triangular
+from bbvi.distributions import Spiked
 
 Array = Any
 MEMORY = 10  # pairs kept by Limited
@@ -102,3 +104,38 @@ class Limited(NamedTuple):
     def scale(self) -> Array:
         """Standard deviations, `(dim,)`."""
         return jnp.sqrt(self.diagonal)
+
+
+class Compact(Limited):
+    """`Limited` with draws from the whole of it, rather than its diagonal.
+
+    With A the diagonal, s_i and y_i the columns of S and Y, oldest first, R the upper triangle of S^T Y and E its
+    diagonal, the recursion equals
+
+        H = A + [A Y, S] M [A Y, S]^T,    M = [[0, -R^-1], [-R^-T, R^-T (E + Y^T A Y) R^-1]]
+
+    and an eigendecomposition in the span of the pairs gives the form of `Spiked`.
+
+    Reference: Byrd, Nocedal and Schnabel 1994, as in Pathfinder (arXiv:2108.03782, algorithm 4).
+    """
+
+    def spiked(self) -> Spiked:
+        """N(0, H)."""
+        s, y, d = self.s[::-1], self.y[::-1], jnp.sqrt(self.diagonal)
+        empty = jnp.sum(s * y, axis=1) == 0
+        r = jnp.triu(s @ y.T) + jnp.diag(empty.astype(s.dtype))
+        inverse = solve_triangular(r, jnp.eye(len(r), dtype=r.dtype))
+        corner = inverse.T @ (jnp.diag(jnp.where(empty, 0, jnp.diagonal(r))) + (y * self.diagonal) @ y.T) @ inverse
+        middle = jnp.block([[jnp.zeros_like(r), -inverse], [-inverse.T, corner]])
+        basis, upper = jnp.linalg.qr(jnp.concatenate([y * d, s / d]).T)
+        eigenvalues, vectors = jnp.linalg.eigh(upper @ middle @ upper.T)
+        spikes = jnp.maximum(1 + eigenvalues, 1e-12)
+        return Spiked.from_eigenvectors(jnp.zeros_like(d), d, basis @ vectors, jnp.sqrt(spikes))
+
+    @property
+    def log_det(self) -> Array:
+        q = self.spiked()
+        return q.entropy() - 0.5 * q.dim * (1 + jnp.log(2 * jnp.pi))
+
+    def scale_by(self, u: Array) -> Array:
+        return self.spiked().push(u)

@@ -1,7 +1,7 @@
 """Where to start.
 
-A stochastic optimiser that starts far from the posterior, or in units that do not suit it, wastes its steps. So each
-fit begins with a few quasi-Newton paths; the best Gaussian on them is polished by Newton steps when it is dense.
+A stochastic optimiser that starts far from the posterior, or in units that do not suit it, wastes its steps. So most
+fits begin with a few quasi-Newton paths; the best Gaussian on them is polished by Newton steps when it is dense.
 """
 
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import NUM_DRAWS, climb
 from bbvi.algorithms.polish import polish
 from bbvi.problem import Problem
@@ -30,12 +31,12 @@ class Start(NamedTuple):
     gradients: int  # evaluations with gradient
 
 
-def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | None, use_gradients: bool) -> Start:
+def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | None, begins: Begin) -> Start:
     """Find a Gaussian from which to optimise.
 
     Arguments:
         point: where to look, `(dim,)`, or None for the origin and random points in [-2, 2]^dim.
-        use_gradients: False for a log density without any: then the Gaussian is N(x, I) with x the best point seen.
+        begins: what to find. At a point x it is N(x, I).
 
     Raises:
         FloatingPointError: when the log density is finite at no point tried.
@@ -44,20 +45,21 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
     for attempt in range(ATTEMPTS):
         xs = _starting_points(rng, dim, point, attempt)
         seen += len(xs)
-        if not use_gradients:
+        if begins is Begin.POINT:
             values = np.asarray(_log_densities(problem, xs))
             best = int(np.argmax(values))
             if np.isfinite(values[best]):
                 return Start(xs[best], np.ones(dim, xs.dtype), *_no_paths(dim), seen, 0)
             continue
-        half = rng.standard_normal((NUM_DRAWS // 2, dim)).astype(xs.dtype)
+        pairs = 0 if begins is Begin.MODE else NUM_DRAWS // 2
+        half = rng.standard_normal((pairs, dim)).astype(xs.dtype)
         paths = jax.device_get(climb(problem, xs, np.concatenate([half, -half])))
         if not np.isfinite(paths.value).any():
             continue
         order = np.lexsort((-paths.value, -paths.elbo))
         loc, scale, elbo = paths.loc[order], paths.scale[order], paths.elbo[order]
         evaluations = int(paths.evaluations)
-        if scale.ndim == 2:
+        if begins is not Begin.POLISHED or scale.ndim == 2:
             return Start(loc[0], scale[0], loc, scale, elbo, 0, evaluations)
         polished = polish(problem, loc[0], scale[0], rng)
         return Start(polished.loc, polished.scale, loc, scale, elbo, 0, evaluations + int(polished.evaluations))

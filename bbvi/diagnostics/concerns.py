@@ -9,7 +9,7 @@ import numpy as np
 
 from bbvi.algorithms.polish import polish
 from bbvi.algorithms.start import Start
-from bbvi.diagnostics.verdict import Concern, Status
+from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws
 from bbvi.problem import Problem

@@ -4,25 +4,16 @@ The spread of the log weights and the importance effective sample size are looke
 smoothing can get wrong when the weights are extreme, and which never sees a mode that q does not reach.
 """
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import Smoothed, log_sum_exp, smooth
 from bbvi.driver import Stop
 from bbvi.evaluation import Draws
-
-
-class Status(enum.Enum):
-    """How far to trust a posterior; the value says it in words."""
-
-    RELIABLE = "reliable: the approximation is close enough for importance sampling to correct what is left"
-    USABLE = "usable: importance sampling corrects it, with larger Monte Carlo error"
-    UNRELIABLE = "unreliable: the approximation differs from the posterior by more than importance sampling can correct"
-    FAILED = "failed: no draw of the approximation has a finite log density"
 
 
 class Value(NamedTuple):
@@ -70,6 +61,11 @@ class Diagnosis:
     advice: tuple[str, ...]
 
     @property
+    def rank(self) -> tuple[int, float]:
+        """To compare candidates by: smaller is better."""
+        return list(Status).index(self.status), self.k_hat
+
+    @property
     def trusted(self) -> bool:
         """Whether importance sampling may be used to correct q."""
         return self.status in (Status.RELIABLE, Status.USABLE)
@@ -85,14 +81,6 @@ class Diagnosis:
         lines += [f"  - {reason}" for reason in self.reasons]
         lines += [f"  > {advice}" for advice in self.advice]
         return "\n".join(lines)
-
-
-class Concern(NamedTuple):
-    """Something that speaks against trusting a posterior."""
-
-    worst: Status  # the best status that it allows
-    reason: str
-    advice: str | None = None
 
 
 GOOD_K, POOR_K = 0.5, 0.7

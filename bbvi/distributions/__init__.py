@@ -4,5 +4,7 @@ from bbvi.distributions.base import Distribution
 from bbvi.distributions.full_rank import FullRank
 from bbvi.distributions.low_rank import LowRank
 from bbvi.distributions.mean_field import MeanField
+from bbvi.distributions.mixture import Mixture
+from bbvi.distributions.spiked import Spiked
 
-__all__ = ["Distribution", "FullRank", "LowRank", "MeanField"]
+__all__ = ["Distribution", "FullRank", "LowRank", "MeanField", "Mixture", "Spiked"]

@@ -4,7 +4,8 @@ A variational distribution pushes standard normal noise through a differentiable
 `x = push(noise)`, `noise ~ N(0, I)`. Its leaves are unconstrained arrays, so the gradient of any loss with
 respect to a distribution is again a distribution, and an optimiser updates it as it stands.
 
-All families here are elliptical: the density depends on x through its distance from the mean, in q's own metric.
+Each has a wider version t with Student-t tails, for importance sampling. The one here is that of an elliptical family,
+whose density depends on x through its distance from the mean alone, in q's own metric.
 
 A family writes the mathematics for one point (`push_one`, `log_prob_one`); this class batches it.
 """
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 
 Array = Any  # a jax.Array, a tracer or a numpy.ndarray
 
@@ -22,6 +24,7 @@ class Distribution(ABC):
     """A probability distribution over `(dim,)` real vectors with a reparameterised sampler."""
 
     name: ClassVar[str]
+    optimizable: ClassVar[bool] = True  # whether `fit` may be asked for it
 
     @classmethod
     @abstractmethod
@@ -84,6 +87,22 @@ class Distribution(ABC):
     def log_prob(self, x: Array) -> Array:
         """Log density at points `(..., dim)`, shape `(...)`."""
         return jnp.vectorize(self.log_prob_one, signature="(d)->()")(x)
+
+    def push_wide(self, noise: Array, stretch: Array) -> Array:
+        """Draws `(n, dim)` of t from noise `(n, noise_dim)` and factors `(n, 1)`, sqrt(nu / chi^2_nu)."""
+        return self.push(noise * stretch)
+
+    def log_prob_wide(self, x: Array, degrees_of_freedom: float) -> Array:
+        """Log density of t at points `(..., dim)`, shape `(...)`."""
+        nu, dim, top = degrees_of_freedom, self.dim, self.log_prob(self.mean())
+        distance = 2 * (top - self.log_prob(x))  # Mahalanobis, squared
+        constant = gammaln((nu + dim) / 2) - gammaln(nu / 2) - 0.5 * dim * jnp.log(nu / 2)
+        return top + constant - 0.5 * (nu + dim) * jnp.log1p(jnp.maximum(distance, 0) / nu)
+
+    @classmethod
+    def from_leaves(cls, leaves: dict[str, Array]) -> Self:
+        """The inverse of `leaves`."""
+        return cls(**leaves)
 
     def leaves(self) -> dict[str, Array]:
         """The arrays that determine the distribution, by field name."""

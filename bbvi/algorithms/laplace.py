@@ -1,0 +1,248 @@
+"""The Gaussian at the mode, with the curvature there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.algorithms.base import Algorithm, Begin, Info, Result
+from bbvi.algorithms.polish import triangular
+from bbvi.algorithms.trust_region import judge, propose
+from bbvi.concern import Concern, Status
+from bbvi.curvature import HessianOperator, hessian_diagonal, lanczos
+from bbvi.distributions import Distribution, FullRank, MeanField, Spiked
+from bbvi.problem import Problem
+
+Array = Any
+DENSE_UP_TO = 1000  # coordinates, when no family is named
+EXACT_DIAGONAL_UP_TO = 2000  # coordinates
+PROBES = 100  # for the diagonal above that
+BLOCK = 64  # columns of the Hessian computed at once
+MAX_STEPS = 200
+NEAR = 1e-6  # nats still to gain from which the mode counts as reached
+ESCAPED = 1e8  # distance in units of the start, from which the mode counts as run off
+FLAT = 1e-8  # curvature, as a share of the largest, below which a direction is repaired
+
+
+class LaplaceState(NamedTuple):
+    """State of `Laplace`, in the coordinates of its start."""
+
+    q: Distribution  # the start
+    loc: Array  # (dim,) of the coordinates
+    scale: Array  # (dim,) or (dim, dim)
+    y: Array  # (dim,) the best point
+    value: Array  # () log density there, -inf before the first step
+    gradient: Array  # (dim,)
+    radius: Array  # () of the trust region
+    count: Array  # () steps
+    converged: Array  # () bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laplace(Algorithm[LaplaceState]):
+    """Laplace's approximation: N(x*, A^-1) with x* the mode of the unconstrained density and A = -hess log p(x*).
+
+    The mode is sought by trust-region Newton steps with Hessian-vector products, from the best of a few quasi-Newton
+    paths. The curvature is dense ("full_rank", dim products), its diagonal ("mean_field"), or a diagonal with the
+    extreme eigenpairs of what is left, by Lanczos ("spiked", about two products for each direction). Directions without
+    positive curvature are given the size of it, and named in the verdict.
+
+    The ELBO in the history is that of the quadratic expansion with the curvature of the coordinates; at the end, with
+    the curvature found, it is Laplace's estimate of the log evidence.
+
+    References: Tierney and Kadane 1986; Nocedal and Wright 2006, ch. 7, for the search.
+    """
+
+    name = "laplace"
+    begins = Begin.MODE
+    families = (FullRank, MeanField, Spiked)
+
+    def default_family(self, dim: int) -> type[Distribution]:
+        return FullRank if dim <= DENSE_UP_TO else Spiked
+
+    def draws(self, rng: np.random.Generator, dim: int) -> Array:
+        # A nudge, lest a start that is exactly a saddle point stay there.
+        return 1e-3 * rng.standard_normal(dim).astype(jax.dtypes.canonicalize_dtype(float))
+
+    def init(self, problem: Problem, q: Distribution, draws: Array) -> LaplaceState:
+        loc, scale, _ = q.standardise()
+        zero = jnp.zeros((), loc.dtype)
+        radius = zero + 3 * q.dim**0.5
+        return LaplaceState(
+            q, loc, scale, draws, zero - jnp.inf, draws, radius, jnp.zeros((), int), jnp.zeros((), bool)
+        )
+
+    def step(self, noise: Any, problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
+        local = problem.in_coordinates(state.loc, state.scale)
+        state, info = jax.lax.cond(jnp.isfinite(state.value), _newton, _look, local, state)
+        elbo = state.value + 0.5 * state.y.size * jnp.log(2 * jnp.pi)
+        return state, info._replace(elbo=elbo)
+
+    def done(self, state: LaplaceState) -> Array:
+        stuck = (state.radius < 1e-10) | (jnp.abs(state.y).max() > ESCAPED) | (state.count >= MAX_STEPS)
+        return state.converged | stuck | ((state.count > 0) & ~jnp.isfinite(state.value))
+
+    def extract(self, state: LaplaceState) -> Distribution:
+        move = state.scale @ state.y if jnp.ndim(state.scale) == 2 else state.scale * state.y
+        return state.q.near(state.loc + move, state.scale)
+
+    def finish(self, problem: Problem, state: LaplaceState) -> Result:
+        curvature = {FullRank: _dense, MeanField: _diagonal, Spiked: _low_rank}[type(state.q)]
+        q, evidence, repaired, products = jax.device_get(curvature(problem, state))
+        concerns = [*_about_mode(state), *_about_repair(problem, *repaired)]
+        concerns.append(Concern(Status.RELIABLE, f"Laplace's estimate of the log evidence is {evidence:.2f}"))
+        return Result((q,), concerns, 0, int(products), bool(state.converged))
+
+
+def _look(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
+    """The first step: see where we are."""
+    value, gradient = jax.value_and_grad(problem.log_density)(state.y)
+    good = jnp.isfinite(value) & jnp.isfinite(gradient).all()
+    zero = jnp.zeros((), int)
+    state = state._replace(value=jnp.where(good, value, -jnp.inf), gradient=gradient, count=state.count + 1)
+    return state, Info(value, jnp.zeros_like(value), jnp.asarray(~good, int), zero, zero + 1, zero)
+
+
+def _newton(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
+    hessian = HessianOperator(problem.log_density, state.y)
+    step = propose(state.gradient, lambda v: -hessian.matvec(v), state.radius)
+    y = state.y + step.move
+    value, gradient = jax.value_and_grad(problem.log_density)(y)
+    good = jnp.isfinite(value) & jnp.isfinite(gradient).all()
+    accept, radius = judge(step, jnp.where(good, value - state.value, -jnp.inf), state.radius, state.value)
+    rounding = jnp.finfo(value.dtype).eps * jnp.abs(value)
+    converged = accept & (step.length < 0.99 * state.radius) & (step.predicted < jnp.maximum(NEAR, 10 * rounding))
+    keep = lambda new, old: jnp.where(accept, new, old)
+    state = state._replace(
+        y=keep(y, state.y),
+        value=keep(value, state.value),
+        gradient=keep(gradient, state.gradient),
+        radius=radius,
+        count=state.count + 1,
+        converged=converged,
+    )
+    zero = jnp.zeros((), int)
+    # One gradient for the candidate, and one in the linearisation.
+    return state, Info(value, jnp.zeros_like(value), jnp.asarray(~good, int), zero, zero + 2, step.products)
+
+
+# -- curvature at the mode: q, log evidence, what was repaired, products --------------------------------------------------
+
+
+def _repair(curvatures: Array) -> tuple[Array, Array]:
+    """Positive curvatures, and which of them had to be made so."""
+    floor = FLAT * jnp.maximum(jnp.abs(curvatures).max(), jnp.finfo(curvatures.dtype).tiny / FLAT)
+    bad = ~(curvatures > floor)
+    return jnp.where(bad, jnp.maximum(jnp.abs(jnp.nan_to_num(curvatures)), floor), curvatures), bad
+
+
+def _evidence(state: LaplaceState, log_det: Array) -> Array:
+    return state.value + 0.5 * state.y.size * jnp.log(2 * jnp.pi) - 0.5 * log_det
+
+
+def _mode(state: LaplaceState) -> Array:
+    return state.loc + (state.scale @ state.y if jnp.ndim(state.scale) == 2 else state.scale * state.y)
+
+
+@jax.jit
+def _dense(problem: Problem, state: LaplaceState) -> tuple[Distribution, Array, tuple[Array, Array], int]:
+    dim = state.y.size
+    local = problem.in_coordinates(state.loc, state.scale)
+    hessian = HessianOperator(local.log_density, state.y)
+    matrix = -jax.lax.map(hessian.matvec, jnp.eye(dim, dtype=state.y.dtype), batch_size=min(dim, BLOCK))
+    finite = jnp.isfinite(matrix).all()
+    eigenvalues, vectors = jnp.linalg.eigh(jnp.where(finite, (matrix + matrix.T) / 2, 0))
+    good, bad = _repair(eigenvalues)
+    q = FullRank.from_scale_tril(_mode(state), triangular(state.scale @ (vectors / jnp.sqrt(good))))
+    return q, _evidence(state, jnp.log(good).sum()), (bad, (state.scale @ vectors).T), dim
+
+
+def _diagonal_curvature(problem: Problem, y: Array) -> tuple[Array, Array, int]:
+    probes = None if y.size <= EXACT_DIAGONAL_UP_TO else PROBES
+    estimate = hessian_diagonal(problem.log_density, y, probes)
+    return *_repair(-estimate.value), probes or y.size
+
+
+@jax.jit
+def _diagonal(problem: Problem, state: LaplaceState) -> tuple[Distribution, Array, tuple[Array, Array], int]:
+    local = problem.in_coordinates(state.loc, state.scale)
+    good, bad, products = _diagonal_curvature(local, state.y)
+    q = MeanField(_mode(state), jnp.log(state.scale) - 0.5 * jnp.log(good))
+    return q, _evidence(state, jnp.log(good).sum()), (bad, jnp.zeros((0, 0))), products
+
+
+@partial(jax.jit)
+def _low_rank(problem: Problem, state: LaplaceState) -> tuple[Distribution, Array, tuple[Array, Array], int]:
+    dim, rank = state.y.size, state.q.rank
+    local = problem.in_coordinates(state.loc, state.scale)
+    diagonal, _, products = _diagonal_curvature(local, state.y)
+    d = 1 / jnp.sqrt(diagonal)
+    hessian = HessianOperator(local.log_density, state.y)
+    steps = min(dim, 2 * rank)
+    start = jax.random.normal(jax.random.key(0), (dim,), d.dtype)
+    ritz = lanczos(lambda v: -d * hessian.matvec(d * v), start, steps)
+    good, bad = _repair(ritz.values)
+    settled = ritz.residuals < 0.1 * good
+    order = jnp.argsort(jnp.where(settled | bad, -jnp.abs(jnp.log(good)), jnp.inf))[:rank]
+    spikes = jnp.where((settled | bad)[order], 1 / jnp.sqrt(good[order]), 1.0)
+    q = Spiked.from_eigenvectors(_mode(state), state.scale * d, ritz.vectors[:, order], spikes)
+    log_det = jnp.log(diagonal).sum() - 2 * jnp.log(spikes).sum()
+    return q, _evidence(state, log_det), (bad, (state.scale * d)[None, :] * ritz.vectors.T), products + steps
+
+
+# -- what there is to say ---------------------------------------------------------------------------------------------
+
+
+def _about_mode(state: LaplaceState) -> Sequence[Concern]:
+    if state.converged:
+        return ()
+    far = float(jnp.abs(state.y).max())
+    if far > ESCAPED or (far > 100 and state.radius < 1e-6):
+        return (
+            Concern(
+                Status.UNRELIABLE,
+                "the mode has run off: the density keeps rising towards the edge of what can be computed",
+                'use method="newton" or "advi", which look at mass rather than height; a non-centred parameterisation '
+                "often has a mode",
+            ),
+        )
+    return (
+        Concern(
+            Status.USABLE,
+            f"the search for the mode ended before it converged, after {int(state.count)} steps",
+            "give init= a point near the mode, or look for kinks and discontinuities in the log density",
+        ),
+    )
+
+
+def _about_repair(problem: Problem, bad: Array, directions: Array) -> Sequence[Concern]:
+    """`directions` `(n, dim)` are those that `bad` `(n,)` speaks of; without any, the coordinates are."""
+    count = int(np.sum(bad))
+    if not count:
+        return ()
+    names = problem.parameters.coordinate_names()
+    if directions.size:
+        words = [in_words(direction, names) for direction in directions[bad][:3]]
+    else:
+        words = [names[i] for i in np.flatnonzero(bad)[:3]]
+    return (
+        Concern(
+            Status.USABLE,
+            f"the curvature is not positive along {count} direction{'s' * (count > 1)} and was repaired: "
+            + "; ".join(words)
+            + ("; ..." if count > len(words) else ""),
+            "a direction without curvature has no proper posterior, or the point is a saddle: check priors along it",
+        ),
+    )
+
+
+def in_words(direction: np.ndarray, names: Sequence[str]) -> str:
+    """A vector `(dim,)` as a combination of its largest coordinates, such as "0.98 mu - 0.17 tau"."""
+    unit = direction / np.abs(direction).max()
+    largest = [i for i in np.argsort(-np.abs(unit))[:3] if abs(unit[i]) > 0.05]
+    signs = ["" if unit[largest[0]] > 0 else "-", *(" + " if unit[i] > 0 else " - " for i in largest[1:])]
+    return "".join(f"{sign}{abs(unit[i]):.2g} {names[i]}" for sign, i in zip(signs, largest, strict=True))

@@ -1,0 +1,167 @@
+"""Stochastic steps that choose their own size and know when to stop.
+
+The steps are taken in standardised coordinates, in which q is close to N(0, I): there every parameter is measured in
+posterior standard deviations and one step size fits all problems. Steps come in rounds of two halves. At the end of a
+round the averages of the iterates over the halves, m_1 and m_2, and the variance w of the iterates within them say
+what goes on:
+
+    error = max |m_1 - m_2| / 2      Monte Carlo standard error of the average
+    R-hat = max sqrt(1 + (m_1 - m_2)^2 / (2 w))
+    bias  ~ max w                    constant steps are biased in proportion to the variance of the iterates
+
+Small error and small bias: converged. R-hat near one: the iterates are stationary and only noisy, so the steps are
+halved. R-hat large: q is still travelling, or, if the ELBO fell, thrown about by steps that are too long. The next
+round starts from the average, in coordinates standardised anew, and is twice as long unless q is travelling.
+
+References: Dhaka et al. 2020 (arXiv:2009.00666) and Welandawe et al. 2022 (arXiv:2203.15945) for stopping by R-hat
+and Monte Carlo error and for step sizes that decrease when stationary. This rule departs from theirs in using
+standardised coordinates, two halves instead of a search over windows, and the variance of the iterates for the bias.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bbvi.algorithms.base import Algorithm, Info
+from bbvi.distributions import Distribution
+from bbvi.problem import Problem
+
+Array = Any
+STATIONARY = 1.2  # R-hat below which the iterates count as stationary
+TRAVELLING = 2.0  # R-hat above which they move steadily; it is 2.6 for motion in a straight line
+
+
+class Half(NamedTuple):
+    """Sums over half a round."""
+
+    total: Distribution  # sum of the iterates
+    squares: Distribution  # sum of their squares
+    elbo: Array  # () sum of the ELBO estimates
+
+
+class RoundsState(NamedTuple):
+    """State of an algorithm that works in rounds."""
+
+    q: Distribution  # in standardised coordinates
+    loc: Array  # (dim,) of the coordinates
+    scale: Array  # (dim,) or (dim, dim)
+    memory: Any  # what else the algorithm remembers from step to step of a round
+    damping: Array  # () factor of the steps
+    count: Array  # () steps taken in this half
+    half: Array  # () steps in a half of this round
+    previous: Half  # all zero during the first half of a round
+    current: Half
+    judging: Array  # () bool, whether this is the second half
+    error: Array  # () of the last round, in posterior standard deviations
+    bias: Array  # () likewise
+    converged: Array  # () bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds(Algorithm[RoundsState]):
+    """What stochastic algorithms share; each adds `move`, one step.
+
+    Arguments:
+        tolerance: stop when error and bias of the averaged parameters are below, in posterior standard deviations.
+            0 never stops early.
+    """
+
+    tolerance: float = 0.05
+    first_half: ClassVar[int] = 50  # steps in a half of the first round
+
+    def remember(self, q: Distribution) -> Any:
+        """What `move` remembers from step to step, at the start of a round."""
+        return None
+
+    @abstractmethod
+    def move(
+        self, noise: Any, problem: Problem, q: Distribution, memory: Any, damping: Array
+    ) -> tuple[Distribution, Any, Info]:
+        """One step of q and the memory, where both q and problem are in standardised coordinates."""
+
+    def init(self, problem: Problem, q: Distribution, draws: Any) -> RoundsState:
+        loc, scale, local = q.standardise()
+        zero = jnp.zeros((), loc.dtype)
+        return RoundsState(
+            local,
+            loc,
+            scale,
+            self.remember(local),
+            zero + 1,
+            jnp.zeros((), int),
+            jnp.full((), self.first_half, int),
+            _empty(local),
+            _empty(local),
+            jnp.zeros((), bool),
+            zero + jnp.inf,
+            zero + jnp.inf,
+            jnp.zeros((), bool),
+        )
+
+    def step(self, noise: Any, problem: Problem, state: RoundsState) -> tuple[RoundsState, Info]:
+        local = problem.in_coordinates(state.loc, state.scale)
+        q, memory, info = self.move(noise, local, state.q, state.memory, state.damping)
+        current = jax.tree.map(jnp.add, state.current, Half(q, jax.tree.map(jnp.square, q), info.elbo))
+        return state._replace(q=q, memory=memory, count=state.count + 1, current=current), info
+
+    def steps_to_adapt(self, state: RoundsState) -> Array:
+        return state.half - state.count
+
+    def adapt(self, problem: Problem, state: RoundsState) -> RoundsState:
+        halfway = state._replace(
+            count=jnp.zeros_like(state.count),
+            previous=state.current,
+            current=_empty(state.q),
+            judging=jnp.ones_like(state.judging),
+        )
+        judged = self._judge(problem, state)
+        return jax.tree.map(lambda a, b: jnp.where(state.judging, a, b), judged, halfway)
+
+    def _judge(self, problem: Problem, state: RoundsState) -> RoundsState:
+        n, first, second = state.half.astype(state.loc.dtype), state.previous, state.current
+        gap = jax.tree.map(lambda a, b: jnp.abs(a - b) / n, first.total, second.total)
+        squares = jax.tree.map(jnp.add, first.squares, second.squares)
+        within = jax.tree.map(  # variance of the iterates about the mean of their half
+            lambda a, b, aabb: jnp.maximum((aabb - (a**2 + b**2) / n) / (2 * n), 0), first.total, second.total, squares
+        )
+        error, bias = _largest(gap) / 2, _largest(within)
+        r_hat = jnp.sqrt(1 + _largest(jax.tree.map(lambda g, w: g**2 / (2 * w + 1e-12), gap, within)))
+        converged = (error < self.tolerance) & (bias < self.tolerance)
+        stationary = r_hat < STATIONARY
+        too_long = (second.elbo < first.elbo) & (r_hat > TRAVELLING)
+        factor = jnp.where(converged, 1.0, jnp.where(stationary, 0.5, jnp.where(too_long, 0.25, 1.0)))
+
+        settled = stationary | (error < self.tolerance)  # then the first half is as good as the second
+        average = jax.tree.map(lambda a, b: jnp.where(settled, (a + b) / (2 * n), b / n), first.total, second.total)
+        restarted = self.init(problem, average.affine(state.loc, state.scale), None)
+        return restarted._replace(
+            damping=state.damping * factor,
+            half=jnp.where(r_hat > TRAVELLING, 1, 2) * state.half,
+            error=error,
+            bias=bias,
+            converged=converged,
+        )
+
+    def done(self, state: RoundsState) -> Array:
+        return state.converged
+
+    def extract(self, state: RoundsState) -> Distribution:
+        n = jnp.maximum(state.count, 1).astype(state.loc.dtype)
+        average = jax.tree.map(
+            lambda total, q: jnp.where(state.count > 0, total / n, q),
+            state.current.total,
+            state.q,
+        )
+        return average.affine(state.loc, state.scale)
+
+
+def _empty(q: Distribution) -> Half:
+    zeros = jax.tree.map(jnp.zeros_like, q)
+    return Half(zeros, zeros, jnp.zeros((), jnp.result_type(q.mean())))
+
+
+def _largest(tree: Any) -> Array:
+    return jnp.max(jnp.stack([leaf.max() for leaf in jax.tree.leaves(tree)]))

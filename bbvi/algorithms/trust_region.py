@@ -1,0 +1,98 @@
+"""Trust-region Newton steps with Hessian-vector products.
+
+A step p maximises the quadratic model g.p - p.Bp / 2 of the rise within |p|_W <= radius, by conjugate gradients
+preconditioned with W^-1. They stop when the residual is small, at the boundary, or, on meeting a direction of negative
+curvature, go along it to the boundary. B = minus the Hessian need not be positive definite, and is never formed.
+
+References: Steihaug 1983; Nocedal and Wright 2006, algorithms 4.1 and 7.2.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = Any
+ACCEPT = 1e-4  # share of the predicted rise from which a step is taken
+LARGEST = 1e12  # radius
+
+
+class Step(NamedTuple):
+    """A proposed step."""
+
+    move: Array  # (dim,) p
+    predicted: Array  # () rise of the model
+    length: Array  # () |p|_W
+    products: Array  # () Hessian-vector products made
+
+
+class Inner(NamedTuple):
+    """Conjugate gradients under way."""
+
+    move: Array
+    residual: Array  # g - B p
+    direction: Array
+    product: Array  # B p
+    count: Array
+    running: Array
+
+
+def propose(
+    gradient: Array,
+    matvec: Callable[[Array], Array],
+    radius: Array,
+    metric: Array | float = 1.0,
+    max_products: int | None = None,
+) -> Step:
+    """The step that the model recommends.
+
+    Arguments:
+        gradient: g, `(dim,)`.
+        matvec: v -> B v.
+        metric: diagonal of W, `(dim,)` or a number: about B.
+        max_products: dim, and at most 200, when not given.
+    """
+    limit = min(gradient.size, 200) if max_products is None else max_products
+    norm = lambda v: jnp.sqrt(jnp.sum(metric * v * v))
+    dual = lambda r: jnp.sum(r * r / metric)
+    target = dual(gradient) * jnp.minimum(0.25, dual(gradient) ** 0.5)  # squares: forcing term min(0.5, |g|^1/2)
+
+    def boundary(move: Array, direction: Array) -> Array:
+        a, b = jnp.sum(metric * direction**2), jnp.sum(metric * move * direction)
+        c = jnp.sum(metric * move**2) - radius**2
+        return (-b + jnp.sqrt(jnp.maximum(b**2 - a * c, 0))) / jnp.maximum(a, jnp.finfo(a.dtype).tiny)
+
+    def advance(now: Inner) -> Inner:
+        product = matvec(now.direction)
+        curvature = now.direction @ product
+        before = dual(now.residual)
+        size = before / jnp.where(curvature > 0, curvature, 1)
+        outside = (curvature <= 0) | ~jnp.isfinite(curvature) | (norm(now.move + size * now.direction) >= radius)
+        size = jnp.where(outside, boundary(now.move, now.direction), size)
+        residual = now.residual - size * product
+        after = dual(residual)
+        direction = residual / metric + after / jnp.maximum(before, jnp.finfo(before.dtype).tiny) * now.direction
+        running = ~outside & (after > target) & (now.count + 1 < limit)
+        return Inner(
+            now.move + size * now.direction, residual, direction, now.product + size * product, now.count + 1, running
+        )
+
+    zero = jnp.zeros_like(gradient)
+    begin = Inner(zero, gradient, gradient / metric, zero, jnp.zeros((), int), dual(gradient) > 0)
+    end = jax.lax.while_loop(lambda now: now.running, advance, begin)
+    return Step(end.move, gradient @ end.move - 0.5 * end.move @ end.product, norm(end.move), end.count)
+
+
+def judge(step: Step, rise: Array, radius: Array, value: Array) -> tuple[Array, Array]:
+    """Whether to take a step that raised the value by `rise`, and the radius for the next.
+
+    Rises below the rounding of `value` count as what was predicted.
+    """
+    rounding = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+    within = (jnp.abs(rise) <= rounding) & (step.predicted <= rounding)
+    ratio = jnp.where(within, 1.0, rise / jnp.maximum(step.predicted, jnp.finfo(value.dtype).tiny))
+    accept = jnp.isfinite(rise) & (ratio > ACCEPT)
+    at_boundary = step.length > 0.99 * radius
+    larger = jnp.where((ratio > 0.75) & at_boundary, jnp.minimum(2 * radius, LARGEST), radius)
+    return accept, jnp.where(accept & (ratio >= 0.25), larger, 0.25 * jnp.minimum(radius, step.length))
