@@ -10,8 +10,9 @@ import bbvi
 from bbvi import timing
 from bbvi.algorithms.climb import climb
 from bbvi.algorithms.optimizer import Optimizer
-from bbvi.algorithms.polish import balanced_draws, polish
-from bbvi.algorithms.quasi_newton import Dense, Limited
+from bbvi.algorithms.newton import balanced_draws
+from bbvi.algorithms.quasi_newton import Compact, Dense, Limited
+from bbvi.algorithms.start import polish
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, independent, smooth
@@ -127,7 +128,7 @@ def test_polish_is_exact_for_gaussians_from_any_start(x64):
 
 @pytest.mark.parametrize("dim", [1, 3, 50])
 def test_balanced_draws_have_exact_moments(dim):
-    draws = balanced_draws(np.random.default_rng(0), dim)
+    draws = balanced_draws(np.random.default_rng(0), 2 * dim + 10, dim)
     np.testing.assert_allclose(draws.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(draws.T @ draws / len(draws), np.eye(dim), atol=1e-10)
 

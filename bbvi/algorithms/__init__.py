@@ -2,6 +2,9 @@
 
 from bbvi.algorithms.advi import ADVI
 from bbvi.algorithms.base import Algorithm
+from bbvi.algorithms.dadvi import DADVI
 from bbvi.algorithms.laplace import Laplace
+from bbvi.algorithms.newton import Newton
+from bbvi.algorithms.pathfinder import Pathfinder
 
-__all__ = ["ADVI", "Algorithm", "Laplace"]
+__all__ = ["ADVI", "DADVI", "Algorithm", "Laplace", "Newton", "Pathfinder"]

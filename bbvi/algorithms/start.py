@@ -7,15 +7,18 @@ fits begin with a few quasi-Newton paths; the best Gaussian on them is polished 
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import NUM_DRAWS, climb
-from bbvi.algorithms.polish import polish
+from bbvi.algorithms.newton import Newton
+from bbvi.distributions import FullRank
 from bbvi.problem import Problem
 
 Array = Any
 NUM_PATHS = 4
+POLISH = Newton(max_doublings=0)
 ATTEMPTS = 5  # sets of starting points tried before giving up
 
 
@@ -62,12 +65,38 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
         if begins is not Begin.POLISHED or scale.ndim == 2:
             return Start(loc[0], scale[0], loc, scale, elbo, 0, evaluations)
         polished = polish(problem, loc[0], scale[0], rng)
-        return Start(polished.loc, polished.scale, loc, scale, elbo, 0, evaluations + int(polished.evaluations))
+        return Start(polished.loc, polished.scale, loc, scale, elbo, 0, evaluations + polished.gradients)
     where = "near the given init" if point is not None else "at the origin or at random points around it"
     raise FloatingPointError(
         f"logprob is not finite at any of the {seen} starting points tried {where}. Check the constraints of the "
         "parameters, or give init= a point at which it is finite."
     )
+
+
+class Polished(NamedTuple):
+    """A Gaussian after Newton steps."""
+
+    loc: Array  # (dim,)
+    scale: Array  # (dim, dim) lower triangular
+    elbo: float  # in nats, on the draws
+    gradients: int  # evaluated
+
+
+def polish(problem: Problem, loc: Array, scale: Array, rng: np.random.Generator) -> Polished:
+    """The best Gaussian that Newton steps find from N(loc, scale scale^T), on draws made by `rng`."""
+    loc, scale, elbo, gradients = jax.device_get(_ascend(problem, loc, scale, POLISH.draws(rng, problem.dim)))
+    return Polished(loc, scale, float(elbo), int(gradients))
+
+
+@jax.jit
+def _ascend(problem: Problem, loc: Array, scale: Array, draws: Array) -> tuple[Array, Array, Array, Array]:
+    def step(carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        state, info = POLISH.step(None, problem, carry[0])
+        return state, carry[1] + info.gradients
+
+    begin = POLISH.init(problem, FullRank.from_scale_tril(loc, scale), draws)
+    state, gradients = jax.lax.while_loop(lambda carry: ~POLISH.done(carry[0]), step, (begin, jnp.zeros((), int)))
+    return state.loc, state.scale, state.elbo, gradients
 
 
 def start_at(loc: Array, scale: Array) -> Start:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bbvi.algorithms.polish import polish
-from bbvi.algorithms.start import Start
+from bbvi.algorithms.start import Start, polish
 from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws
@@ -65,7 +64,7 @@ def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Concern | None:
             break  # the best path comes first
         if np.linalg.norm(whiten(loc)) > reach and scale.ndim == 2:
             polished = polish(problem, loc, scale, np.random.default_rng(0))
-            loc, path_elbo = np.asarray(polished.loc), float(polished.elbo)
+            loc, path_elbo = polished.loc, polished.elbo
         if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - RIVAL:
             centre, spread = pool.x.mean(axis=0), pool.x.std(axis=0)
             coordinate = int(np.argmax(np.abs(loc - centre) / spread))

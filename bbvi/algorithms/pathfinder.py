@@ -1,0 +1,119 @@
+"""Gaussians along quasi-Newton paths: as an algorithm of its own."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.algorithms.base import Algorithm, Begin, Info, Result, extract
+from bbvi.algorithms.climb import DENSE, Path, advance, begin, constant
+from bbvi.algorithms.quasi_newton import Compact, Dense
+from bbvi.concern import Concern, Status
+from bbvi.distributions import Distribution, FullRank, Mixture, Spiked
+from bbvi.problem import Problem
+
+Array = Any
+RADIUS = 2.0  # starts lie in a box of this half-width around the first
+POOR = 30.0  # nats below the best ELBO, from which a path counts as having ended elsewhere
+
+
+class PathfinderState(NamedTuple):
+    """State of `Pathfinder`."""
+
+    paths: Path  # each leaf with a leading axis of paths
+    noise: Array  # (num_draws, dim) for the ELBOs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pathfinder(Algorithm[PathfinderState]):
+    """Pathfinder: the best Gaussian, by ELBO, on each of several quasi-Newton paths.
+
+    Every path climbs the log density from its own start; at each iterate x, with inverse Hessian estimate H, the
+    Gaussian N(x + H g, H) is judged on draws that all iterates share. With several paths the result is the mixture of
+    their best Gaussians, with equal weights, so that importance weights are those against the mixture. Paths that found
+    no density, or ended in much lower density than the best, are left out and counted in the verdict.
+
+    H is dense up to 200 coordinates ("full_rank"), and above it a diagonal with the last ten pairs ("spiked").
+
+    Arguments:
+        num_paths: run side by side.
+        num_draws: for each ELBO, in antithetic pairs: an even number.
+
+    Reference: Zhang, Carpenter, Gelman and Vehtari 2022 (arXiv:2108.03782). Here draws are shared and few, a path ends
+    when its ELBO no longer improves, and a path's iteration is one batch of evaluations.
+    """
+
+    num_paths: int = 4
+    num_draws: int = 4
+    name = "pathfinder"
+    begins = Begin.POINT
+    families = (FullRank, Spiked)
+
+    def __post_init__(self) -> None:
+        if self.num_paths < 1:
+            raise ValueError(f"num_paths={self.num_paths} must be at least 1.")
+        if self.num_draws < 2 or self.num_draws % 2:
+            raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+
+    def default_family(self, dim: int) -> type[Distribution]:
+        return FullRank if dim <= DENSE else Spiked
+
+    def draws(self, rng: np.random.Generator, dim: int) -> tuple[Array, Array]:
+        offsets = rng.uniform(-RADIUS, RADIUS, (self.num_paths, dim))
+        offsets[0] = 0
+        half = rng.standard_normal((self.num_draws // 2, dim))
+        dtype = jax.dtypes.canonicalize_dtype(float)
+        return offsets.astype(dtype), np.concatenate([half, -half]).astype(dtype)
+
+    def init(self, problem: Problem, q: Distribution, draws: tuple[Array, Array]) -> PathfinderState:
+        offsets, noise = draws
+        kind = Dense if isinstance(q, FullRank) else Compact
+        curvature = kind.identity(q.dim, offsets.dtype)
+        starts = q.mean() + q.sd() * offsets
+        return PathfinderState(jax.vmap(lambda x: begin(x, curvature))(starts), noise)
+
+    def step(self, noise: Any, problem: Problem, state: PathfinderState) -> tuple[PathfinderState, Info]:
+        paths = jax.vmap(lambda path: advance(problem, state.noise, path))(state.paths)
+        best = paths.best[0].max() + constant(state.noise, problem.dim)
+        zero = jnp.zeros((), int)
+        made = len(paths.value) * (1 + len(state.noise))
+        return PathfinderState(paths, state.noise), Info(best, jnp.zeros_like(best), zero, zero, zero + made, zero)
+
+    def done(self, state: PathfinderState) -> Array:
+        return ~state.paths.running.any()
+
+    def extract(self, state: PathfinderState) -> Distribution:
+        """The best Gaussian on each path, in a mixture of as many components as there are paths."""
+        _, loc, curvature = state.paths.best
+        return Mixture(jax.vmap(_gaussian)(loc, curvature), jnp.zeros(len(loc), loc.dtype))
+
+    def finish(self, problem: Problem, state: PathfinderState) -> Result:
+        elbo = np.asarray(state.paths.best[0])
+        good = np.isfinite(elbo) & (elbo > elbo.max() - POOR)
+        mixture = jax.device_get(extract(self, state))
+        members = [jax.tree.map(lambda leaf, i=i: leaf[i], mixture.components) for i in np.flatnonzero(good)]
+        if not members:
+            return Result((jax.tree.map(lambda leaf: leaf[0], mixture.components),), converged=False)
+        best = members[int(np.argmax(elbo[good]))]
+        return Result((best, jax.device_get(Mixture.of(members))) if len(members) > 1 else (best,), _failed(elbo))
+
+
+def _gaussian(loc: Array, curvature: Dense | Compact) -> Distribution:
+    if isinstance(curvature, Dense):
+        return FullRank.from_scale_tril(loc, curvature.scale())
+    q = curvature.spiked()
+    return Spiked(loc, q.log_diagonal, q.directions, q.log_spikes)
+
+
+def _failed(elbo: np.ndarray) -> tuple[Concern, ...]:
+    nowhere, poor = int(np.sum(~np.isfinite(elbo))), int(np.sum(np.isfinite(elbo) & (elbo <= elbo.max() - POOR)))
+    concerns = []
+    if nowhere:
+        reason = f"{nowhere} of {len(elbo)} paths met no point at which the log density is finite, and were left out"
+        concerns.append(Concern(Status.RELIABLE, reason))
+    if poor:
+        reason = f"{poor} of {len(elbo)} paths ended more than {POOR:.0f} nats below the best, and were left out"
+        concerns.append(Concern(Status.RELIABLE, reason))
+    return tuple(concerns)
