@@ -195,8 +195,9 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) ->
         return find_start(problem, np.random.default_rng((seed, START)), point, algorithm.begins)
     if init.dim != problem.dim:
         raise ValueError(f"init has dim {init.dim}, but the parameters have {problem.dim} free coordinates.")
+    dtype = jax.dtypes.canonicalize_dtype(float)
     loc, scale, _ = init.standardise()
-    return start_at(loc, scale)
+    return start_at(np.asarray(loc, dtype), np.asarray(scale, dtype))
 
 
 @partial(jax.jit, static_argnames="algorithm")

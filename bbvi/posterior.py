@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.algorithms.linear_response import LinearResponse, linear_response
 from bbvi.diagnostics.pareto import resample as resample_indices
 from bbvi.diagnostics.pareto import smooth
 from bbvi.diagnostics.verdict import Diagnosis
@@ -21,7 +22,7 @@ from bbvi.problem import Problem
 
 Array = Any
 POOL_FACTOR = 4  # draws evaluated for each one resampled
-SAMPLE, RESAMPLE = 3, 4  # streams of random numbers
+SAMPLE, RESAMPLE, FIXED = 3, 4, 5  # streams of random numbers
 
 
 class Cost(NamedTuple):
@@ -133,6 +134,28 @@ class Posterior:
             batch = [np.asarray(leaf, float)[None] if extra == {0} else np.asarray(leaf, float) for leaf in leaves]
             result = np.asarray(_log_prob(self.parameters, self.distribution, batch))
         return float(result[0]) if extra == {0} else result
+
+    def linear_response(self, function: Any, *, num_draws: int = 32, seed: int = 0) -> LinearResponse:
+        """Mean, sd and covariance of functions of the parameters, by linear response of a mean-field Gaussian.
+
+        Sees the correlations that a mean-field Gaussian misses, at any number of coordinates: it takes Hessian-vector
+        products, and no matrix. The mean-field optimum is found anew on fixed draws, starting from this posterior.
+
+        Arguments:
+            function: of the parameters in their structure, on the constrained scale; returns a number or an array, whose
+                elements are the functions. Each takes a linear system of its own.
+            num_draws: fixed draws, an even number.
+            seed: of the draws.
+
+        Raises:
+            ValueError: when the posterior was loaded without its log density.
+            FloatingPointError: when the mean-field optimum is not reached, or is a saddle point.
+        """
+        if self.problem is None:
+            raise ValueError("linear_response needs the log density: bbvi.load(path, logprob=...).")
+        with scope(self.double):
+            rng = np.random.default_rng((seed, FIXED))
+            return linear_response(self.problem, self.distribution, function, num_draws, rng)
 
     # -- summaries ---------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """Derivatives and curvature against closed forms, dense matrices and each other."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,8 +117,10 @@ SCALARS = {
 }
 
 
-def dense(fun, x):
+@cache
+def dense(case):
     """Hessian `(dim, dim)` over flat vectors."""
+    fun, x = SCALARS[case]
     flat, unravel = ravel_pytree(x)
     return np.asarray(jax.jit(curvature.hessian(lambda flat: fun(unravel(flat))))(flat))
 
@@ -129,7 +133,7 @@ def flatten(tree, batch=()):
 @pytest.mark.parametrize("case", SCALARS)
 def test_products_are_those_of_the_hessian(x64, case):
     fun, x = SCALARS[case]
-    unravel, matrix = ravel_pytree(x)[1], dense(fun, x)
+    unravel, matrix = ravel_pytree(x)[1], dense(case)
     vectors = normal(2, len(matrix))
 
     @jax.jit
@@ -204,13 +208,13 @@ def test_operator_solves_inside_jit(x64):
     fun, x = SCALARS["dict"]
     solve = jax.jit(lambda x, b: cg(HessianOperator(fun, x).matvec, b, tol=1e-12)[0])
     b = normal(3)
-    assert_close(solve(x, b), np.linalg.solve(dense(fun, x), b), rtol=1e-8)
+    assert_close(solve(x, b), np.linalg.solve(dense("dict"), b), rtol=1e-8)
 
 
 def test_operator_in_scipy(x64):
     fun, x = SCALARS["nested"]
     operator = scipy.sparse.linalg.aslinearoperator(HessianOperator(fun, x))
-    matrix = dense(fun, x)
+    matrix = dense("nested")
     values = scipy.sparse.linalg.eigsh(operator, 3, v0=np.ones(len(matrix)), return_eigenvectors=False)
     exact = np.linalg.eigvalsh(matrix)
     np.testing.assert_allclose(np.sort(values), np.sort(exact[np.argsort(-np.abs(exact))[:3]]), rtol=1e-8)
@@ -270,15 +274,15 @@ def test_many_coordinates(x64):
 
 def test_probes_err_as_they_say(x64):
     """Estimates are unbiased, and both their spread and their standard errors have the variance of the closed form."""
-    matrix, n, sets = symmetric(np.arange(1.0, 7.0)), 20, 500
+    matrix, n, sets = symmetric(np.arange(1.0, 7.0)), 10, 2000
     fun = lambda x: 0.5 * x @ matrix @ x
     estimate = jax.jit(jax.vmap(lambda key: hessian_diagonal(fun, jnp.ones(6), n, key)))
-    values, errors = estimate(jax.random.split(jax.random.key(0), sets))
+    values, errors = map(np.asarray, estimate(jax.random.split(jax.random.key(0), sets)))
     exact, variance = np.diag(matrix), (np.sum(matrix**2, axis=1) - np.diag(matrix) ** 2) / n
-    assert np.all(np.abs(values[0] - exact) < 4 * errors[0])
+    assert np.mean(np.abs(values - exact) < 4 * errors) > 0.99
     assert np.all(np.abs(values.mean(axis=0) - exact) < 4 * np.sqrt(variance / sets))
-    np.testing.assert_allclose(values.var(axis=0), variance, rtol=0.3)
-    np.testing.assert_allclose((errors**2).mean(axis=0), variance, rtol=0.1)
+    np.testing.assert_allclose(values.var(axis=0), variance, rtol=0.2)
+    np.testing.assert_allclose((errors**2).mean(axis=0), variance, rtol=0.05)
 
 
 def test_probes_are_exact_for_a_diagonal_hessian(x64):
@@ -289,7 +293,7 @@ def test_probes_are_exact_for_a_diagonal_hessian(x64):
 
 
 def test_probes_depend_on_the_seed_only(x64):
-    estimate = jax.jit(lambda seed: hessian_diagonal(rosenbrock, np.ones(3), 5, seed).value)
+    estimate = jax.jit(lambda seed: hessian_diagonal(lambda x: x[0] * x[1], np.ones(2), 5, seed).value)
     estimates = [estimate(seed) for seed in (1, jax.random.key(1), 2)]
     np.testing.assert_array_equal(estimates[0], estimates[1])
     assert not np.array_equal(estimates[0], estimates[2])
@@ -381,7 +385,7 @@ def test_precision(double, dtype, rtol):
                 "hessian": (curvature.hessian(fun)(x), exact),
                 **{mode: (hvp(fun, x, v, mode), exact @ v) for mode in HVP_MODES},
                 "vector": (operator @ v, exact @ v),
-                "columns": (operator @ np.eye(3), exact),
+                "columns": (operator @ np.eye(3, dtype=int), exact),
                 "diagonal": (hessian_diagonal(fun, x).value, np.diag(exact)),
                 "probed": (hessian_diagonal(lambda x: jnp.sum(x**4), x, probes=3).value, 12 * point**2),
                 "eigenvalues": (lanczos(operator.matvec, jnp.ones(3, dtype), 3).values, np.linalg.eigvalsh(exact)),

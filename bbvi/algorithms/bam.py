@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from bbvi.algorithms.base import Info
 from bbvi.algorithms.polish import triangular
@@ -123,6 +124,11 @@ def gsm_update(noise: Array, gradients: Array, weights: Array) -> tuple[Array, A
     return weights @ locs, covariance - (root * moves).T @ (root * moves)
 
 
+def skl(loc, scale):
+    back = solve_triangular(scale, jnp.concatenate([jnp.eye(len(loc), dtype=loc.dtype), loc[:, None]], axis=1), lower=True)
+    return 0.5 * (jnp.sum(scale**2) + jnp.sum(loc**2) + jnp.sum(back**2)) - len(loc)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Matching(Rounds):
     """What the two share: a step is an update as seen from q, and is made only if what comes of it is a Gaussian."""
@@ -152,6 +158,13 @@ class _Matching(Rounds):
 
     def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
         return random.normal((steps, self.draws_per_step(problem.dim), problem.dim))
+
+    def adapt(self, problem, state):
+        judged = super().adapt(problem, state)
+        travelling = state.judging & (judged.half == state.half) & ~judged.converged & (judged.damping == state.damping)
+        last = self.init(problem, state.q.affine(state.loc, state.scale), None)
+        last = judged._replace(q=last.q, loc=last.loc, scale=last.scale)
+        return jax.tree.map(lambda a, b: jnp.where(travelling, a, b), last, judged)
 
     def move(
         self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
@@ -189,8 +202,20 @@ class BaM(_Matching):
         else:
             rate = damping * (n * dim / (1 + n * dim))
             lam = rate / (1 - rate)
-        loc, factor = rule(noise, gradients, weights, lam)
-        return loc, triangular(factor)
+        bound = float(os.environ.get("BOUND", 1)) * dim
+
+        def shorter(carry):
+            lam = carry[0] / 4
+            loc, factor = rule(noise, gradients, weights, lam)
+            return lam, loc, triangular(factor)
+
+        def too_long(carry):
+            lam, loc, scale = carry
+            return (lam > 1e-12) & ~(skl(loc, scale) < bound)
+
+        carry = (lam * 4, jnp.full(dim, jnp.inf, noise.dtype), jnp.eye(dim, dtype=noise.dtype))
+        _, loc, scale = jax.lax.while_loop(too_long, shorter, carry)
+        return loc, scale
 
 
 @dataclass(frozen=True, kw_only=True)

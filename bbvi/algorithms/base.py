@@ -70,8 +70,8 @@ class Algorithm(ABC, Generic[State]):
     families: ClassVar[tuple[type[Distribution], ...] | None] = None  # that it fits; None for all
     uses_gradients: bool = True  # whether it differentiates the log density
 
-    def default_family(self, dim: int) -> type[Distribution]:
-        """The family fitted when none is named."""
+    def default_family(self, dim: int) -> type[Distribution] | Distribution:
+        """The family fitted when none is named, or a member that gives its structure."""
         return FullRank if dim <= FULL_RANK_UP_TO else MeanField
 
     def draws(self, rng: np.random.Generator, dim: int) -> Any:

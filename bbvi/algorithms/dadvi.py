@@ -33,11 +33,12 @@ from bbvi.distributions import Distribution, FullRank, MeanField
 from bbvi.problem import Problem
 
 Array = Any
-DENSE = 200  # coordinates up to which the linear-response covariance is a matrix
+DENSE = 500  # coordinates up to which the linear-response covariance is a matrix
 ERROR = 0.2  # of the draws, in linear-response standard deviations, above which there are too few
 LARGE_ERROR = 0.5
 NEAR = 1e-6  # nats still to gain from which the optimum counts as reached
 RANGE = 15.0  # that log standard deviations may move from the start
+ESCAPED = 1e8  # distance in units of the start, from which the mean counts as run off
 MAX_STEPS = 200
 
 
@@ -64,7 +65,7 @@ class DADVIState(NamedTuple):
 class DADVI(Algorithm[DADVIState]):
     """Deterministic ADVI: the mean-field Gaussian of largest ELBO on fixed draws, with linear response.
 
-    Up to 200 coordinates the full-rank Gaussian with the linear-response covariance competes with the mean-field one
+    Up to 500 coordinates the full-rank Gaussian with the linear-response covariance competes with the mean-field one
     for being the result; the smaller k-hat wins.
 
     Arguments:
@@ -119,7 +120,7 @@ class DADVI(Algorithm[DADVIState]):
 
     def done(self, state: DADVIState) -> Array:
         nowhere = (state.count > 0) & ~jnp.isfinite(state.value) & (state.used == 1)
-        return state.checked | nowhere | (state.radius < 1e-10) | (state.count >= MAX_STEPS)
+        return state.checked | nowhere | (jnp.abs(state.eta).max() > ESCAPED) | (state.radius < 1e-10) | (state.count >= MAX_STEPS)
 
     def extract(self, state: DADVIState) -> Distribution:
         m, log_sd = state.eta
@@ -129,17 +130,18 @@ class DADVI(Algorithm[DADVIState]):
         q = jax.device_get(extract(self, state))
         if not bool(state.checked):
             return Result((q,), converged=False)
-        response = np.asarray(state.scale[:, None] * state.response * state.scale) if state.response.size else None
+        if not np.isfinite(state.error):
+            reason = "the log density has no curvature in some direction: there is no linear response, and the error from "
+            return Result((q,), (Concern(Status.USABLE, reason + "having few draws is not known"),))
         concerns = _about_draws(float(state.error), int(state.used) * self.num_draws)
-        if response is None:
+        if not state.response.size:
             return Result((q,), concerns)
-        try:
-            factor = np.linalg.cholesky(response)
-        except np.linalg.LinAlgError:
+        response = np.asarray(state.scale)[:, None] * np.asarray(state.response) * np.asarray(state.scale)
+        if np.linalg.eigvalsh(response)[0] <= 0:
             reason = "the linear-response covariance is not positive definite: the optimum is a saddle point"
             return Result((q,), (*concerns, Concern(Status.USABLE, reason)))
-        linear_response = jax.device_get(FullRank.from_scale_tril(q.mean(), jnp.asarray(factor)))
-        return Result((q, linear_response), concerns)
+        linear_response = FullRank.from_scale_tril(q.mean(), jnp.asarray(np.linalg.cholesky(response)))
+        return Result((q, jax.device_get(linear_response)), concerns)
 
 
 def _about_draws(error: float, draws: int) -> Sequence[Concern]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +20,10 @@ Array = Any
 DENSE_UP_TO = 1000  # coordinates, when no family is named
 EXACT_DIAGONAL_UP_TO = 2000  # coordinates
 PROBES = 100  # for the diagonal above that
+NOISY = 0.2  # relative error of the diagonal by probes, from which it is worth a word
+RANK = 256  # of the curvature above DENSE_UP_TO, at most
+SETTLED = 0.1  # residual of a Ritz pair, as a share of its value, below which it is used
+COMPLETIONS = 20  # of the diagonal
 BLOCK = 64  # columns of the Hessian computed at once
 MAX_STEPS = 200
 NEAR = 1e-6  # nats still to gain from which the mode counts as reached
@@ -47,8 +50,8 @@ class Laplace(Algorithm[LaplaceState]):
     """Laplace's approximation: N(x*, A^-1) with x* the mode of the unconstrained density and A = -hess log p(x*).
 
     The mode is sought by trust-region Newton steps with Hessian-vector products, from the best of a few quasi-Newton
-    paths. The curvature is dense ("full_rank", dim products), its diagonal ("mean_field"), or a diagonal with the
-    extreme eigenpairs of what is left, by Lanczos ("spiked", about two products for each direction). Directions without
+    paths. The curvature is dense ("full_rank", dim products), its diagonal ("mean_field"), or a diagonal plus low rank
+    from extreme eigenpairs by Lanczos ("spiked", two products for each direction, and those for a diagonal). Directions without
     positive curvature are given the size of it, and named in the verdict.
 
     The ELBO in the history is that of the quadratic expansion with the curvature of the coordinates; at the end, with
@@ -61,8 +64,8 @@ class Laplace(Algorithm[LaplaceState]):
     begins = Begin.MODE
     families = (FullRank, MeanField, Spiked)
 
-    def default_family(self, dim: int) -> type[Distribution]:
-        return FullRank if dim <= DENSE_UP_TO else Spiked
+    def default_family(self, dim: int) -> type[Distribution] | Distribution:
+        return FullRank if dim <= DENSE_UP_TO else Spiked.standard(dim, rank=min(dim // 4, RANK))
 
     def draws(self, rng: np.random.Generator, dim: int) -> Array:
         # A nudge, lest a start that is exactly a saddle point stay there.
@@ -92,10 +95,11 @@ class Laplace(Algorithm[LaplaceState]):
 
     def finish(self, problem: Problem, state: LaplaceState) -> Result:
         curvature = {FullRank: _dense, MeanField: _diagonal, Spiked: _low_rank}[type(state.q)]
-        q, evidence, repaired, products = jax.device_get(curvature(problem, state))
-        concerns = [*_about_mode(state), *_about_repair(problem, *repaired)]
-        concerns.append(Concern(Status.RELIABLE, f"Laplace's estimate of the log evidence is {evidence:.2f}"))
-        return Result((q,), concerns, 0, int(products), bool(state.converged))
+        found: Curved = jax.device_get(curvature(problem, state))
+        concerns = [*_about_mode(state), *_about_repair(problem, found), *_about_noise(float(found.noise))]
+        if state.converged:
+            concerns.append(Concern(Status.RELIABLE, f"Laplace's estimate of the log evidence is {found.evidence:.2f}"))
+        return Result((found.q,), concerns, 0, int(found.products), bool(state.converged))
 
 
 def _look(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
@@ -130,12 +134,24 @@ def _newton(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
     return state, Info(value, jnp.zeros_like(value), jnp.asarray(~good, int), zero, zero + 2, step.products)
 
 
-# -- curvature at the mode: q, log evidence, what was repaired, products --------------------------------------------------
+# -- curvature at the mode ---------------------------------------------------------------------------------------------
+
+
+class Curved(NamedTuple):
+    """A Gaussian with the curvature at the mode."""
+
+    q: Distribution
+    evidence: Array  # () Laplace's estimate of the log evidence, in nats
+    repaired: Array  # (n,) bool
+    directions: Array  # (n, dim) that `repaired` speaks of, or (0, 0) for the coordinates
+    noise: Array  # () largest relative standard error of a diagonal curvature
+    products: int  # Hessian-vector products made
 
 
 def _repair(curvatures: Array) -> tuple[Array, Array]:
     """Positive curvatures, and which of them had to be made so."""
-    floor = FLAT * jnp.maximum(jnp.abs(curvatures).max(), jnp.finfo(curvatures.dtype).tiny / FLAT)
+    largest = jnp.abs(jnp.nan_to_num(curvatures)).max()
+    floor = jnp.where(largest > 0, FLAT * largest, 1.0)
     bad = ~(curvatures > floor)
     return jnp.where(bad, jnp.maximum(jnp.abs(jnp.nan_to_num(curvatures)), floor), curvatures), bad
 
@@ -149,7 +165,7 @@ def _mode(state: LaplaceState) -> Array:
 
 
 @jax.jit
-def _dense(problem: Problem, state: LaplaceState) -> tuple[Distribution, Array, tuple[Array, Array], int]:
+def _dense(problem: Problem, state: LaplaceState) -> Curved:
     dim = state.y.size
     local = problem.in_coordinates(state.loc, state.scale)
     hessian = HessianOperator(local.log_density, state.y)
@@ -158,40 +174,67 @@ def _dense(problem: Problem, state: LaplaceState) -> tuple[Distribution, Array, 
     eigenvalues, vectors = jnp.linalg.eigh(jnp.where(finite, (matrix + matrix.T) / 2, 0))
     good, bad = _repair(eigenvalues)
     q = FullRank.from_scale_tril(_mode(state), triangular(state.scale @ (vectors / jnp.sqrt(good))))
-    return q, _evidence(state, jnp.log(good).sum()), (bad, (state.scale @ vectors).T), dim
-
-
-def _diagonal_curvature(problem: Problem, y: Array) -> tuple[Array, Array, int]:
-    probes = None if y.size <= EXACT_DIAGONAL_UP_TO else PROBES
-    estimate = hessian_diagonal(problem.log_density, y, probes)
-    return *_repair(-estimate.value), probes or y.size
+    return Curved(q, _evidence(state, jnp.log(good).sum()), bad, (state.scale @ vectors).T, jnp.zeros(()), dim)
 
 
 @jax.jit
-def _diagonal(problem: Problem, state: LaplaceState) -> tuple[Distribution, Array, tuple[Array, Array], int]:
+def _diagonal(problem: Problem, state: LaplaceState) -> Curved:
     local = problem.in_coordinates(state.loc, state.scale)
-    good, bad, products = _diagonal_curvature(local, state.y)
+    value, error, products = _diagonal_of(local.log_density, state.y)
+    good, bad = _repair(-value)
     q = MeanField(_mode(state), jnp.log(state.scale) - 0.5 * jnp.log(good))
-    return q, _evidence(state, jnp.log(good).sum()), (bad, jnp.zeros((0, 0))), products
+    return Curved(q, _evidence(state, jnp.log(good).sum()), bad, _no_directions(), (error / good).max(), products)
 
 
-@partial(jax.jit)
-def _low_rank(problem: Problem, state: LaplaceState) -> tuple[Distribution, Array, tuple[Array, Array], int]:
+@jax.jit
+def _low_rank(problem: Problem, state: LaplaceState) -> Curved:
+    """A = diag(r) + V T V^T + what is neglected, in the coordinates of the start.
+
+    V are the Ritz vectors that have converged, T their values, and r is such that the diagonal of A is right, too. What
+    Lanczos has found is taken out before the rest of the diagonal is estimated by probes, and with it most of the noise.
+    With B = V^T diag(r) V and S = T - B this is diag(r) + V S V^T, whose square root is found in the span of V.
+    """
     dim, rank = state.y.size, state.q.rank
     local = problem.in_coordinates(state.loc, state.scale)
-    diagonal, _, products = _diagonal_curvature(local, state.y)
-    d = 1 / jnp.sqrt(diagonal)
     hessian = HessianOperator(local.log_density, state.y)
     steps = min(dim, 2 * rank)
-    start = jax.random.normal(jax.random.key(0), (dim,), d.dtype)
-    ritz = lanczos(lambda v: -d * hessian.matvec(d * v), start, steps)
-    good, bad = _repair(ritz.values)
-    settled = ritz.residuals < 0.1 * good
-    order = jnp.argsort(jnp.where(settled | bad, -jnp.abs(jnp.log(good)), jnp.inf))[:rank]
-    spikes = jnp.where((settled | bad)[order], 1 / jnp.sqrt(good[order]), 1.0)
-    q = Spiked.from_eigenvectors(_mode(state), state.scale * d, ritz.vectors[:, order], spikes)
-    log_det = jnp.log(diagonal).sum() - 2 * jnp.log(spikes).sum()
-    return q, _evidence(state, log_det), (bad, (state.scale * d)[None, :] * ritz.vectors.T), products + steps
+    ritz = lanczos(lambda v: -hessian.matvec(v), jax.random.normal(jax.random.key(0), (dim,), state.y.dtype), steps)
+    repaired, bad = _repair(ritz.values)
+    settled = (ritz.residuals < SETTLED * repaired) | bad
+    spread = jnp.abs(jnp.log(repaired) - jnp.log(jnp.median(repaired)))
+    order = jnp.argsort(jnp.where(settled, -spread, jnp.inf))[:rank]
+    vectors = jnp.where(settled[order], ritz.vectors[:, order], 0)
+    values = jnp.where(settled[order], ritz.values[order], 0)
+    made_good = jnp.where(settled[order], repaired[order], 0)
+
+    deflated = lambda y: local.log_density(y) + 0.5 * jnp.sum(values * (vectors.T @ y) ** 2)
+    left, error, products = _diagonal_of(deflated, state.y)
+    left = jnp.maximum(-left, 0)
+
+    def complete(_: int, diagonal: Array) -> Array:
+        return left + jnp.sum((vectors @ (vectors.T @ (diagonal[:, None] * vectors))) * vectors, axis=1)
+
+    diagonal = jax.lax.fori_loop(0, COMPLETIONS, complete, left + 1e-3)
+    diagonal, flat = _repair(diagonal)
+    excess = jnp.diag(made_good) - vectors.T @ (diagonal[:, None] * vectors)
+    basis, upper = jnp.linalg.qr(vectors / jnp.sqrt(diagonal)[:, None])
+    eigenvalues, rotation = jnp.linalg.eigh(upper @ excess @ upper.T)
+    spikes, _ = _repair(1 + eigenvalues)
+    q = Spiked.from_eigenvectors(_mode(state), state.scale / jnp.sqrt(diagonal), basis @ rotation, spikes**-0.5)
+    evidence = _evidence(state, jnp.log(diagonal).sum() + jnp.log(spikes).sum())
+    noise = jnp.where(flat.any(), jnp.inf, (error / diagonal).max())
+    return Curved(q, evidence, bad, state.scale * ritz.vectors.T, noise, products + steps)
+
+
+def _diagonal_of(function: Any, y: Array) -> tuple[Array, Array, int]:
+    """Diagonal of a Hessian, its standard error, and the products made."""
+    probes = None if y.size <= EXACT_DIAGONAL_UP_TO else PROBES
+    estimate = hessian_diagonal(function, y, probes)
+    return estimate.value, estimate.standard_error, probes or y.size
+
+
+def _no_directions() -> Array:
+    return jnp.zeros((0, 0))
 
 
 # -- what there is to say ---------------------------------------------------------------------------------------------
@@ -219,8 +262,15 @@ def _about_mode(state: LaplaceState) -> Sequence[Concern]:
     )
 
 
-def _about_repair(problem: Problem, bad: Array, directions: Array) -> Sequence[Concern]:
-    """`directions` `(n, dim)` are those that `bad` `(n,)` speaks of; without any, the coordinates are."""
+def _about_noise(noise: float) -> Sequence[Concern]:
+    if noise < NOISY:
+        return ()
+    reason = f"random probes leave a relative error of up to {noise:.2g} in the diagonal of the curvature"
+    return (Concern(Status.USABLE, reason, "use the family Spiked with a larger rank, or 'full_rank'"),)
+
+
+def _about_repair(problem: Problem, found: Curved) -> Sequence[Concern]:
+    bad, directions = found.repaired, found.directions
     count = int(np.sum(bad))
     if not count:
         return ()

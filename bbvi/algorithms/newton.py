@@ -28,7 +28,6 @@ from bbvi.distributions import Distribution, FullRank
 from bbvi.problem import Problem
 
 Array = Any
-MAX_STEPS = 40
 TOLERANCE = 1e-2  # stop when no mean moves by more than this many standard deviations, and no scale by this ratio
 ERROR = 0.1  # of the draws, in the same units, above which there are too few
 MAX_RATIO = 100.0  # by which one step may change a variance
@@ -62,11 +61,13 @@ class Newton(Algorithm[NewtonState]):
         max_doublings: of the number of draws, while their error is large.
         products: take the Hessians at the draws by Hessian-vector products, dim for each draw, rather than by Stein's
             lemma from the gradients: less noise for each draw, but more than dim times the cost.
+        max_steps: after which it gives up.
     """
 
     num_draws: int | None = None
     max_doublings: int = 4
     products: bool = False
+    max_steps: int = 100
     name = "newton"
     families = (FullRank,)
 
@@ -125,7 +126,7 @@ class Newton(Algorithm[NewtonState]):
         radius = now.radius * jnp.where(looking, 1.0, jnp.where(better, 2.0, 0.25))
         settled = better & small & ~looking
         too_few = settled & (error > ERROR) & (2 * now.used <= len(now.draws))
-        able = (rate > 1e-3) & (now.steps + 1 < MAX_STEPS) & (jnp.isfinite(elbo) | ~looking)
+        able = (rate > 1e-3) & (now.steps + 1 < self.max_steps) & (jnp.isfinite(elbo) | ~looking)
         new = now._replace(
             loc=loc,
             scale=scale,

@@ -10,7 +10,7 @@ gives C'^T y = w and C' w = s, hence C' C'^T y = s. `Limited` keeps a diagonal a
 coordinates; directions come from the L-BFGS recursion around the diagonal.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ class Limited(NamedTuple):
     count: Array  # ()
 
     @classmethod
-    def identity(cls, dim: int, dtype: Any) -> "Limited":
+    def identity(cls, dim: int, dtype: Any) -> Self:
         pairs = jnp.zeros((MEMORY, dim), dtype)
         return cls(jnp.ones(dim, dtype), pairs, pairs, jnp.zeros((), int))
 
@@ -92,14 +92,14 @@ class Limited(NamedTuple):
     def scale_by(self, u: Array) -> Array:
         return u * jnp.sqrt(self.diagonal)
 
-    def update(self, s: Array, y: Array, step: Array, g: Array) -> "Limited":
+    def update(self, s: Array, y: Array, step: Array, g: Array) -> Self:
         # Diagonal that best explains the pair (Gilbert and Lemarechal 1989, eq. 4.9).
         old = jnp.where(self.count == 0, (s @ y) / (y @ y), 1.0) * self.diagonal
         a, b, c = y @ (old * y), s @ y, s @ (s / old)
         new = b / (a / old + y**2 - (a / c) * (s / old) ** 2)
         diagonal = jnp.where(jnp.isfinite(new) & (new > 0), new, old)
         push = lambda pairs, new: jnp.concatenate([new[None], pairs[:-1]])
-        return Limited(diagonal, push(self.s, s), push(self.y, y), self.count + 1)
+        return type(self)(diagonal, push(self.s, s), push(self.y, y), self.count + 1)
 
     def scale(self) -> Array:
         """Standard deviations, `(dim,)`."""

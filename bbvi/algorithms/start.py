@@ -18,7 +18,7 @@ from bbvi.problem import Problem
 
 Array = Any
 NUM_PATHS = 4
-POLISH = Newton(max_doublings=0)
+POLISH = Newton(max_doublings=0, max_steps=40)
 ATTEMPTS = 5  # sets of starting points tried before giving up
 
 

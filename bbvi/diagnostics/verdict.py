@@ -16,6 +16,9 @@ from bbvi.driver import Stop
 from bbvi.evaluation import Draws
 
 
+HUGE = 1e9  # nats, from which digits after the point mean nothing
+
+
 class Value(NamedTuple):
     """An estimate with its Monte Carlo standard error."""
 
@@ -23,6 +26,8 @@ class Value(NamedTuple):
     standard_error: float
 
     def __str__(self) -> str:
+        if abs(self.value) > HUGE:
+            return f"{self.value:.3g}"
         if not np.isfinite(self.standard_error):
             return f"{self.value:.2f}"
         digits = int(np.clip(1 - np.floor(np.log10(self.standard_error + 1e-12)), 0, 6))
@@ -87,11 +92,21 @@ GOOD_K, POOR_K = 0.5, 0.7
 POOR_SPREAD = 3.0  # nats; Gaussian log weights of sd 2.1 have k = 0.7
 FEW, TOO_FEW = 0.05, 100  # effective draws: share for "reliable", number for "usable"
 EVEN = 10.0  # average draws that the heaviest one may count for, when the shape of the tail does not matter
+REMEDIES = {
+    Stop.STALLED: "try another method, or give init= a point in the bulk of the posterior",
+    Stop.STEPS: "raise num_steps",
+    Stop.BUDGET: "raise the budget",
+}
 RICHER = "fit a richer family, or reparameterise the model so that its posterior is closer to a Gaussian"
 
 
 def diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern] = ()) -> Diagnosis:
     """Judge q by fresh draws."""
+    with np.errstate(over="ignore", invalid="ignore"):  # log densities of a q that has run off
+        return _diagnose(draws, stop, concerns)
+
+
+def _diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern]) -> Diagnosis:
     n = len(draws)
     log_w = _log_weights(draws.log_p, draws.log_r)
     log_w_q = _log_weights(draws.log_p, draws.log_q)[draws.from_q]
@@ -165,7 +180,7 @@ def _weight_concerns(smoothed: Smoothed, ess: float, spread: float) -> list[Conc
 def _stop_concerns(stop: Stop) -> list[Concern]:
     if stop is Stop.CONVERGED:
         return []
-    more = {Stop.STEPS: "raise num_steps", Stop.BUDGET: "raise the budget"}.get(stop, "let it run to the end")
+    more = REMEDIES.get(stop, "let it run to the end")
     # Weights that pass are proof enough of the fit; that it could still improve is worth a word.
     return [Concern(Status.RELIABLE, f"optimisation {stop.value}", more)]
 

@@ -1,0 +1,91 @@
+"""Linear-response covariances of chosen functions of the parameters, without a matrix.
+
+With eta = (m, l) the optimum of a mean-field Gaussian on fixed draws, B minus the Hessian of its ELBO and J the Jacobian
+of eta -> E_q[phi], the covariance of the functions phi is
+
+    Cov(phi) = J B^-1 J^T,
+
+one system B x = J_i^T for each function, solved by preconditioned conjugate gradients with Hessian-vector products.
+
+Reference: Giordano, Broderick and Jordan 2018 (arXiv:1709.02536).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.sparse.linalg import cg
+
+from bbvi.algorithms.dadvi import DADVI, DADVIState, curvature_product, metric
+from bbvi.distributions import Distribution, MeanField
+from bbvi.problem import Problem
+
+Array = Any
+TOLERANCE = 1e-6  # of the residual of each system, relative to its right-hand side
+MAX_PRODUCTS = 500  # Hessian-vector products for each, at most
+
+
+class LinearResponse(NamedTuple):
+    """Moments of functions of the parameters by linear response; k is the number of scalars that they return."""
+
+    mean: np.ndarray  # (*shape) as the function returns it, under the mean-field Gaussian
+    sd: np.ndarray  # (*shape)
+    covariance: np.ndarray  # (k, k)
+    residual: float  # largest relative residual of the systems solved: an error bound in units of B
+
+
+def linear_response(
+    problem: Problem, q: Distribution, function: Callable[[Any], Array], num_draws: int, rng: np.random.Generator
+) -> LinearResponse:
+    """Moments of `function(values)`, at the mean-field optimum found from the means and scales of q.
+
+    Raises:
+        FloatingPointError: when that optimum is not reached, or is a saddle point.
+    """
+    algorithm = DADVI(num_draws=num_draws, max_doublings=0)
+    begin = MeanField(q.mean(), jnp.log(q.sd()))
+    state = _optimum(algorithm, problem, begin, algorithm.draws(rng, problem.dim))
+    if not bool(state.arrived):
+        raise FloatingPointError("The mean-field optimum was not reached, and linear response means nothing elsewhere.")
+    value, covariance, residual = jax.device_get(_respond(function, problem, state))
+    variance = np.diagonal(covariance)
+    if not (variance >= 0).all():
+        raise FloatingPointError("A linear-response variance is negative: the mean-field optimum is a saddle point.")
+    sd = np.sqrt(variance).reshape(value.shape)
+    return LinearResponse(value, sd, covariance, float(residual.max(initial=0)))
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) -> DADVIState:
+    step = lambda state: algorithm.step(None, problem, state)[0]
+    going = lambda state: ~(state.arrived | algorithm.done(state))
+    return jax.lax.while_loop(going, step, algorithm.init(problem, q, draws))
+
+
+@partial(jax.jit, static_argnames="function")
+def _respond(
+    function: Callable[[Any], Array], problem: Problem, state: DADVIState
+) -> tuple[Array, Array, Array]:
+    local = problem.in_coordinates(state.loc, state.scale)
+    draws = jnp.asarray(state.draws)[0]
+
+    def expected(eta: Array) -> Array:
+        xs = state.loc + state.scale * (eta[0] + jnp.exp(eta[1]) * draws)
+        return jax.vmap(lambda x: jnp.asarray(function(problem.parameters.constrain(x)[0]), eta.dtype))(xs).mean(axis=0)
+
+    matvec = lambda v: curvature_product(local, state.eta, state.gradient, state.draws, state.used, v)
+    size = metric(state.eta)
+
+    def solve(row: Array) -> tuple[Array, Array]:
+        x, _ = cg(matvec, row, tol=TOLERANCE, maxiter=MAX_PRODUCTS, M=lambda v: v / size)
+        norm = lambda v: jnp.sqrt(jnp.sum(v**2 / size))
+        return x, norm(matvec(x) - row) / jnp.maximum(norm(row), jnp.finfo(row.dtype).tiny)
+
+    value = expected(state.eta)
+    rows = jax.jacrev(expected)(state.eta).reshape(-1, *state.eta.shape)
+    solutions, residual = jax.lax.map(solve, rows)
+    covariance = jnp.einsum("iab,jab->ij", rows, solutions)
+    return value, (covariance + covariance.T) / 2, residual
