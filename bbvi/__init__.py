@@ -1,6 +1,8 @@
 """Black-box variational inference on JAX: from a log density to a posterior that says how far it can be trusted."""
 
-from bbvi.algorithms import ADVI, Algorithm
+from bbvi import curvature
+from bbvi.algorithms import ADVI, DADVI, Algorithm, Laplace, Newton, Pathfinder
+from bbvi.algorithms.linear_response import LinearResponse
 from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, FullRank, LowRank, MeanField, Mixture, Spiked
@@ -15,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ADVI",
+    "DADVI",
     "ELBO",
     "IID",
     "Algorithm",
@@ -25,10 +28,14 @@ __all__ = [
     "Estimator",
     "Factorized",
     "FullRank",
+    "Laplace",
+    "LinearResponse",
     "LowRank",
     "MeanField",
     "Mixture",
+    "Newton",
     "Noise",
+    "Pathfinder",
     "Posterior",
     "Progress",
     "ScoreFunction",
@@ -37,6 +44,7 @@ __all__ = [
     "Status",
     "StickingTheLanding",
     "Stop",
+    "curvature",
     "fit",
     "load",
 ]

@@ -35,7 +35,7 @@ NEVER = np.iinfo(np.int32).max  # steps
 class Begin(enum.Enum):
     """Where an algorithm begins, and what is spent on it."""
 
-    POINT = "the best of a few points"
+    POINT = "the first of a few points at which the density is finite"
     MODE = "the best end of a few quasi-Newton paths, and the curvature seen there"
     CLIMBED = "the best Gaussian, by ELBO, on a few quasi-Newton paths"
     POLISHED = "that Gaussian after Newton steps"

@@ -19,6 +19,7 @@ another preconditioner; Giordano, Broderick and Jordan 2018 (arXiv:1709.02536) f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -34,9 +35,8 @@ from bbvi.problem import Problem
 
 Array = Any
 DENSE = 500  # coordinates up to which the linear-response covariance is a matrix
-ERROR = 0.2  # of the draws, in linear-response standard deviations, above which there are too few
 LARGE_ERROR = 0.5
-NEAR = 1e-6  # nats still to gain from which the optimum counts as reached
+NEAR = 1e-8  # nats still to gain from which the optimum counts as reached
 RANGE = 15.0  # that log standard deviations may move from the start
 ESCAPED = 1e8  # distance in units of the start, from which the mean counts as run off
 MAX_STEPS = 200
@@ -70,10 +70,12 @@ class DADVI(Algorithm[DADVIState]):
 
     Arguments:
         num_draws: at first, in antithetic pairs: an even number. Their sample covariance is I for dim <= num_draws / 2.
-        max_doublings: of the number of draws, while they leave an error above 0.2 standard deviations in a mean.
+        max_error: of a mean from the draws, in linear-response standard deviations, above which they are doubled.
+        max_doublings: of the number of draws, at most.
     """
 
     num_draws: int = 32
+    max_error: float = 0.2
     max_doublings: int = 3
     name = "dadvi"
     families = (MeanField,)
@@ -114,7 +116,9 @@ class DADVI(Algorithm[DADVIState]):
     def step(self, noise: Any, problem: Problem, state: DADVIState) -> tuple[DADVIState, Info]:
         local = problem.in_coordinates(state.loc, state.scale)
         stage = jnp.where(state.arrived, 2, jnp.where(jnp.isfinite(state.value), 1, 0))
-        state, bad, gradients, products = jax.lax.switch(stage, (_look, _newton, _check), local, state)
+        state, bad, gradients, products = jax.lax.switch(
+            stage, (_look, _newton, partial(_check, self.max_error)), local, state
+        )
         state = state._replace(count=state.count + 1)
         return state, Info(state.value, state.value_error, bad, jnp.zeros((), int), gradients, products)
 
@@ -238,7 +242,7 @@ def _newton(problem: Problem, state: DADVIState) -> Outcome:
     return state, there.bad, _draws(state), step.products * _draws(state)
 
 
-def _check(problem: Problem, state: DADVIState) -> Outcome:
+def _check(max_error: float, problem: Problem, state: DADVIState) -> Outcome:
     """At the optimum: is the error of the draws small? If not, go on with twice as many."""
     dim, dtype = state.loc.size, state.eta.dtype
     made = _draws(state)
@@ -262,7 +266,7 @@ def _check(problem: Problem, state: DADVIState) -> Outcome:
     squares = jax.lax.fori_loop(0, state.used, block, jnp.zeros(dim, dtype))
     pairs = (made // 2).astype(dtype)
     error = jnp.max(jnp.sqrt(squares / (pairs * jnp.maximum(pairs - 1, 1))) / sd)
-    too_few = (error > ERROR) & (2 * state.used <= len(state.draws))
+    too_few = (error > max_error) & (2 * state.used <= len(state.draws))
     state = state._replace(
         response=response,
         error=error,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.sparse.linalg import cg
 
 from bbvi.algorithms.base import Algorithm, Begin, Info, Result
 from bbvi.algorithms.polish import triangular
@@ -23,10 +24,11 @@ PROBES = 100  # for the diagonal above that
 NOISY = 0.2  # relative error of the diagonal by probes, from which it is worth a word
 RANK = 256  # of the curvature above DENSE_UP_TO, at most
 SETTLED = 0.1  # residual of a Ritz pair, as a share of its value, below which it is used
-COMPLETIONS = 20  # of the diagonal
+COMPLETIONS = 50  # products in completing the diagonal, at most
 BLOCK = 64  # columns of the Hessian computed at once
 MAX_STEPS = 200
-NEAR = 1e-6  # nats still to gain from which the mode counts as reached
+NEAR = 1e-8  # nats still to gain from which the mode counts as reached
+FORCING = 0.01  # products at one point are cheaper than further points
 ESCAPED = 1e8  # distance in units of the start, from which the mode counts as run off
 FLAT = 1e-8  # curvature, as a share of the largest, below which a direction is repaired
 
@@ -113,7 +115,7 @@ def _look(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
 
 def _newton(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
     hessian = HessianOperator(problem.log_density, state.y)
-    step = propose(state.gradient, lambda v: -hessian.matvec(v), state.radius)
+    step = propose(state.gradient, lambda v: -hessian.matvec(v), state.radius, forcing=FORCING)
     y = state.y + step.move
     value, gradient = jax.value_and_grad(problem.log_density)(y)
     good = jnp.isfinite(value) & jnp.isfinite(gradient).all()
@@ -211,10 +213,11 @@ def _low_rank(problem: Problem, state: LaplaceState) -> Curved:
     left, error, products = _diagonal_of(deflated, state.y)
     left = jnp.maximum(-left, 0)
 
-    def complete(_: int, diagonal: Array) -> Array:
-        return left + jnp.sum((vectors @ (vectors.T @ (diagonal[:, None] * vectors))) * vectors, axis=1)
+    def incomplete(diagonal: Array) -> Array:
+        return diagonal - jnp.sum((vectors @ (vectors.T @ (diagonal[:, None] * vectors))) * vectors, axis=1)
 
-    diagonal = jax.lax.fori_loop(0, COMPLETIONS, complete, left + 1e-3)
+    # r, less its part in the span of V, is what is left of the diagonal.
+    diagonal, _ = cg(incomplete, left, x0=left, tol=1e-8, maxiter=COMPLETIONS)
     diagonal, flat = _repair(diagonal)
     excess = jnp.diag(made_good) - vectors.T @ (diagonal[:, None] * vectors)
     basis, upper = jnp.linalg.qr(vectors / jnp.sqrt(diagonal)[:, None])

@@ -62,7 +62,9 @@ class Pathfinder(Algorithm[PathfinderState]):
 
     def draws(self, rng: np.random.Generator, dim: int) -> tuple[Array, Array]:
         offsets = rng.uniform(-RADIUS, RADIUS, (self.num_paths, dim))
-        offsets[0] = 0
+        offsets[0] *= 1e-3  # the start itself, unless that is exactly a saddle point
+        pairs = (self.num_paths - 1) // 2
+        offsets[1 : 1 + pairs] = -offsets[1 + pairs : 1 + 2 * pairs]  # likelier to end in different modes
         half = rng.standard_normal((self.num_draws // 2, dim))
         dtype = jax.dtypes.canonicalize_dtype(float)
         return offsets.astype(dtype), np.concatenate([half, -half]).astype(dtype)
@@ -96,8 +98,8 @@ class Pathfinder(Algorithm[PathfinderState]):
         members = [jax.tree.map(lambda leaf, i=i: leaf[i], mixture.components) for i in np.flatnonzero(good)]
         if not members:
             return Result((jax.tree.map(lambda leaf: leaf[0], mixture.components),), converged=False)
-        best = members[int(np.argmax(elbo[good]))]
-        return Result((best, jax.device_get(Mixture.of(members))) if len(members) > 1 else (best,), _failed(elbo))
+        q = members[0] if len(members) == 1 else jax.device_get(Mixture.of(members))
+        return Result((q,), _failed(elbo))
 
 
 def _gaussian(loc: Array, curvature: Dense | Compact) -> Distribution:

@@ -50,9 +50,9 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
         seen += len(xs)
         if begins is Begin.POINT:
             values = np.asarray(_log_densities(problem, xs))
-            best = int(np.argmax(values))
-            if np.isfinite(values[best]):
-                return Start(xs[best], np.ones(dim, xs.dtype), *_no_paths(dim), seen, 0)
+            finite = np.flatnonzero(np.isfinite(values))
+            if len(finite):
+                return Start(xs[finite[0]], np.ones(dim, xs.dtype), *_no_paths(dim), seen, 0)
             continue
         pairs = 0 if begins is Begin.MODE else NUM_DRAWS // 2
         half = rng.standard_normal((pairs, dim)).astype(xs.dtype)

@@ -43,6 +43,7 @@ def propose(
     matvec: Callable[[Array], Array],
     radius: Array,
     metric: Array | float = 1.0,
+    forcing: float = 0.1,
     max_products: int | None = None,
 ) -> Step:
     """The step that the model recommends.
@@ -51,12 +52,13 @@ def propose(
         gradient: g, `(dim,)`.
         matvec: v -> B v.
         metric: diagonal of W, `(dim,)` or a number: about B.
+        forcing: largest residual, relative to g, at which to stop; it is sqrt|g| where that is smaller.
         max_products: dim, and at most 200, when not given.
     """
     limit = min(gradient.size, 200) if max_products is None else max_products
     norm = lambda v: jnp.sqrt(jnp.sum(metric * v * v))
     dual = lambda r: jnp.sum(r * r / metric)
-    target = dual(gradient) * jnp.minimum(0.25, dual(gradient) ** 0.5)  # squares: forcing term min(0.5, |g|^1/2)
+    target = dual(gradient) * jnp.minimum(forcing**2, dual(gradient) ** 0.5)  # of squares
 
     def boundary(move: Array, direction: Array) -> Array:
         a, b = jnp.sum(metric * direction**2), jnp.sum(metric * move * direction)
