@@ -127,6 +127,57 @@ def test_single_precision_stays_single(family):
     assert {value.dtype for value in values} == {jnp.dtype("float32")}
 
 
+def mixture(dim=DIM):
+    """Two components that overlap, with uneven weights."""
+    members = [member(bbvi.FullRank, dim, seed).affine(jnp.full(dim, 1.5 * seed), jnp.ones(dim)) for seed in (0, 1)]
+    return bbvi.Mixture(bbvi.Mixture.of(members).components, jnp.array([0.0, 0.7]))
+
+
+MEMBERS = [*(lambda dim, family=family: member(family, dim) for family in FAMILIES), mixture]
+
+
+@pytest.mark.parametrize("make", MEMBERS, ids=[*(family.__name__ for family in FAMILIES), "Mixture"])
+def test_the_wide_version_is_a_distribution(make):
+    """Its draws have its density: E[q / t] = 1 under draws of t, with a variance that is bounded."""
+    q, n = make(DIM), 100_000
+    rng = np.random.default_rng(2)
+    stretch = jnp.asarray(np.sqrt(5 / rng.chisquare(5, (n, 1))))
+    x = q.push_wide(noise(q, n), stretch)
+    ratio = jnp.exp(q.log_prob(x) - q.log_prob_wide(x, 5.0))
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / n**0.5
+    share = jnp.mean(jnp.abs(x - q.mean()) > 6 * q.sd(), axis=0)
+    assert (share > 1e-4).all()  # a Gaussian has 2e-9 of its draws there
+
+
+def test_laws_of_a_mixture():
+    q = mixture(2)
+    axes = [np.linspace(m - 8 * s, m + 8 * s, 201) for m, s in zip(q.mean(), q.sd(), strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    mass = jnp.exp(q.log_prob(grid)).sum() * np.prod([axis[1] - axis[0] for axis in axes])
+    np.testing.assert_allclose(mass, 1, rtol=1e-6)
+    x = q.push(noise(q, 200_000))
+    np.testing.assert_allclose(x.mean(axis=0), q.mean(), atol=0.02)
+    np.testing.assert_allclose(x.std(axis=0), q.sd(), rtol=0.01)
+    np.testing.assert_allclose(q.to_numpyro().log_prob(x[:7]), q.log_prob(x[:7]), rtol=1e-10)
+    loc, scale, local = q.standardise()
+    np.testing.assert_allclose(local.affine(loc, scale).log_prob(x[:7]), q.log_prob(x[:7]), rtol=1e-10)
+    np.testing.assert_allclose(local.sd(), 1)
+    np.testing.assert_allclose(bbvi.Mixture.from_leaves(q.leaves()).log_prob(x[:7]), q.log_prob(x[:7]))
+
+
+def test_spiked_widens_and_narrows():
+    """D (I + V (S^2 - I) V^T) D is exactly the covariance of its draws, with any S."""
+    rng = np.random.default_rng(0)
+    vectors, d, s = np.linalg.qr(rng.standard_normal((6, 2)))[0], rng.uniform(0.5, 2, 6), np.array([0.1, 3.0])
+    q = bbvi.Spiked.from_eigenvectors(jnp.zeros(6), jnp.asarray(d), jnp.asarray(vectors), jnp.asarray(s))
+    covariance = d[:, None] * (np.eye(6) + vectors @ np.diag(s**2 - 1) @ vectors.T) * d
+    dense = bbvi.FullRank.from_scale_tril(q.loc, jnp.linalg.cholesky(covariance))
+    x = q.push(noise(q, 9))
+    np.testing.assert_allclose(q.log_prob(x), dense.log_prob(x), rtol=1e-10)
+    np.testing.assert_allclose(q.entropy(), dense.entropy(), rtol=1e-10)
+    np.testing.assert_allclose(q.sd(), dense.sd(), rtol=1e-10)
+
+
 def test_low_rank_holds_a_factor_model():
     """diag(d^2) + F F^T is exactly the covariance of its draws: solve and determinant by Woodbury agree with dense."""
     q = member(bbvi.LowRank, dim=8)

@@ -159,6 +159,7 @@ STORED = [
     (3, None, "mean_field"),
     (3, None, "full_rank"),
     (3, None, "low_rank"),
+    (3, None, "spiked"),
     ([((1, 2), (2,)), ((2, 1), (1,))], None, "mean_field"),
     ({"a": [(2,), ()], "b": {"c": ()}}, {"b": {"c": constraints.interval(-1.0, 2.0)}}, "mean_field"),
     ({"a": (2,)}, {"a": constraints.interval(np.zeros(2), np.array([1.0, 3.0]))}, "mean_field"),

@@ -273,7 +273,7 @@ def test_newton_reaches_the_best_gaussian(products):
 # -- Pathfinder ---------------------------------------------------------------------------------------------------------
 
 
-def test_modes_are_weighted_against_the_mixture():
+def test_modes_are_weighted_against_the_mixture(tmp_path):
     """However many of the paths end in a mode, importance weights give it its mass, here one half."""
     bimodal = lambda x: jnp.logaddexp(-0.5 * jnp.sum((x - 3) ** 2), -0.5 * jnp.sum((x + 3) ** 2))
     posterior = bbvi.fit(bimodal, 2, method=bbvi.Pathfinder(num_paths=6))
@@ -282,6 +282,9 @@ def test_modes_are_weighted_against_the_mixture():
     assert posterior.diagnosis.trusted
     np.testing.assert_allclose(share, 0.5, atol=0.04)
     np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, np.log(2 * 2 * np.pi), atol=0.05)
+    posterior.save(tmp_path / "fit.npz")
+    loaded = bbvi.load(tmp_path / "fit.npz")
+    assert loaded.log_prob(np.ones(2)) == posterior.log_prob(np.ones(2))
 
 
 def test_uneven_paths_do_not_tilt_the_weights():
