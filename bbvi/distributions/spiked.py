@@ -4,6 +4,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from bbvi.distributions.base import Array, Distribution
 from bbvi.distributions.mean_field import LOG_2PI, conditional_sd
@@ -17,7 +18,7 @@ class Spiked(Distribution):
     Arguments:
         loc: mean, `(dim,)`.
         log_diagonal: log of the diagonal of D, `(dim,)`.
-        directions: `(dim, rank)` of full column rank; V is the orthonormal basis that its QR decomposition gives.
+        directions: W, `(dim, rank)` of full column rank; V = W L^-T, with L L^T = W^T W, spans the same space.
         log_spikes: log of the diagonal of S, `(rank,)`: in coordinates divided by D, the standard deviation along each
             direction of V, where it is 1 along all others.
 
@@ -58,7 +59,8 @@ class Spiked(Distribution):
         return self.dim
 
     def _basis(self) -> Array:
-        return jnp.linalg.qr(self.directions)[0]
+        root = jnp.linalg.cholesky(self.directions.T @ self.directions)
+        return solve_triangular(root, self.directions.T, lower=True).T
 
     def push_one(self, noise: Array) -> Array:
         basis = self._basis()
