@@ -289,8 +289,9 @@ def _quantile(draws: np.ndarray, weights: np.ndarray, q: float | np.ndarray) -> 
 
 
 def _cost_line(cost: Cost) -> str:
+    products = f"{cost.hessian_vector_products} Hessian-vector products, " if cost.hessian_vector_products else ""
     return (
-        f"Cost: {cost.gradients} gradients, {cost.log_densities} log densities, "
+        f"Cost: {cost.gradients} gradients, {products}{cost.log_densities} log densities, "
         f"{cost.compile_seconds:.1f} s compiling, {cost.run_seconds:.1f} s running"
     )
 
