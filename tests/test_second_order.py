@@ -137,7 +137,7 @@ def test_negative_curvature_is_followed_to_the_boundary(x64):
 
 
 @pytest.mark.parametrize(
-    ("rise", "accepted", "factor"), [(1.0, True, 2.0), (0.5, True, 1.0), (0.1, True, 0.25), (-1.0, False, 0.25)]
+    ("rise", "accepted", "factor"), [(1.0, True, 8.0), (0.8, True, 2.0), (0.5, True, 1.0), (0.1, True, 0.25), (-1.0, False, 0.25)]
 )
 def test_the_radius_follows_the_agreement(rise, accepted, factor, x64):
     step = propose(jnp.array([2.0]), lambda v: v, 1.0)  # to the boundary, with a predicted rise of 1.5

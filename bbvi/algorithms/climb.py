@@ -22,7 +22,9 @@ NUM_DRAWS = 4  # for each ELBO along a path
 MAX_ITERATIONS = 300
 PATIENCE = 10  # iterations without a better ELBO, by at least GAIN nats, before a path ends
 GAIN = 0.05
-NEAR = 1e-3  # nats still to gain, about, from which a path without draws is near enough to the mode
+STEEP = 1.0  # nats by which the density rises in an iteration that does not count as waiting
+NEAR = 1e-3  # nats by which it rises near the mode, where a path without draws ends after SETTLED such iterations
+SETTLED = 2
 
 
 class Path(NamedTuple):
@@ -72,7 +74,7 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
     else:
         mean, expected = path.x, path.value
     elbo = expected + path.curvature.log_det
-    better = path.running & (elbo > path.best[0])
+    better = path.running & ((elbo > path.best[0]) if len(noise) else jnp.isfinite(elbo))
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (elbo, mean, path.curvature), path.best)
 
     first = ~jnp.isfinite(path.value)
@@ -94,9 +96,13 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
 
     keep = lambda new, old: jnp.where(accept, new, old)
     stuck = ~accept & ((path.step * slope < 1e-13 * jnp.abs(path.value)) | (path.step < 1e-20) | first)
-    arrived = curved & (y @ s < NEAR) & (len(noise) == 0)
-    gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
-    waited = jnp.where(gained, 0, path.waited + 1)
+    if len(noise):
+        gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
+        waited = jnp.where(gained, 0, path.waited + ~(accept & (rise > STEEP)))
+        patience = PATIENCE
+    else:
+        waited = jnp.where(accept, jnp.where(rise > NEAR, 0, path.waited + 1), path.waited)
+        patience = SETTLED
     return Path(
         keep(candidate, path.x),
         keep(value, path.value),
@@ -105,7 +111,7 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
         step,
         best,
         waited,
-        path.running & ~stuck & ~arrived & (waited < PATIENCE),
+        path.running & ~stuck & (waited < patience),
     )
 
 

@@ -30,15 +30,17 @@ from bbvi.algorithms.base import Algorithm, Info, Result, extract
 from bbvi.algorithms.newton import balanced_draws
 from bbvi.algorithms.trust_region import judge, propose
 from bbvi.concern import Concern, Status
+from bbvi.curvature import hessian_diagonal
 from bbvi.distributions import Distribution, FullRank, MeanField
 from bbvi.problem import Problem
 
 Array = Any
 DENSE = 500  # coordinates up to which the linear-response covariance is a matrix
+PROBES = 32  # for the diagonal of the curvature at the start, above DENSE
 LARGE_ERROR = 0.5
 NEAR = 1e-8  # nats still to gain from which the optimum counts as reached
 RANGE = 15.0  # that log standard deviations may move from the start
-ESCAPED = 1e8  # distance in units of the start, from which the mean counts as run off
+ESCAPED = 1e12  # distance in units of the start, from which the mean counts as run off
 MAX_STEPS = 200
 
 
@@ -96,6 +98,9 @@ class DADVI(Algorithm[DADVIState]):
     def init(self, problem: Problem, q: Distribution, draws: Array) -> DADVIState:
         loc, scale, _ = q.standardise()
         zero, false, dim = jnp.zeros((), loc.dtype), jnp.array(False), q.dim
+        curvature = hessian_diagonal(problem.in_coordinates(loc, scale).log_density, jnp.zeros_like(loc), _probes(dim))
+        usable = (curvature.value < 0) & jnp.isfinite(curvature.value)
+        scale = jnp.where(usable, scale / jnp.sqrt(jnp.where(usable, -curvature.value, 1)), scale)
         return DADVIState(
             loc,
             scale,
@@ -119,6 +124,7 @@ class DADVI(Algorithm[DADVIState]):
         state, bad, gradients, products = jax.lax.switch(
             stage, (_look, _newton, partial(_check, self.max_error)), local, state
         )
+        products = products + jnp.where(state.count == 0, _probes(problem.dim) or problem.dim, 0)  # those of init
         state = state._replace(count=state.count + 1)
         return state, Info(state.value, state.value_error, bad, jnp.zeros((), int), gradients, products)
 
@@ -146,6 +152,11 @@ class DADVI(Algorithm[DADVIState]):
             return Result((q,), (*concerns, Concern(Status.USABLE, reason)))
         linear_response = FullRank.from_scale_tril(q.mean(), jnp.asarray(np.linalg.cholesky(response)))
         return Result((q, jax.device_get(linear_response)), concerns)
+
+
+def _probes(dim: int) -> int | None:
+    """Probes for the diagonal of the curvature at the start; None for the exact one."""
+    return None if dim <= DENSE else PROBES
 
 
 def _about_draws(error: float, draws: int) -> Sequence[Concern]:

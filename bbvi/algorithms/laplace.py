@@ -25,11 +25,14 @@ NOISY = 0.2  # relative error of the diagonal by probes, from which it is worth 
 RANK = 256  # of the curvature above DENSE_UP_TO, at most
 SETTLED = 0.1  # residual of a Ritz pair, as a share of its value, below which it is used
 COMPLETIONS = 50  # products in completing the diagonal, at most
+WELL = 1e3  # curvature in good coordinates is within this factor of 1
+MAX_RATIO = 1e16  # by which the curvature along a direction may change when coordinates are standardised
+MAX_ROUNDS = 5
 BLOCK = 64  # columns of the Hessian computed at once
 MAX_STEPS = 200
 NEAR = 1e-8  # nats still to gain from which the mode counts as reached
 FORCING = 0.01  # products at one point are cheaper than further points
-ESCAPED = 1e8  # distance in units of the start, from which the mode counts as run off
+ESCAPED = 1e12  # distance in units of the start, from which the mode counts as run off
 FLAT = 1e-8  # curvature, as a share of the largest, below which a direction is repaired
 
 
@@ -44,7 +47,10 @@ class LaplaceState(NamedTuple):
     gradient: Array  # (dim,)
     radius: Array  # () of the trust region
     count: Array  # () steps
-    converged: Array  # () bool
+    precision: Array  # (dim, dim) minus the Hessian at y, where the curvature is dense; else (0, 0)
+    rounds: Array  # () times that the coordinates were standardised anew
+    arrived: Array  # () bool, at the mode
+    converged: Array  # () bool, at the mode in good coordinates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +82,27 @@ class Laplace(Algorithm[LaplaceState]):
     def init(self, problem: Problem, q: Distribution, draws: Array) -> LaplaceState:
         loc, scale, _ = q.standardise()
         zero = jnp.zeros((), loc.dtype)
-        radius = zero + 3 * q.dim**0.5
+        shape = (q.dim, q.dim) if isinstance(q, FullRank) else (0, 0)
         return LaplaceState(
-            q, loc, scale, draws, zero - jnp.inf, draws, radius, jnp.zeros((), int), jnp.zeros((), bool)
+            q,
+            loc,
+            scale,
+            jnp.asarray(draws),
+            zero - jnp.inf,
+            jnp.zeros_like(loc),
+            zero + 3 * q.dim**0.5,
+            jnp.zeros((), int),
+            jnp.zeros(shape, loc.dtype),
+            jnp.zeros((), int),
+            jnp.zeros((), bool),
+            jnp.zeros((), bool),
         )
 
     def step(self, noise: Any, problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
         local = problem.in_coordinates(state.loc, state.scale)
-        state, info = jax.lax.cond(jnp.isfinite(state.value), _newton, _look, local, state)
+        stage = jnp.where(state.arrived, 2, jnp.where(jnp.isfinite(state.value), 1, 0))
+        stages = (_look, _newton, _standardise) if state.precision.size else (_look, _newton)
+        state, info = jax.lax.switch(stage, stages, local, state)
         elbo = state.value + 0.5 * state.y.size * jnp.log(2 * jnp.pi)
         return state, info._replace(elbo=elbo)
 
@@ -121,7 +140,7 @@ def _newton(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
     good = jnp.isfinite(value) & jnp.isfinite(gradient).all()
     accept, radius = judge(step, jnp.where(good, value - state.value, -jnp.inf), state.radius, state.value)
     rounding = jnp.finfo(value.dtype).eps * jnp.abs(value)
-    converged = accept & (step.length < 0.99 * state.radius) & (step.predicted < jnp.maximum(NEAR, 10 * rounding))
+    arrived = accept & (step.length < 0.99 * state.radius) & (step.predicted < jnp.maximum(NEAR, 10 * rounding))
     keep = lambda new, old: jnp.where(accept, new, old)
     state = state._replace(
         y=keep(y, state.y),
@@ -129,11 +148,46 @@ def _newton(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
         gradient=keep(gradient, state.gradient),
         radius=radius,
         count=state.count + 1,
-        converged=converged,
+        arrived=arrived,
+        converged=arrived & (state.precision.size == 0),
     )
     zero = jnp.zeros((), int)
     # One gradient for the candidate, and one in the linearisation.
     return state, Info(value, jnp.zeros_like(value), jnp.asarray(~good, int), zero, zero + 2, step.products)
+
+
+def _standardise(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
+    """Look at the curvature. Where the coordinates do not suit it, go on in those that do.
+
+    Rounding and the stopping rule work in coordinates, and those of the start may be off by orders of magnitude.
+    """
+    precision = _precision(problem, state.y)
+    eigenvalues, vectors = jnp.linalg.eigh(jnp.where(jnp.isfinite(precision).all(), precision, 0))
+    size = jnp.clip(jnp.abs(eigenvalues), 1 / MAX_RATIO, MAX_RATIO)
+    good = ((size > 1 / WELL) & (size < WELL)).all() | (state.rounds >= MAX_ROUNDS)
+    scale = triangular(state.scale @ (vectors / jnp.sqrt(size)))
+    root = jax.scipy.linalg.solve_triangular(state.scale, scale, lower=True)
+    anew = state._replace(
+        loc=_mode(state),
+        scale=scale,
+        y=jnp.zeros_like(state.y),
+        value=state.value - 0.5 * jnp.log(size).sum(),
+        gradient=root.T @ state.gradient,
+        radius=jnp.full_like(state.radius, 3 * state.y.size**0.5),
+        rounds=state.rounds + 1,
+        arrived=jnp.zeros((), bool),
+    )
+    kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), state, anew)
+    state = kept._replace(precision=precision, converged=good, count=state.count + 1)
+    zero = jnp.zeros((), int)
+    return state, Info(state.value, jnp.zeros_like(state.value), zero, zero, zero, zero + state.y.size)
+
+
+def _precision(problem: Problem, y: Array) -> Array:
+    """Minus the Hessian, `(dim, dim)`, by dim Hessian-vector products."""
+    hessian = HessianOperator(problem.log_density, y)
+    matrix = -jax.lax.map(hessian.matvec, jnp.eye(y.size, dtype=y.dtype), batch_size=min(y.size, BLOCK))
+    return (matrix + matrix.T) / 2
 
 
 # -- curvature at the mode ---------------------------------------------------------------------------------------------
@@ -147,7 +201,7 @@ class Curved(NamedTuple):
     repaired: Array  # (n,) bool
     directions: Array  # (n, dim) that `repaired` speaks of, or (0, 0) for the coordinates
     noise: Array  # () largest relative standard error of a diagonal curvature
-    products: int  # Hessian-vector products made
+    products: Array | int  # Hessian-vector products made
 
 
 def _repair(curvatures: Array) -> tuple[Array, Array]:
@@ -168,15 +222,14 @@ def _mode(state: LaplaceState) -> Array:
 
 @jax.jit
 def _dense(problem: Problem, state: LaplaceState) -> Curved:
-    dim = state.y.size
+    # A search that ended early has not looked at the curvature.
     local = problem.in_coordinates(state.loc, state.scale)
-    hessian = HessianOperator(local.log_density, state.y)
-    matrix = -jax.lax.map(hessian.matvec, jnp.eye(dim, dtype=state.y.dtype), batch_size=min(dim, BLOCK))
-    finite = jnp.isfinite(matrix).all()
-    eigenvalues, vectors = jnp.linalg.eigh(jnp.where(finite, (matrix + matrix.T) / 2, 0))
+    precision = jax.lax.cond(state.converged, lambda: state.precision, lambda: _precision(local, state.y))
+    eigenvalues, vectors = jnp.linalg.eigh(jnp.where(jnp.isfinite(precision).all(), precision, 0))
     good, bad = _repair(eigenvalues)
     q = FullRank.from_scale_tril(_mode(state), triangular(state.scale @ (vectors / jnp.sqrt(good))))
-    return Curved(q, _evidence(state, jnp.log(good).sum()), bad, (state.scale @ vectors).T, jnp.zeros(()), dim)
+    products = jnp.where(state.converged, 0, state.y.size)
+    return Curved(q, _evidence(state, jnp.log(good).sum()), bad, (state.scale @ vectors).T, jnp.zeros(()), products)
 
 
 @jax.jit

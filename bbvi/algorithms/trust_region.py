@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 Array = Any
 ACCEPT = 1e-4  # share of the predicted rise from which a step is taken
-LARGEST = 1e12  # radius
+LARGEST = 1e16  # radius
 
 
 class Step(NamedTuple):
@@ -53,9 +53,9 @@ def propose(
         matvec: v -> B v.
         metric: diagonal of W, `(dim,)` or a number: about B.
         forcing: largest residual, relative to g, at which to stop; it is sqrt|g| where that is smaller.
-        max_products: dim, and at most 200, when not given.
+        max_products: 2 dim + 10 and at most 500 when not given: rounding takes more than dim of them.
     """
-    limit = min(gradient.size, 200) if max_products is None else max_products
+    limit = min(2 * gradient.size + 10, 500) if max_products is None else max_products
     norm = lambda v: jnp.sqrt(jnp.sum(metric * v * v))
     dual = lambda r: jnp.sum(r * r / metric)
     target = dual(gradient) * jnp.minimum(forcing**2, dual(gradient) ** 0.5)  # of squares
@@ -96,5 +96,6 @@ def judge(step: Step, rise: Array, radius: Array, value: Array) -> tuple[Array, 
     ratio = jnp.where(within, 1.0, rise / jnp.maximum(step.predicted, jnp.finfo(value.dtype).tiny))
     accept = jnp.isfinite(rise) & (ratio > ACCEPT)
     at_boundary = step.length > 0.99 * radius
-    larger = jnp.where((ratio > 0.75) & at_boundary, jnp.minimum(2 * radius, LARGEST), radius)
+    growth = jnp.where(jnp.abs(ratio - 1) < 0.1, 8.0, 2.0)  # fast where the model is all but exact
+    larger = jnp.where((ratio > 0.75) & at_boundary, jnp.minimum(growth * radius, LARGEST), radius)
     return accept, jnp.where(accept & (ratio >= 0.25), larger, 0.25 * jnp.minimum(radius, step.length))
