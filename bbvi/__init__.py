@@ -1,7 +1,7 @@
 """Black-box variational inference on JAX: from a log density to a posterior that says how far it can be trusted."""
 
 from bbvi import curvature
-from bbvi.algorithms import ADVI, DADVI, Algorithm, Laplace, Newton, Pathfinder
+from bbvi.algorithms import ADVI, DADVI, GSM, IVON, Algorithm, BaM, Laplace, NaturalGradient, Newton, Pathfinder
 from bbvi.algorithms.linear_response import LinearResponse
 from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis
@@ -19,9 +19,12 @@ __all__ = [
     "ADVI",
     "DADVI",
     "ELBO",
+    "GSM",
     "IID",
+    "IVON",
     "Algorithm",
     "Antithetic",
+    "BaM",
     "Budget",
     "Diagnosis",
     "Distribution",
@@ -33,6 +36,7 @@ __all__ = [
     "LowRank",
     "MeanField",
     "Mixture",
+    "NaturalGradient",
     "Newton",
     "Noise",
     "Pathfinder",

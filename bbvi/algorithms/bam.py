@@ -13,7 +13,6 @@ The objective is a weighted Fisher divergence and not KL(q || p): the two agree 
 weigh its tails differently.
 """
 
-import os
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from bbvi.algorithms.base import Info
-from bbvi.algorithms.polish import triangular
+from bbvi.algorithms.newton import triangular
 from bbvi.algorithms.rounds import Rounds, RoundsState
 from bbvi.distributions import Distribution, FullRank
 from bbvi.estimators import StickingTheLanding
@@ -31,6 +30,7 @@ from bbvi.problem import Problem
 from bbvi.random import Random
 
 Array = Any
+TINY = 1e-12  # regularisation at which a step is none
 
 
 def bam_update(noise: Array, gradients: Array, weights: Array, regularisation: Array) -> tuple[Array, Array]:
@@ -124,8 +124,10 @@ def gsm_update(noise: Array, gradients: Array, weights: Array) -> tuple[Array, A
     return weights @ locs, covariance - (root * moves).T @ (root * moves)
 
 
-def skl(loc, scale):
-    back = solve_triangular(scale, jnp.concatenate([jnp.eye(len(loc), dtype=loc.dtype), loc[:, None]], axis=1), lower=True)
+def symmetric_kl(loc: Array, scale: Array) -> Array:
+    """KL(q || q_t) + KL(q_t || q) for q = N(loc, scale scale^T), scale lower triangular, and q_t = N(0, I)."""
+    both = jnp.concatenate([jnp.eye(len(loc), dtype=loc.dtype), loc[:, None]], axis=1)
+    back = solve_triangular(scale, both, lower=True)
     return 0.5 * (jnp.sum(scale**2) + jnp.sum(loc**2) + jnp.sum(back**2)) - len(loc)
 
 
@@ -159,13 +161,6 @@ class _Matching(Rounds):
     def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
         return random.normal((steps, self.draws_per_step(problem.dim), problem.dim))
 
-    def adapt(self, problem, state):
-        judged = super().adapt(problem, state)
-        travelling = state.judging & (judged.half == state.half) & ~judged.converged & (judged.damping == state.damping)
-        last = self.init(problem, state.q.affine(state.loc, state.scale), None)
-        last = judged._replace(q=last.q, loc=last.loc, scale=last.scale)
-        return jax.tree.map(lambda a, b: jnp.where(travelling, a, b), last, judged)
-
     def move(
         self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
@@ -187,9 +182,21 @@ class _Matching(Rounds):
 
 @dataclass(frozen=True, kw_only=True)
 class BaM(_Matching):
+    """Batch and match: full-rank score matching with regularised steps of closed form.
+
+    The regularisation is `lambda = damping^2 x num_draws x dim`: constant while the iterates travel, and a quarter
+    whenever they are stationary and only noisy. A step that would change q by a symmetric KL divergence of more than dim nats is
+    taken with a smaller lambda. Minimises a Fisher divergence rather than KL(q || p).
+
+    Arguments:
+        num_draws: in each step; None for 2 dim, at least 32 and at most 512.
+
+    Reference: Cai et al. 2024 (arXiv:2402.14758).
+    """
+
     name = "bam"
     fewest = 2
-    first_half = int(os.environ.get("FH", 5))
+    first_half = 5
 
     def draws_per_step(self, dim: int) -> int:
         return min(max(2 * dim, 32), 512) if self.num_draws is None else self.num_draws
@@ -197,37 +204,40 @@ class BaM(_Matching):
     def update(self, noise: Array, gradients: Array, weights: Array, damping: Array) -> tuple[Array, Array]:
         n, dim = noise.shape
         rule = bam_update_low_rank if n + 1 < dim else bam_update
-        if os.environ.get("RULE", "lam") == "lam":
-            lam = damping * n * dim
-        else:
-            rate = damping * (n * dim / (1 + n * dim))
-            lam = rate / (1 - rate)
-        bound = float(os.environ.get("BOUND", 1)) * dim
 
-        def shorter(carry):
-            lam = carry[0] / 4
-            loc, factor = rule(noise, gradients, weights, lam)
-            return lam, loc, triangular(factor)
+        def shorter(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            regularisation = carry[0] / 4
+            loc, factor = rule(noise, gradients, weights, regularisation)
+            return regularisation, loc, triangular(factor)
 
-        def too_long(carry):
-            lam, loc, scale = carry
-            return (lam > 1e-12) & ~(skl(loc, scale) < bound)
+        def too_long(carry: tuple[Array, Array, Array]) -> Array:
+            return (carry[0] > TINY) & ~(symmetric_kl(*carry[1:]) < dim)
 
-        carry = (lam * 4, jnp.full(dim, jnp.inf, noise.dtype), jnp.eye(dim, dtype=noise.dtype))
-        _, loc, scale = jax.lax.while_loop(too_long, shorter, carry)
-        return loc, scale
+        begin = 4 * damping**2 * n * dim, jnp.full(dim, jnp.inf, noise.dtype), jnp.eye(dim, dtype=noise.dtype)
+        return jax.lax.while_loop(too_long, shorter, begin)[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GSM(_Matching):
+    """Gaussian score matching: each draw asks for the nearest Gaussian with the right score there; they are averaged.
+
+    A step goes a share `damping` of the way to the average. A step after which the covariance were not positive definite
+    is not made. A baseline: batch and match is better on everything but the simplest targets.
+
+    Arguments:
+        num_draws: in each step; None for 4.
+
+    Reference: Modi et al. 2023 (arXiv:2307.07849).
+    """
+
     name = "gsm"
-    first_half = int(os.environ.get("FH", 50))
 
     def draws_per_step(self, dim: int) -> int:
         return 4 if self.num_draws is None else self.num_draws
 
     def update(self, noise: Array, gradients: Array, weights: Array, damping: Array) -> tuple[Array, Array]:
         loc, covariance = gsm_update(noise, gradients, weights)
-        rate = jnp.minimum(damping, 0.99)
         eye = jnp.eye(noise.shape[1], dtype=noise.dtype)
+        # Short of the whole way, what is left of I keeps the covariance away from singular.
+        rate = jnp.minimum(damping, 0.99)
         return rate * loc, jnp.linalg.cholesky(eye + rate * (covariance - eye))

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms.base import Algorithm, Info, Result, extract
+from bbvi.algorithms.base import Algorithm, Begin, Info, Result, extract
 from bbvi.algorithms.newton import balanced_draws
 from bbvi.algorithms.trust_region import judge, propose
 from bbvi.concern import Concern, Status
@@ -81,6 +81,7 @@ class DADVI(Algorithm[DADVIState]):
     max_doublings: int = 3
     name = "dadvi"
     families = (MeanField,)
+    begins = Begin.MODE
 
     def __post_init__(self) -> None:
         if self.num_draws < 2 or self.num_draws % 2:

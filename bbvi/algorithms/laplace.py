@@ -10,7 +10,7 @@ import numpy as np
 from jax.scipy.sparse.linalg import cg
 
 from bbvi.algorithms.base import Algorithm, Begin, Info, Result
-from bbvi.algorithms.polish import triangular
+from bbvi.algorithms.newton import triangular
 from bbvi.algorithms.trust_region import judge, propose
 from bbvi.concern import Concern, Status
 from bbvi.curvature import HessianOperator, hessian_diagonal, lanczos

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from bbvi.algorithms.polish import triangular
+from bbvi.algorithms.newton import triangular
 from bbvi.distributions import Spiked
 
 Array = Any

@@ -1,0 +1,89 @@
+"""Natural gradients for very many coordinates, at the cost of Adam."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from bbvi.algorithms.base import Info
+from bbvi.algorithms.rounds import Rounds, RoundsState
+from bbvi.distributions import Distribution, MeanField
+from bbvi.estimators import StickingTheLanding
+from bbvi.problem import Problem
+from bbvi.random import Random
+
+Array = Any
+MOMENTUM = 0.9
+LEARNING_RATE = 0.2
+FORGETTING = 0.1  # 1 - beta_2
+LONGEST = 1.0  # standard deviations that a coordinate may move in one step
+
+
+class Momentum(NamedTuple):
+    """Running mean of the gradients."""
+
+    total: Array  # (dim,)
+    weight: Array  # () sum of its weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class IVON(Rounds):
+    """Improved variational online Newton for mean-field Gaussians, from gradients alone.
+
+    With q = N(m, 1/h), draws m + e / sqrt(h) in antithetic pairs and g the gradients of -log p there, each step is
+
+        h^  = mean[g e] sqrt(h)                              by Price's and Stein's lemmas
+        h  <- h + r (h^ - h) + r^2 (h^ - h)^2 / (2 h)        positive for any h^
+        m  <- m - a (running mean of g) / h                  at most one standard deviation
+
+    with r = 0.1 and a = 0.2 times the damping of the rounds, in standardised coordinates, where h begins near 1.
+
+    Arguments:
+        num_draws: in each step, an even number.
+
+    Reference: Shen et al. 2024 (arXiv:2402.17641), here without weight decay, for a log density that need not be a sum
+    over data, and averaged.
+    """
+
+    num_draws: int = 2
+    name = "ivon"
+    families = (MeanField,)
+
+    def __post_init__(self) -> None:
+        if self.num_draws < 2 or self.num_draws % 2:
+            raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+
+    def default_family(self, dim: int) -> type[Distribution]:
+        return MeanField
+
+    def remember(self, q: Distribution) -> Momentum:
+        return Momentum(jnp.zeros_like(q.mean()), jnp.zeros((), q.mean().dtype))
+
+    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
+        half = random.normal((steps, self.num_draws // 2, problem.dim))
+        return random.xp.concatenate([half, -half], axis=1)
+
+    def move(
+        self, noise: Array, problem: Problem, q: MeanField, memory: Momentum, damping: Array
+    ) -> tuple[Distribution, Any, Info]:
+        x = q.push(noise)
+        values, gradients, good = problem.values_and_gradients(x)
+        weights = good / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
+        gradient = -weights @ gradients
+        seen = -(weights @ (gradients * noise)) * jnp.exp(q.log_scale)  # h^ / h
+        log_scale = q.log_scale - 0.5 * jnp.log(new_curvature(seen, FORGETTING * damping))
+        memory = Momentum(
+            MOMENTUM * memory.total + (1 - MOMENTUM) * gradient, MOMENTUM * memory.weight + 1 - MOMENTUM
+        )
+        sd = jnp.exp(log_scale)
+        move = LEARNING_RATE * damping * sd * memory.total / memory.weight
+        new = MeanField(q.loc - sd * jnp.clip(move, -LONGEST, LONGEST), log_scale)
+        sound = good.all()  # half of a pair says nothing of the curvature
+        q = MeanField(jnp.where(sound, new.loc, q.loc), jnp.where(sound, new.log_scale, q.log_scale))
+        estimate = StickingTheLanding().estimate(values - q.log_prob(x), good)
+        return q, memory, Info(*estimate, 0, len(noise), 0)
+
+
+def new_curvature(seen: Array, rate: Array) -> Array:
+    """h' / h from h^ / h: at least 1/2 for any h^."""
+    return 1 + rate * (seen - 1) + 0.5 * (rate * (seen - 1)) ** 2
