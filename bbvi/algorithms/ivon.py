@@ -15,7 +15,7 @@ from bbvi.random import Random
 Array = Any
 MOMENTUM = 0.9
 LEARNING_RATE = 0.2
-FORGETTING = 0.1  # 1 - beta_2
+FORGETTING = 0.05  # 1 - beta_2
 LONGEST = 1.0  # standard deviations that a coordinate may move in one step
 
 
@@ -36,7 +36,7 @@ class IVON(Rounds):
         h  <- h + r (h^ - h) + r^2 (h^ - h)^2 / (2 h)        positive for any h^
         m  <- m - a (running mean of g) / h                  at most one standard deviation
 
-    with r = 0.1 and a = 0.2 times the damping of the rounds, in standardised coordinates, where h begins near 1.
+    with r = 0.05 and a = 0.2 times the damping of the rounds, in standardised coordinates, where h begins near 1.
 
     Arguments:
         num_draws: in each step, an even number.
@@ -45,7 +45,7 @@ class IVON(Rounds):
     over data, and averaged.
     """
 
-    num_draws: int = 2
+    num_draws: int = 4
     name = "ivon"
     families = (MeanField,)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from bbvi.algorithms.start import Start, polish
 from bbvi.concern import Concern, Status
+from bbvi.diagnostics.pareto import smooth
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws
 from bbvi.problem import Problem
@@ -17,6 +18,7 @@ RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter
 SUSPECT = 30.0  # the same before the other mode has been polished
 FAR = 1e30  # a mean or standard deviation beyond which q has run off
 LATE = 100  # steps in the last quarter of a run, from which a rising ELBO is judged
+TOO_NARROW = 4.0  # weighted variance, over that of q, from which q counts as too narrow
 OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
 
 
@@ -26,11 +28,11 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
     Arguments:
         elbo: estimates at each step, `(steps,)`.
     """
-    pool = pool.take(pool.from_q)
+    of_q = pool.take(pool.from_q)
     ran_off = _ran_off(q, elbo)
     if ran_off is not None:
         return [ran_off]
-    found = (_missed_mode(problem, start, pool), _non_finite(problem, pool), _rounding(pool))
+    found = (_missed_mode(problem, start, of_q), _too_narrow(problem, q, pool), _non_finite(problem, of_q), _rounding(of_q))
     return [concern for concern in found if concern is not None]
 
 
@@ -87,6 +89,34 @@ def _whitening(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     eigenvalues, vectors = np.linalg.eigh(np.atleast_2d(np.corrcoef(x.T)))
     inverse = vectors / np.sqrt(np.maximum(eigenvalues, 1e-12))
     return lambda points: (points - centre) / spread @ inverse
+
+
+def _too_narrow(problem: Problem, q: Distribution, pool: Draws) -> Concern | None:
+    """A posterior much wider than q along some direction may go on beyond the reach of any draw."""
+    log_weights = smooth(pool.log_p - pool.log_r).log_weights
+    nearest = np.asarray(q.nearest(pool.x))
+    for component in np.unique(nearest):
+        part = pool.take(nearest == component)
+        weights = np.exp(log_weights[nearest == component])
+        if not weights.sum() > 0 or part.from_q.sum() < 10 * problem.dim:
+            continue
+        weights = weights / weights.sum()
+        enough = 1 / np.sum(weights**2) / max(20, 2 * problem.dim)
+        z = _whitening(part.x[part.from_q])(part.x)
+        z = z - weights @ z
+        variances, vectors = np.linalg.eigh((weights[:, None] * z).T @ z)
+        if enough < 1 or variances[-1] < TOO_NARROW:
+            continue
+        spread = part.x[part.from_q].std(axis=0)
+        along = np.abs((weights * (z @ vectors[:, -1])) @ (part.x / spread))
+        name = problem.parameters.coordinate_names()[int(np.argmax(along))]
+        return Concern(
+            Status.UNRELIABLE,
+            f"the weighted draws are {variances[-1] ** 0.5:.1f} times as wide as q along a direction, mostly {name} "
+            "(unconstrained): the posterior may reach further than any draw",
+            'use method="newton" or "advi", which widen q until it fits, or a richer family',
+        )
+    return None
 
 
 def _non_finite(problem: Problem, pool: Draws) -> Concern | None:

@@ -99,6 +99,10 @@ class Distribution(ABC):
         constant = gammaln((nu + dim) / 2) - gammaln(nu / 2) - 0.5 * dim * jnp.log(nu / 2)
         return top + constant - 0.5 * (nu + dim) * jnp.log1p(jnp.maximum(distance, 0) / nu)
 
+    def nearest(self, x: Array) -> Array:
+        """The component that each of the points `(n, dim)` is most likely from, `(n,)`: 0 where there is but one."""
+        return jnp.zeros(len(x), int)
+
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
         """The inverse of `leaves`."""

@@ -77,6 +77,10 @@ class Mixture(Distribution):
         log_weights = jax.nn.log_softmax(self.log_weights).reshape(-1, *[1] * (log_probs.ndim - 1))
         return logsumexp(log_probs + log_weights, axis=0)
 
+    def nearest(self, x: Array) -> Array:
+        log_probs = jax.vmap(lambda q: q.log_prob(x))(self.components)
+        return jnp.argmax(log_probs + jax.nn.log_softmax(self.log_weights)[:, None], axis=0)
+
     def entropy(self) -> Array:
         raise NotImplementedError("The entropy of a mixture has no closed form.")
 
