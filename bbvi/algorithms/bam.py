@@ -76,7 +76,7 @@ def bam_update_low_rank(noise: Array, gradients: Array, weights: Array, regulari
     pulled = pull + pull @ spread.T @ inner @ spread
     w, vectors = jnp.linalg.eigh(pulled @ pulled.T)
     s = 0.5 + jnp.sqrt(0.25 + jnp.maximum(w, 0))  # the shrinkage is I - T^T (...) T, with eigenvalues s^(-1/2)
-    shrink = (vectors / (s**1.5 + s)) @ vectors.T
+    shrink = (vectors / (s**2 + s**1.5)) @ vectors.T
     factor = jnp.eye(noise.shape[1], dtype=noise.dtype) - pulled.T @ shrink @ pulled
     factor = factor + spread.T @ (inner @ (spread @ factor))
     return regularisation / (1 + regularisation) * (factor @ (factor.T @ gradient) + centre), factor

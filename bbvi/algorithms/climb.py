@@ -98,7 +98,7 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
     stuck = ~accept & ((path.step * slope < 1e-13 * jnp.abs(path.value)) | (path.step < 1e-20) | first)
     if len(noise):
         gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
-        waited = jnp.where(gained, 0, path.waited + ~(accept & (rise > STEEP)))
+        waited = jnp.where(gained, 0, path.waited + (~accept | (rise <= STEEP)).astype(int))
         patience = PATIENCE
     else:
         waited = jnp.where(accept, jnp.where(rise > NEAR, 0, path.waited + 1), path.waited)

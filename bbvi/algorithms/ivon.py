@@ -68,7 +68,7 @@ class IVON(Rounds):
     ) -> tuple[Distribution, Any, Info]:
         x = q.push(noise)
         values, gradients, good = problem.values_and_gradients(x)
-        weights = good / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
+        weights = good.astype(values.dtype) / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         gradient = -weights @ gradients
         seen = -(weights @ (gradients * noise)) * jnp.exp(q.log_scale)  # h^ / h
         log_scale = q.log_scale - 0.5 * jnp.log(new_curvature(seen, FORGETTING * damping))

@@ -81,7 +81,7 @@ class NaturalGradient(Rounds):
 
         x = q.push(draws)
         values, gradients, good = problem.values_and_gradients(x)
-        weights = good / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
+        weights = good.astype(values.dtype) / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         if isinstance(q, FullRank):
             scale = q.scale_tril
             product = lambda v: _hessian_average(problem, x, jnp.broadcast_to(v, x.shape), weights)
