@@ -201,9 +201,7 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) ->
 
 
 @partial(jax.jit, static_argnames="algorithm")
-def _begin(
-    algorithm: Algorithm, problem: Problem, prototype: Distribution, loc: Any, scale: Any, draws: Any
-) -> Any:
+def _begin(algorithm: Algorithm, problem: Problem, prototype: Distribution, loc: Any, scale: Any, draws: Any) -> Any:
     return algorithm.init(problem, prototype.near(loc, scale), draws)
 
 

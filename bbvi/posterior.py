@@ -142,8 +142,8 @@ class Posterior:
         products, and no matrix. The mean-field optimum is found anew on fixed draws, starting from this posterior.
 
         Arguments:
-            function: of the parameters in their structure, on the constrained scale; returns a number or an array, whose
-                elements are the functions. Each takes a linear system of its own.
+            function: of the parameters in their structure, on the constrained scale; returns a number or an array,
+                whose elements are the functions. Each takes a linear system of its own.
             num_draws: fixed draws, an even number.
             seed: of the draws.
 

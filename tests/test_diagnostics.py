@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bbvi.diagnostics.pareto import fit_generalised_pareto, resample, smooth
 from bbvi.concern import Concern, Status
+from bbvi.diagnostics.pareto import fit_generalised_pareto, resample, smooth
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.driver import Stop
 from bbvi.evaluation import Draws

@@ -10,7 +10,9 @@ import bbvi
 from bbvi.distributions import __all__ as NAMES
 from tests.targets import smooth
 
-FAMILIES = [family for family in map(bbvi.__dict__.get, NAMES) if family is not bbvi.Distribution and family.optimizable]
+FAMILIES = [
+    family for family in map(bbvi.__dict__.get, NAMES) if family is not bbvi.Distribution and family.optimizable
+]
 DIM = 3
 pytestmark = pytest.mark.usefixtures("x64")
 

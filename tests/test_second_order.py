@@ -1,6 +1,5 @@
 """Methods that use curvature x their laws."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ COUNTRY = np.random.default_rng(0).standard_normal((6, 40))
 
 
 def few_rows(x):
-    """Linear regression with a standard normal prior and 6 rows: curvature along 6 of 40 directions, and 1 elsewhere."""
+    """Linear regression with a standard normal prior and 6 rows: curvature above 1 along 6 of 40 directions."""
     return -0.5 * jnp.sum(x**2) - 0.5 * jnp.sum((jnp.asarray(COUNTRY, x.dtype) @ x - 1) ** 2)
 
 
@@ -83,7 +82,7 @@ def test_every_method_in_single_precision_and_on_a_budget(method):
         assert 1 <= len(some.history.elbo) <= 4
 
 
-# -- exact on a Gaussian, and in how many steps -------------------------------------------------------------------------
+# -- exact on a Gaussian, and in how many steps ------------------------------------------------------------------------
 
 EXACT = [  # method, options, steps at most, tolerance
     (bbvi.Laplace(), "full_rank", 4, 1e-7),
@@ -113,7 +112,7 @@ def test_pathfinder_recovers_a_gaussian():
     np.testing.assert_allclose(posterior.sd(), SD, rtol=0.05)
 
 
-# -- trust region -------------------------------------------------------------------------------------------------------
+# -- trust region ------------------------------------------------------------------------------------------------------
 
 
 def test_steps_on_a_quadratic_are_newton_steps(x64):
@@ -137,7 +136,8 @@ def test_negative_curvature_is_followed_to_the_boundary(x64):
 
 
 @pytest.mark.parametrize(
-    ("rise", "accepted", "factor"), [(1.0, True, 8.0), (0.8, True, 2.0), (0.5, True, 1.0), (0.1, True, 0.25), (-1.0, False, 0.25)]
+    ("rise", "accepted", "factor"),
+    [(1.0, True, 8.0), (0.8, True, 2.0), (0.5, True, 1.0), (0.1, True, 0.25), (-1.0, False, 0.25)],
 )
 def test_the_radius_follows_the_agreement(rise, accepted, factor, x64):
     step = propose(jnp.array([2.0]), lambda v: v, 1.0)  # to the boundary, with a predicted rise of 1.5
@@ -146,7 +146,7 @@ def test_the_radius_follows_the_agreement(rise, accepted, factor, x64):
     np.testing.assert_allclose(radius, factor)
 
 
-# -- Laplace ------------------------------------------------------------------------------------------------------------
+# -- Laplace -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["full_rank", "mean_field", "spiked"])
@@ -194,7 +194,7 @@ def test_laplace_leaves_a_saddle_point():
     np.testing.assert_allclose(np.abs(posterior.distribution.mean()), [2**0.5, 0], atol=1e-3)
 
 
-# -- fixed draws --------------------------------------------------------------------------------------------------------
+# -- fixed draws -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [1, 3, 50])
@@ -270,7 +270,7 @@ def test_newton_reaches_the_best_gaussian(products):
     assert newton.cost.gradients + 2 * newton.cost.hessian_vector_products < advi.cost.gradients
 
 
-# -- Pathfinder ---------------------------------------------------------------------------------------------------------
+# -- Pathfinder --------------------------------------------------------------------------------------------------------
 
 
 def test_modes_are_weighted_against_the_mixture(tmp_path):

@@ -33,7 +33,7 @@ def draws(n, dim, seed=0):
     return jnp.asarray(rng.standard_normal((n, dim))), jnp.asarray(rng.standard_normal((n, dim)))
 
 
-# -- batch and match ----------------------------------------------------------------------------------------------------
+# -- batch and match ---------------------------------------------------------------------------------------------------
 
 
 def test_one_large_step_of_bam_is_exact_for_a_gaussian(x64):
@@ -123,7 +123,7 @@ def test_symmetric_divergence(x64):
     np.testing.assert_allclose(symmetric_kl(loc, scale), one + other)
 
 
-# -- natural gradients --------------------------------------------------------------------------------------------------
+# -- natural gradients -------------------------------------------------------------------------------------------------
 
 
 def test_a_full_step_is_exact_for_a_gaussian(x64):
@@ -174,7 +174,7 @@ def test_low_rank_steps_solve_the_damped_fisher_system(x64):
     np.testing.assert_allclose(flat - step, solved, atol=2e-2 * jnp.abs(solved).max())
 
 
-# -- through fit --------------------------------------------------------------------------------------------------------
+# -- through fit -------------------------------------------------------------------------------------------------------
 
 RECOVERED = [  # method, family, target, means, sds
     ("bam", "full_rank", gaussian, MEAN, SD),

@@ -87,7 +87,8 @@ class ADVI(Rounds):
         damping = jnp.where(jnp.isfinite(optax.tree.norm(updates)), damping, 0)
         q = jax.tree.map(lambda p, u: p + damping * jnp.where(damping > 0, u, 0), q, updates)
         n = self.draws_per_step
-        return q, memory, Info(*estimate, *((0, n) if self.uses_gradients else (n, 0)), 0)
+        info = Info.of(estimate, gradients=n) if self.uses_gradients else Info.of(estimate, log_densities=n)
+        return q, memory, info
 
     def _optimizer(self, q: Distribution) -> Any:
         if self.optimizer is not None:

@@ -42,7 +42,9 @@ def bam_update(noise: Array, gradients: Array, weights: Array, regularisation: A
         U =     lambda G + lambda/(1+lambda) gb gb^T
         S' solves S' U S' + S' = V,    m' = lambda/(1+lambda) (S' gb + zb).
 
-    In the eigenvectors W of F^T U F, with F F^T = V and eigenvalues w, it is S' = F W diag(2 / (1 + sqrt(1+4w))) W^T F^T.
+    With F F^T = V, and w and W the eigenvalues and eigenvectors of F^T U F,
+
+        S' = F W diag(2 / (1 + sqrt(1 + 4 w))) W^T F^T.
 
     Arguments:
         noise: draws of q_t, `(n, dim)`.
@@ -53,7 +55,7 @@ def bam_update(noise: Array, gradients: Array, weights: Array, regularisation: A
     Returns:
         m' `(dim,)` and A `(dim, dim)` with S' = A A^T.
 
-    Reference: Cai et al. 2024 (arXiv:2402.14758), which writes S' with the square root of a matrix that is not symmetric.
+    Reference: Cai et al. 2024 (arXiv:2402.14758), where S' holds the square root of a matrix that is not symmetric.
     """
     spread, pull, gradient, centre = _moments(noise, gradients, weights, regularisation)
     factor = jnp.linalg.cholesky(jnp.eye(noise.shape[1], dtype=noise.dtype) + spread.T @ spread)
@@ -164,6 +166,7 @@ class _Matching(Rounds):
     def move(
         self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
+        assert isinstance(q, FullRank)
         draws, scale = q.push(noise), q.scale_tril
         values, gradients, good = problem.values_and_gradients(draws)
         gradients = gradients @ scale
@@ -177,7 +180,7 @@ class _Matching(Rounds):
             sound &= jnp.isfinite(leaf).all()
         estimate = StickingTheLanding().estimate(values - q.log_prob(draws), good)
         q = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, q)
-        return q, memory, Info(*estimate, 0, len(noise), 0)
+        return q, memory, Info.of(estimate, gradients=len(noise))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +188,8 @@ class BaM(_Matching):
     """Batch and match: full-rank score matching with regularised steps of closed form.
 
     The regularisation is `lambda = damping^2 x num_draws x dim`: constant while the iterates travel, and a quarter
-    whenever they are stationary and only noisy. A step that would change q by a symmetric KL divergence of more than dim nats is
-    taken with a smaller lambda. Minimises a Fisher divergence rather than KL(q || p).
+    whenever they are stationary and only noisy. A step that would change q by a symmetric KL divergence of more than
+    dim nats is taken with a smaller lambda. Minimises a Fisher divergence rather than KL(q || p).
 
     Arguments:
         num_draws: in each step; None for 2 dim, at least 32 and at most 512.
@@ -221,8 +224,8 @@ class BaM(_Matching):
 class GSM(_Matching):
     """Gaussian score matching: each draw asks for the nearest Gaussian with the right score there; they are averaged.
 
-    A step goes a share `damping` of the way to the average. A step after which the covariance were not positive definite
-    is not made. A baseline: batch and match is better on everything but the simplest targets.
+    A step goes a share `damping` of the way to the average, and is not made where the covariance would not be positive
+    definite. A baseline.
 
     Arguments:
         num_draws: in each step; None for 4.

@@ -23,6 +23,7 @@ import numpy as np
 
 from bbvi.concern import Concern
 from bbvi.distributions import Distribution, FullRank, MeanField
+from bbvi.estimators import Estimate
 from bbvi.problem import Problem
 from bbvi.random import Random
 
@@ -51,6 +52,20 @@ class Info(NamedTuple):
     gradients: Array | int  # () evaluations of log density and gradient together
     hessian_vector_products: Array | int  # ()
 
+    @classmethod
+    def of(
+        cls, estimate: Estimate, log_densities: int = 0, gradients: int = 0, hessian_vector_products: int = 0
+    ) -> "Info":
+        """From an estimate of the ELBO and the numbers of evaluations behind it."""
+        return cls(
+            estimate.value,
+            estimate.standard_error,
+            estimate.non_finite,
+            log_densities,
+            gradients,
+            hessian_vector_products,
+        )
+
 
 class Result(NamedTuple):
     """What an algorithm ends with."""
@@ -66,9 +81,17 @@ class Algorithm(ABC, Generic[State]):
     """A way to fit a variational distribution; subclasses are frozen dataclasses."""
 
     name: ClassVar[str]
-    begins: ClassVar[Begin] = Begin.CLIMBED
     families: ClassVar[tuple[type[Distribution], ...] | None] = None  # that it fits; None for all
-    uses_gradients: bool = True  # whether it differentiates the log density
+
+    @property
+    def begins(self) -> Begin:
+        """What it begins from."""
+        return Begin.CLIMBED
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether it differentiates the log density."""
+        return True
 
     def default_family(self, dim: int) -> type[Distribution] | Distribution:
         """The family fitted when none is named, or a member that gives its structure."""

@@ -81,13 +81,16 @@ class DADVI(Algorithm[DADVIState]):
     max_doublings: int = 3
     name = "dadvi"
     families = (MeanField,)
-    begins = Begin.MODE
 
     def __post_init__(self) -> None:
         if self.num_draws < 2 or self.num_draws % 2:
             raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
         if self.max_doublings < 0:
             raise ValueError(f"max_doublings={self.max_doublings} must not be negative.")
+
+    @property
+    def begins(self) -> Begin:
+        return Begin.MODE
 
     def default_family(self, dim: int) -> type[Distribution]:
         return MeanField
@@ -131,7 +134,13 @@ class DADVI(Algorithm[DADVIState]):
 
     def done(self, state: DADVIState) -> Array:
         nowhere = (state.count > 0) & ~jnp.isfinite(state.value) & (state.used == 1)
-        return state.checked | nowhere | (jnp.abs(state.eta).max() > ESCAPED) | (state.radius < 1e-10) | (state.count >= MAX_STEPS)
+        return (
+            state.checked
+            | nowhere
+            | (jnp.abs(state.eta).max() > ESCAPED)
+            | (state.radius < 1e-10)
+            | (state.count >= MAX_STEPS)
+        )
 
     def extract(self, state: DADVIState) -> Distribution:
         m, log_sd = state.eta
@@ -142,7 +151,9 @@ class DADVI(Algorithm[DADVIState]):
         if not bool(state.checked):
             return Result((q,), converged=False)
         if not np.isfinite(state.error):
-            reason = "the log density has no curvature in some direction: there is no linear response, and the error from "
+            reason = (
+                "the log density has no curvature in some direction: there is no linear response, and the error from "
+            )
             return Result((q,), (Concern(Status.USABLE, reason + "having few draws is not known"),))
         concerns = _about_draws(float(state.error), int(state.used) * self.num_draws)
         if not state.response.size:
@@ -215,7 +226,7 @@ def metric(eta: Array) -> Array:
     return jnp.stack([jnp.exp(-2 * eta[1]), jnp.full_like(eta[1], 2)])
 
 
-# -- the three kinds of steps: each returns the state, bad draws, gradients and Hessian-vector products made ------------
+# -- the three kinds of steps: each returns the state, bad draws, gradients and Hessian-vector products made -----------
 
 Outcome = tuple[DADVIState, Array, Array, Array]
 

@@ -64,24 +64,23 @@ class IVON(Rounds):
         return random.xp.concatenate([half, -half], axis=1)
 
     def move(
-        self, noise: Array, problem: Problem, q: MeanField, memory: Momentum, damping: Array
+        self, noise: Array, problem: Problem, q: Distribution, memory: Momentum, damping: Array
     ) -> tuple[Distribution, Any, Info]:
+        assert isinstance(q, MeanField)
         x = q.push(noise)
         values, gradients, good = problem.values_and_gradients(x)
         weights = good.astype(values.dtype) / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         gradient = -weights @ gradients
         seen = -(weights @ (gradients * noise)) * jnp.exp(q.log_scale)  # h^ / h
         log_scale = q.log_scale - 0.5 * jnp.log(new_curvature(seen, FORGETTING * damping))
-        memory = Momentum(
-            MOMENTUM * memory.total + (1 - MOMENTUM) * gradient, MOMENTUM * memory.weight + 1 - MOMENTUM
-        )
+        memory = Momentum(MOMENTUM * memory.total + (1 - MOMENTUM) * gradient, MOMENTUM * memory.weight + 1 - MOMENTUM)
         sd = jnp.exp(log_scale)
         move = LEARNING_RATE * damping * sd * memory.total / memory.weight
         new = MeanField(q.loc - sd * jnp.clip(move, -LONGEST, LONGEST), log_scale)
         sound = good.all()  # half of a pair says nothing of the curvature
         q = MeanField(jnp.where(sound, new.loc, q.loc), jnp.where(sound, new.log_scale, q.log_scale))
         estimate = StickingTheLanding().estimate(values - q.log_prob(x), good)
-        return q, memory, Info(*estimate, 0, len(noise), 0)
+        return q, memory, Info.of(estimate, gradients=len(noise))
 
 
 def new_curvature(seen: Array, rate: Array) -> Array:

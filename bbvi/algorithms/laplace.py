@@ -58,8 +58,9 @@ class Laplace(Algorithm[LaplaceState]):
     """Laplace's approximation: N(x*, A^-1) with x* the mode of the unconstrained density and A = -hess log p(x*).
 
     The mode is sought by trust-region Newton steps with Hessian-vector products, from the best of a few quasi-Newton
-    paths. The curvature is dense ("full_rank", dim products), its diagonal ("mean_field"), or a diagonal plus low rank
-    from extreme eigenpairs by Lanczos ("spiked", two products for each direction, and those for a diagonal). Directions without
+    paths, in coordinates that are standardised anew where those of the paths turn out not to suit the curvature. This
+    is dense ("full_rank", dim products), its diagonal ("mean_field"), or a diagonal plus low rank from extreme
+    eigenpairs by Lanczos ("spiked", two products for each direction, and those for a diagonal). Directions without
     positive curvature are given the size of it, and named in the verdict.
 
     The ELBO in the history is that of the quadratic expansion with the curvature of the coordinates; at the end, with
@@ -69,8 +70,11 @@ class Laplace(Algorithm[LaplaceState]):
     """
 
     name = "laplace"
-    begins = Begin.MODE
     families = (FullRank, MeanField, Spiked)
+
+    @property
+    def begins(self) -> Begin:
+        return Begin.MODE
 
     def default_family(self, dim: int) -> type[Distribution] | Distribution:
         return FullRank if dim <= DENSE_UP_TO else Spiked.standard(dim, rank=min(dim // 4, RANK))
@@ -246,9 +250,10 @@ def _low_rank(problem: Problem, state: LaplaceState) -> Curved:
     """A = diag(r) + V T V^T + what is neglected, in the coordinates of the start.
 
     V are the Ritz vectors that have converged, T their values, and r is such that the diagonal of A is right, too. What
-    Lanczos has found is taken out before the rest of the diagonal is estimated by probes, and with it most of the noise.
+    Lanczos has found is taken out before the rest of the diagonal is estimated by probes, with most of the noise.
     With B = V^T diag(r) V and S = T - B this is diag(r) + V S V^T, whose square root is found in the span of V.
     """
+    assert isinstance(state.q, Spiked)
     dim, rank = state.y.size, state.q.rank
     local = problem.in_coordinates(state.loc, state.scale)
     hessian = HessianOperator(local.log_density, state.y)

@@ -1,7 +1,7 @@
 """Linear-response covariances of chosen functions of the parameters, without a matrix.
 
-With eta = (m, l) the optimum of a mean-field Gaussian on fixed draws, B minus the Hessian of its ELBO and J the Jacobian
-of eta -> E_q[phi], the covariance of the functions phi is
+With eta = (m, l) the optimum of a mean-field Gaussian on fixed draws, B minus the Hessian of its ELBO and J the
+Jacobian of eta -> E_q[phi], the covariance of the functions phi is
 
     Cov(phi) = J B^-1 J^T,
 
@@ -66,9 +66,7 @@ def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) 
 
 
 @partial(jax.jit, static_argnames="function")
-def _respond(
-    function: Callable[[Any], Array], problem: Problem, state: DADVIState
-) -> tuple[Array, Array, Array]:
+def _respond(function: Callable[[Any], Array], problem: Problem, state: DADVIState) -> tuple[Array, Array, Array]:
     local = problem.in_coordinates(state.loc, state.scale)
     draws = jnp.asarray(state.draws)[0]
 

@@ -13,7 +13,8 @@ makes a variance of 1 one of 1 / b with
 so that the covariance stays positive definite whatever noise and target do.
 
 For a Gaussian of diagonal plus low rank the Fisher information F has no inverse in closed form; d solves
-(F + delta I) d = gradient by conjugate gradients, which evaluate no density. Positive definiteness is in the parameters.
+(F + delta I) d = gradient by conjugate gradients, which evaluate no density; q's parameters
+admit positive definite covariances only.
 
 References: Khan and Lin 2017 (arXiv:1703.04265); Khan and Rue 2023 (arXiv:2107.04562); Lin, Schmidt and Khan 2020
 (arXiv:2002.10060) for the second form of b; Amari 1998 for the last.
@@ -77,7 +78,7 @@ class NaturalGradient(Rounds):
         if isinstance(q, LowRank):
             (_, estimate), gradient = jax.value_and_grad(StickingTheLanding(), has_aux=True)(q, problem, draws)
             new = low_rank_step(q, gradient, damping * 0.2 / (1 + 0.2 * (2 + q.rank) / n))
-            return _if_finite(new, q), memory, Info(*estimate, 0, n, 0)
+            return _if_finite(new, q), memory, Info.of(estimate, gradients=n)
 
         x = q.push(draws)
         values, gradients, good = problem.values_and_gradients(x)
@@ -89,6 +90,7 @@ class NaturalGradient(Rounds):
             new = full_rank_step(q, weights @ gradients @ scale, -(precision + precision.T) / 2, damping)
             products = n * dim
         else:
+            assert isinstance(q, MeanField)
             sd = q.sd()
             signs = 1 - 2 * jnp.asarray(bits).astype(x.dtype)
             each = problem.hessian_vector_products(x, sd * signs)
@@ -97,7 +99,7 @@ class NaturalGradient(Rounds):
             products = n
         estimate = StickingTheLanding().estimate(values - q.log_prob(x), good)
         q = _if_finite(jax.tree.map(lambda new, old: jnp.where(good.any(), new, old), new, q), q)
-        return q, memory, Info(*estimate, 0, n, products)
+        return q, memory, Info.of(estimate, gradients=n, hessian_vector_products=products)
 
 
 def new_precision(x: Array, rate: Array) -> Array:

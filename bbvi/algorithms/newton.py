@@ -205,7 +205,7 @@ class Newton(Algorithm[NewtonState]):
 
 
 def balanced_draws(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
-    """Antithetic standard normal draws `(n, dim)` with unit variances, and sample covariance exactly I if n >= 2 dim."""
+    """Antithetic normal draws `(n, dim)` with unit variances, and sample covariance exactly I if n >= 2 dim."""
     half = rng.standard_normal((n // 2, dim))
     draws = np.concatenate([half, -half])
     if n < 2 * dim:

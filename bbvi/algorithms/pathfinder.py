@@ -48,7 +48,6 @@ class Pathfinder(Algorithm[PathfinderState]):
     num_paths: int = 4
     num_draws: int = 4
     name = "pathfinder"
-    begins = Begin.POINT
     families = (FullRank, Spiked)
 
     def __post_init__(self) -> None:
@@ -56,6 +55,10 @@ class Pathfinder(Algorithm[PathfinderState]):
             raise ValueError(f"num_paths={self.num_paths} must be at least 1.")
         if self.num_draws < 2 or self.num_draws % 2:
             raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+
+    @property
+    def begins(self) -> Begin:
+        return Begin.POINT
 
     def default_family(self, dim: int) -> type[Distribution]:
         return FullRank if dim <= DENSE else Spiked

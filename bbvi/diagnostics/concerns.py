@@ -32,7 +32,12 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
     ran_off = _ran_off(q, elbo)
     if ran_off is not None:
         return [ran_off]
-    found = (_missed_mode(problem, start, of_q), _too_narrow(problem, q, pool), _non_finite(problem, of_q), _rounding(of_q))
+    found = (
+        _missed_mode(problem, start, of_q),
+        _too_narrow(problem, q, pool),
+        _non_finite(problem, of_q),
+        _rounding(of_q),
+    )
     return [concern for concern in found if concern is not None]
 
 

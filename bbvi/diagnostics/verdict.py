@@ -15,7 +15,6 @@ from bbvi.diagnostics.pareto import Smoothed, log_sum_exp, smooth
 from bbvi.driver import Stop
 from bbvi.evaluation import Draws
 
-
 HUGE = 1e9  # nats, from which digits after the point mean nothing
 
 

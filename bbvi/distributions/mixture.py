@@ -106,7 +106,10 @@ class Mixture(Distribution):
 
         return dist.MixtureGeneral(
             dist.Categorical(logits=self.log_weights),
-            [jax.tree.map(lambda leaf, i=i: leaf[i], self.components).to_numpyro() for i in range(len(self.log_weights))],
+            [
+                jax.tree.map(lambda leaf, i=i: leaf[i], self.components).to_numpyro()
+                for i in range(len(self.log_weights))
+            ],
         )
 
 
