@@ -38,46 +38,44 @@ def covariance(q):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_constraints_data_init_callbacks_and_checkpoints(method, tmp_path):
+def test_every_method_takes_what_fit_takes(method, tmp_path):
+    """Constraints, data, a start, callbacks, progress, a checkpoint, single precision; then a budget of gradients."""
     y = np.array([3.0, 2.0, 4.0, 3.5])
 
     def logprob(values, data):
         return -0.5 * jnp.sum((data["y"] - values["rate"]) ** 2) - 0.1 * values["rate"] - 0.5 * values["shift"] ** 2
 
-    posterior = bbvi.fit(
+    seen = []
+    fit = lambda **options: bbvi.fit(
         logprob,
         {"rate": (), "shift": ()},
         data={"y": y},
         constraints={"rate": constraints.positive},
         method=method,
         init={"rate": 2.0, "shift": 0.1},
-        callbacks=[lambda progress: None],
-        checkpoint=tmp_path / "state",
-        progress=True,
+        precision="single",
         num_steps=3000,
+        **options,
+    )
+    posterior = fit(
+        callbacks=[lambda progress: seen.append(progress.step)], checkpoint=tmp_path / "state", progress=True
     )
     rate = y.mean() - 0.1 / len(y)  # the mass cut off at zero is below 1e-8
     assert posterior.diagnosis.trusted
+    assert posterior.method == method
+    assert posterior.distribution.mean().dtype == np.float32
     np.testing.assert_allclose(posterior.mean()["rate"], rate, atol=0.06)
     np.testing.assert_allclose(posterior.sd()["rate"], 0.5, rtol=0.08)
+
     cost, history = posterior.cost, posterior.history
+    assert seen[-1] == len(history.elbo)
+    assert np.isfinite(history.elbo[1:]).all()
     assert cost.gradients >= history.gradients.sum() > 0
     assert cost.hessian_vector_products >= history.hessian_vector_products.sum()
-    assert np.isfinite(history.elbo[1:]).all()
-    assert posterior.method == method
 
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_in_single_precision_and_on_a_budget(method):
-    """A budget of gradients stops a method before its next step would exceed it."""
-    whole = bbvi.fit(gaussian, DIM, method=method, precision="single", num_steps=2000)
-    assert whole.distribution.mean().dtype == np.float32
-    np.testing.assert_allclose(whole.mean(), MEAN, atol=0.1)
-    start = whole.cost.gradients - whole.history.gradients.sum()
-    steps = whole.history.gradient_equivalents
-    if len(steps) > 4:
-        limit = int(start + steps[:3].sum())
-        some = bbvi.fit(gaussian, DIM, method=method, precision="single", budget=bbvi.Budget(gradients=limit))
+    steps = history.gradient_equivalents
+    if len(steps) > 4:  # a step is taken while what is left suffices for another one like the last
+        some = fit(budget=bbvi.Budget(gradients=int(cost.gradients - history.gradients.sum() + steps[:3].sum())))
         assert some.diagnosis.stop is bbvi.Stop.BUDGET
         assert 1 <= len(some.history.elbo) <= 4
 
