@@ -81,15 +81,12 @@ class Row(NamedTuple):
 
 
 def compare(method: Method, seeds: int, seconds: float) -> Row:
-    """Run a method once cold and for each of the seeds warm, within about that many seconds."""
+    """Run a method once cold and for each of the seeds warm, within about that many seconds besides compiling."""
     jax.clear_caches()
     cold = method(0, time.perf_counter() + seconds / 2, False)
     attempts, deadline = [], time.perf_counter() + seconds / 2
     for seed in range(1, seeds + 1):
         tick = time.perf_counter()
-        if cold.late:
-            attempts = [cold]
-            break
         attempts.append(method(seed, deadline, True))
         if 2 * time.perf_counter() - tick > deadline:  # no time for another like this
             break
@@ -107,8 +104,10 @@ def compare(method: Method, seeds: int, seconds: float) -> Row:
         middle(lambda end: end.seconds),
     )
     seconds_to_reach = median(point and point.seconds for point in best["both"])
-    notes = [each for each in (attempts[0].note, "time ran out" * attempts[0].late) if each]
-    return Row(to_reach, seconds_to_reach, end, cold.end.seconds, attempts[0].verdict, ", ".join(notes))
+    first = attempts[0]
+    cut = "time ran out" if first.late else "the cold run was cut short" if cold.late else ""
+    note = ", ".join(each for each in (first.note, cut) if each)
+    return Row(to_reach, seconds_to_reach, end, cold.end.seconds, first.verdict, note)
 
 
 TITLES = (
@@ -240,19 +239,21 @@ def best_of_second_order(results: Results) -> None:
     print("\nThe second-order method that reaches the goal with fewest evaluations:\n")
     print_titles(["case", "method", "to reach", *(f"{baseline} over it" for baseline in BASELINES)])
     collected: dict[str, list[float]] = {baseline: [] for baseline in BASELINES}
+    bounded = dict.fromkeys(BASELINES, 0)
     for case, rows in results.items():
         costs = {name: rows[name].to_reach["both"] for name in SECOND_ORDER if name in rows}
         best = min(costs, key=costs.__getitem__, default=None)
         if best is None or not np.isfinite(costs[best]):
-            print_row([case, "none", "-", "-", "-"])
+            print_row([case, "none", *["-"] * (1 + len(BASELINES))])
             continue
         shown = []
         for baseline, values in collected.items():
             found, bounds = ratios({case: rows}, best, baseline, "both")
             values += found
+            bounded[baseline] += bounds
             shown.append(f"{'> ' * bounds}{found[0]:.1f}" if found else "-")
         print_row([case, best, number(costs[best]), *shown])
-    print_row(["median", "", "", *(median_ratio(values, 0) for values in collected.values())])
+    print_row(["median", "", "", *(median_ratio(collected[baseline], bounded[baseline]) for baseline in BASELINES)])
 
 
 # -- linear response --------------------------------------------------------------------------------------------------
