@@ -62,7 +62,8 @@ def read_algorithm(method: Any, **given: Any) -> Algorithm:
 def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distribution:
     """A member of the family, for its structure."""
     able = algorithm.families
-    if family is None and isinstance(init, Distribution) and (able is None or isinstance(init, able)):
+    fits = able is None or isinstance(init, able)
+    if family is None and isinstance(init, Distribution) and fits and init.optimizable:
         return init
     if family is None:
         family = algorithm.default_family(dim)
@@ -75,6 +76,10 @@ def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distr
         raise TypeError(f"family={family!r} must be a name, a Distribution or a class of them. {nearest('', FAMILIES)}")
     if family.dim != dim:
         raise ValueError(f"family has dim {family.dim}, but the parameters have {dim} free coordinates.")
+    if not family.optimizable:
+        raise ValueError(
+            f"family={family.name!r} is what a method may end with, not one to fit. {nearest('', FAMILIES)}"
+        )
     if able is not None and not isinstance(family, able):
         names = ", ".join(repr(each.name) for each in able)
         raise ValueError(f"method={algorithm.name!r} fits the families {names}, not {family.name!r}.")

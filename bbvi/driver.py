@@ -117,7 +117,7 @@ def drive(
         save: called with the run so far between blocks.
     """
     stop = Stop.CONVERGED if bool(algorithm.done(state)) else Stop.STEPS
-    run = Run(state, () if history is None else (history,), stop)
+    run = Run(state, () if history is None or not len(history.elbo) else (history,), stop)
     began, first_step, limit = time.perf_counter(), run.step, 1
     pages = _Pages(algorithm, problem, state, seed)
     try:

@@ -23,6 +23,17 @@ def predict(params, inputs):
     return inputs @ W + b
 
 
+def test_an_interrupt_before_the_first_step_leaves_a_checkpoint_to_go_on_from(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    options = {"num_steps": 30, "checkpoint": tmp_path / "state", "init": np.zeros(2)}
+    with monkeypatch.context() as patch:
+        patch.setattr("bbvi.driver._advance", interrupt)
+        assert len(bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 2, **options).history.elbo) == 0
+    assert len(bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 2, **options).history.elbo) > 0
+
+
 def test_a_network_with_parameters_as_a_list_of_pairs():
     def logprob(params, data):
         inputs, targets = data

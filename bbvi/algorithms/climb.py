@@ -95,7 +95,11 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
     step = jnp.where(accept, onward, shorter)
 
     keep = lambda new, old: jnp.where(accept, new, old)
-    stuck = ~accept & ((path.step * slope < 1e-13 * jnp.abs(path.value)) | (path.step < 1e-20) | first)
+    stuck = ~accept & (
+        (path.step * slope < max(1e-13, float(jnp.finfo(value.dtype).eps)) * jnp.abs(path.value))
+        | (path.step < 1e-20)
+        | first
+    )
     if len(noise):
         gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
         waited = jnp.where(gained, 0, path.waited + (~accept | (rise <= STEEP)).astype(int))

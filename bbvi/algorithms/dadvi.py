@@ -72,7 +72,8 @@ class DADVI(Algorithm[DADVIState]):
 
     Arguments:
         num_draws: at first, in antithetic pairs: an even number. Their sample covariance is I for dim <= num_draws / 2.
-        max_error: of a mean from the draws, in linear-response standard deviations, above which they are doubled.
+        max_error: of a mean from the draws, in linear-response standard deviations (mean-field ones above 500
+            coordinates), above which they are doubled.
         max_doublings: of the number of draws, at most.
     """
 
@@ -83,8 +84,8 @@ class DADVI(Algorithm[DADVIState]):
     families = (MeanField,)
 
     def __post_init__(self) -> None:
-        if self.num_draws < 2 or self.num_draws % 2:
-            raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+        if self.num_draws < 4 or self.num_draws % 2:
+            raise ValueError(f"num_draws={self.num_draws} must be even and at least 4: two antithetic pairs.")
         if self.max_doublings < 0:
             raise ValueError(f"max_doublings={self.max_doublings} must not be negative.")
 
@@ -133,13 +134,8 @@ class DADVI(Algorithm[DADVIState]):
         return state, Info(state.value, state.value_error, bad, jnp.zeros((), int), gradients, products)
 
     def done(self, state: DADVIState) -> Array:
-        nowhere = (state.count > 0) & ~jnp.isfinite(state.value) & (state.used == 1)
         return (
-            state.checked
-            | nowhere
-            | (jnp.abs(state.eta).max() > ESCAPED)
-            | (state.radius < 1e-10)
-            | (state.count >= MAX_STEPS)
+            state.checked | (jnp.abs(state.eta).max() > ESCAPED) | (state.radius < 1e-10) | (state.count >= MAX_STEPS)
         )
 
     def extract(self, state: DADVIState) -> Distribution:
@@ -149,7 +145,10 @@ class DADVI(Algorithm[DADVIState]):
     def finish(self, problem: Problem, state: DADVIState) -> Result:
         q = jax.device_get(extract(self, state))
         if not bool(state.checked):
-            return Result((q,), converged=False)
+            reason = "the log density is not finite at some of the fixed draws"
+            nowhere = state.count > 0 and not np.isfinite(state.value)
+            remedy = "check its constraints, or use a method that draws afresh"
+            return Result((q,), (Concern(Status.USABLE, reason, remedy),) if nowhere else (), converged=False)
         if not np.isfinite(state.error):
             reason = (
                 "the log density has no curvature in some direction: there is no linear response, and the error from "
@@ -234,7 +233,8 @@ Outcome = tuple[DADVIState, Array, Array, Array]
 def _look(problem: Problem, state: DADVIState) -> Outcome:
     """See where we are, with as many draws as there are by now."""
     here = average(problem, state.eta, state.draws, state.used)
-    state = state._replace(value=here.value, value_error=here.error, gradient=here.gradient)
+    radius = jnp.where(jnp.isfinite(here.value), state.radius, 0)  # ends the search
+    state = state._replace(value=here.value, value_error=here.error, gradient=here.gradient, radius=radius)
     return state, here.bad, _draws(state), jnp.zeros((), int)
 
 

@@ -32,7 +32,7 @@ class IVON(Rounds):
 
     With q = N(m, 1/h), draws m + e / sqrt(h) in antithetic pairs and g the gradients of -log p there, each step is
 
-        h^  = mean[g e] sqrt(h)                              by Price's and Stein's lemmas
+        h^  = h + mean[(g / sqrt(h) - e) e] h                by Price's and Stein's lemmas
         h  <- h + r (h^ - h) + r^2 (h^ - h)^2 / (2 h)        positive for any h^
         m  <- m - a (running mean of g) / h                  at most one standard deviation
 
@@ -71,7 +71,8 @@ class IVON(Rounds):
         values, gradients, good = problem.values_and_gradients(x)
         weights = good.astype(values.dtype) / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         gradient = -weights @ gradients
-        seen = -(weights @ (gradients * noise)) * jnp.exp(q.log_scale)  # h^ / h
+        white = gradients * jnp.exp(q.log_scale)
+        seen = 1 - weights @ ((white + noise) * noise)  # h^ / h; without noise where h is right
         log_scale = q.log_scale - 0.5 * jnp.log(new_curvature(seen, FORGETTING * damping))
         memory = Momentum(MOMENTUM * memory.total + (1 - MOMENTUM) * gradient, MOMENTUM * memory.weight + 1 - MOMENTUM)
         sd = jnp.exp(log_scale)

@@ -23,10 +23,11 @@ EXACT_DIAGONAL_UP_TO = 2000  # coordinates
 PROBES = 100  # for the diagonal above that
 NOISY = 0.2  # relative error of the diagonal by probes, from which it is worth a word
 RANK = 256  # of the curvature above DENSE_UP_TO, at most
-SETTLED = 0.1  # residual of a Ritz pair, as a share of its value, below which it is used
+EXTRA = 20  # Lanczos steps, besides two for each direction
+SETTLED = 0.01  # residual of a Ritz pair, as a share of its value, below which it is used
+SMALL = 1e-4  # share of its curvature that a coordinate has at least outside the span of the Ritz vectors
 COMPLETIONS = 50  # products in completing the diagonal, at most
 WELL = 1e3  # curvature in good coordinates is within this factor of 1
-MAX_RATIO = 1e16  # by which the curvature along a direction may change when coordinates are standardised
 MAX_ROUNDS = 5
 BLOCK = 64  # columns of the Hessian computed at once
 MAX_STEPS = 200
@@ -122,7 +123,7 @@ class Laplace(Algorithm[LaplaceState]):
         curvature = {FullRank: _dense, MeanField: _diagonal, Spiked: _low_rank}[type(state.q)]
         found: Curved = jax.device_get(curvature(problem, state))
         concerns = [*_about_mode(state), *_about_repair(problem, found), *_about_noise(float(found.noise))]
-        if state.converged:
+        if state.converged and not isinstance(state.q, MeanField) and not np.any(found.repaired):
             concerns.append(Concern(Status.RELIABLE, f"Laplace's estimate of the log evidence is {found.evidence:.2f}"))
         return Result((found.q,), concerns, 0, int(found.products), bool(state.converged))
 
@@ -167,7 +168,9 @@ def _standardise(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, I
     """
     precision = _precision(problem, state.y)
     eigenvalues, vectors = jnp.linalg.eigh(jnp.where(jnp.isfinite(precision).all(), precision, 0))
-    size = jnp.clip(jnp.abs(eigenvalues), 1 / MAX_RATIO, MAX_RATIO)
+    size = jnp.abs(eigenvalues)
+    # Directions in which nothing but rounding is seen stay as they are.
+    size = jnp.where(size <= 10 * len(size) * jnp.finfo(size.dtype).eps * size.max(), 1, size)
     good = ((size > 1 / WELL) & (size < WELL)).all() | (state.rounds >= MAX_ROUNDS)
     scale = triangular(state.scale @ (vectors / jnp.sqrt(size)))
     root = jax.scipy.linalg.solve_triangular(state.scale, scale, lower=True)
@@ -257,7 +260,7 @@ def _low_rank(problem: Problem, state: LaplaceState) -> Curved:
     dim, rank = state.y.size, state.q.rank
     local = problem.in_coordinates(state.loc, state.scale)
     hessian = HessianOperator(local.log_density, state.y)
-    steps = min(dim, 2 * rank)
+    steps = min(dim, 2 * rank + EXTRA)
     ritz = lanczos(lambda v: -hessian.matvec(v), jax.random.normal(jax.random.key(0), (dim,), state.y.dtype), steps)
     repaired, bad = _repair(ritz.values)
     settled = (ritz.residuals < SETTLED * repaired) | bad
@@ -276,14 +279,15 @@ def _low_rank(problem: Problem, state: LaplaceState) -> Curved:
 
     # r, less its part in the span of V, is what is left of the diagonal.
     diagonal, _ = cg(incomplete, left, x0=left, tol=1e-8, maxiter=COMPLETIONS)
-    diagonal, flat = _repair(diagonal)
+    whole = left + jnp.sum(values * vectors**2, axis=1)
+    diagonal = jnp.maximum(diagonal, SMALL * jnp.maximum(jnp.abs(whole), jnp.abs(whole).max() * FLAT))
     excess = jnp.diag(made_good) - vectors.T @ (diagonal[:, None] * vectors)
     basis, upper = jnp.linalg.qr(vectors / jnp.sqrt(diagonal)[:, None])
     eigenvalues, rotation = jnp.linalg.eigh(upper @ excess @ upper.T)
     spikes, _ = _repair(1 + eigenvalues)
     q = Spiked.from_eigenvectors(_mode(state), state.scale / jnp.sqrt(diagonal), basis @ rotation, spikes**-0.5)
     evidence = _evidence(state, jnp.log(diagonal).sum() + jnp.log(spikes).sum())
-    noise = jnp.where(flat.any(), jnp.inf, (error / diagonal).max())
+    noise = (error / diagonal).max()
     return Curved(q, evidence, bad, state.scale * ritz.vectors.T, noise, products + steps)
 
 
@@ -353,6 +357,8 @@ def _about_repair(problem: Problem, found: Curved) -> Sequence[Concern]:
 
 def in_words(direction: np.ndarray, names: Sequence[str]) -> str:
     """A vector `(dim,)` as a combination of its largest coordinates, such as "0.98 mu - 0.17 tau"."""
+    if not np.isfinite(direction).all():
+        return "a direction that is not finite"
     unit = direction / np.abs(direction).max()
     largest = [i for i in np.argsort(-np.abs(unit))[:3] if abs(unit[i]) > 0.05]
     signs = ["" if unit[largest[0]] > 0 else "-", *(" + " if unit[i] > 0 else " - " for i in largest[1:])]

@@ -34,7 +34,7 @@ class LinearResponse(NamedTuple):
     mean: np.ndarray  # (*shape) as the function returns it, under the mean-field Gaussian
     sd: np.ndarray  # (*shape)
     covariance: np.ndarray  # (k, k)
-    residual: float  # largest relative residual of the systems solved: an error bound in units of B
+    residual: float  # largest relative residual of the systems solved; large where conjugate gradients gave up
 
 
 def linear_response(
@@ -49,11 +49,21 @@ def linear_response(
     begin = MeanField(q.mean(), jnp.log(q.sd()))
     state = _optimum(algorithm, problem, begin, algorithm.draws(rng, problem.dim))
     if not bool(state.arrived):
-        raise FloatingPointError("The mean-field optimum was not reached, and linear response means nothing elsewhere.")
+        raise FloatingPointError(
+            "The mean-field optimum was not reached, and linear response means nothing elsewhere. Raise num_draws, or "
+            "start from a posterior that fits better; a log density with kinks or without density nearby has none."
+        )
     value, covariance, residual = jax.device_get(_respond(function, problem, state))
     variance = np.diagonal(covariance)
-    if not (variance >= 0).all():
-        raise FloatingPointError("A linear-response variance is negative: the mean-field optimum is a saddle point.")
+    if not np.isfinite(variance).all():
+        raise FloatingPointError(
+            "The function, or its gradient, is not finite at some draws. Check where it is defined."
+        )
+    if (variance < 0).any():
+        raise FloatingPointError(
+            "A linear-response variance is negative: the mean-field optimum is a saddle point. Raise num_draws, or use "
+            "another method."
+        )
     sd = np.sqrt(variance).reshape(value.shape)
     return LinearResponse(value, sd, covariance, float(residual.max(initial=0)))
 

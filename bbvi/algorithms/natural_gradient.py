@@ -12,9 +12,13 @@ makes a variance of 1 one of 1 / b with
 
 so that the covariance stays positive definite whatever noise and target do.
 
-For a Gaussian of diagonal plus low rank the Fisher information F has no inverse in closed form; d solves
-(F + delta I) d = gradient by conjugate gradients, which evaluate no density; q's parameters
-admit positive definite covariances only.
+For a Gaussian of diagonal plus low rank the Fisher information F of the diagonal and the factor has no inverse in
+closed form; d solves (F + delta I) d = gradient by conjugate gradients, which evaluate no density. q's parameters admit
+positive definite covariances only. With u = Sigma^-1 (x - m) and r = grad log p + u, the gradient is that of
+
+    E_q[r . (dm + dSigma u / 2)],
+
+which rotations of the factor leave as it is, and which is zero at every draw when q = p.
 
 References: Khan and Lin 2017 (arXiv:1703.04265); Khan and Rue 2023 (arXiv:2107.04562); Lin, Schmidt and Khan 2020
 (arXiv:2002.10060) for the second form of b; Amari 1998 for the last.
@@ -27,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from bbvi.algorithms.base import Info
+from bbvi.algorithms.base import Begin, Info
 from bbvi.algorithms.newton import MAX_RATIO, triangular
 from bbvi.algorithms.rounds import Rounds, RoundsState
 from bbvi.distributions import Distribution, FullRank, LowRank, MeanField
@@ -36,19 +40,21 @@ from bbvi.problem import Problem
 from bbvi.random import Random
 
 Array = Any
-DELTA = 1e-2  # added to the Fisher information, which is singular under rotations of the factor
+DELTA = 0.1  # added to the Fisher information, which is singular under rotations of the factor
 PRODUCTS = 20  # conjugate gradients for the low-rank family, at most
+LENGTH = 0.3  # of a low-rank step in the Fisher metric, over sqrt(dim), at most
+CROWDING = 14.0  # how much shorter low-rank steps are, the more parameters share a draw
 
 
 @dataclass(frozen=True, kw_only=True)
 class NaturalGradient(Rounds):
     """Stochastic natural gradient ascent of the ELBO.
 
-    Full rank: the Hessian at each draw, by dim Hessian-vector products. Mean field: its diagonal, by one product with
-    random signs at each draw. Low rank: the Fisher information of q applied to the path-derivative gradient.
+    Full rank: the Hessian at each draw, by dim Hessian-vector products, and steps of rate 1 at first. Mean field: its
+    diagonal from gradients, by Stein's lemma, and rate 0.2. Low rank: gradients, and a rate below 0.25.
 
     Arguments:
-        num_draws: in each step, in antithetic pairs: an even number. None for 4, or 10 for the low-rank family.
+        num_draws: in each step, in antithetic pairs: an even number. None for 4 in full rank, and 50 otherwise.
     """
 
     num_draws: int | None = None
@@ -60,27 +66,22 @@ class NaturalGradient(Rounds):
         if self.num_draws is not None and (self.num_draws < 2 or self.num_draws % 2):
             raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
 
+    @property
+    def begins(self) -> Begin:
+        return Begin.POLISHED
+
     def draws_per_step(self, q: Distribution) -> int:
         """Draws in each step."""
-        return self.num_draws or (10 if isinstance(q, LowRank) else 4)
+        return self.num_draws or (4 if isinstance(q, FullRank) else 50)
 
-    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> tuple[Array, Array]:
-        pairs = self.draws_per_step(state.q) // 2
-        half = random.normal((steps, pairs, state.q.noise_dim))
-        probes = (steps, 2 * pairs, problem.dim if isinstance(state.q, MeanField) else 0)
-        return random.xp.concatenate([half, -half], axis=1), random.bits(probes) >> 31
+    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
+        half = random.normal((steps, self.draws_per_step(state.q) // 2, state.q.noise_dim))
+        return random.xp.concatenate([half, -half], axis=1)
 
     def move(
-        self, noise: tuple[Array, Array], problem: Problem, q: Distribution, memory: Any, damping: Array
+        self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
-        draws, bits = noise
-        n, dim = len(draws), q.dim
-        if isinstance(q, LowRank):
-            (_, estimate), gradient = jax.value_and_grad(StickingTheLanding(), has_aux=True)(q, problem, draws)
-            new = low_rank_step(q, gradient, damping * 0.2 / (1 + 0.2 * (2 + q.rank) / n))
-            return _if_finite(new, q), memory, Info.of(estimate, gradients=n)
-
-        x = q.push(draws)
+        n, x, products = len(noise), q.push(noise), 0
         values, gradients, good = problem.values_and_gradients(x)
         weights = good.astype(values.dtype) / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
         if isinstance(q, FullRank):
@@ -88,15 +89,15 @@ class NaturalGradient(Rounds):
             product = lambda v: _hessian_average(problem, x, jnp.broadcast_to(v, x.shape), weights)
             precision = jax.lax.map(product, scale.T) @ scale
             new = full_rank_step(q, weights @ gradients @ scale, -(precision + precision.T) / 2, damping)
-            products = n * dim
+            products = n * q.dim
+        elif isinstance(q, MeanField):
+            white = gradients * q.sd()
+            diagonal = 1 - weights @ (noise * (white + noise))
+            new = mean_field_step(q, weights @ white, diagonal, 0.2 * damping)
         else:
-            assert isinstance(q, MeanField)
-            sd = q.sd()
-            signs = 1 - 2 * jnp.asarray(bits).astype(x.dtype)
-            each = problem.hessian_vector_products(x, sd * signs)
-            diagonal = -weights @ jnp.where(good[:, None] & jnp.isfinite(each), each * sd * signs, 0)
-            new = mean_field_step(q, weights @ gradients * sd, diagonal, damping)
-            products = n
+            assert isinstance(q, LowRank)
+            rate = 0.25 * damping / (1 + CROWDING * (2 + q.rank) / n)
+            new = low_rank_step(q, x, gradients, weights, rate)
         estimate = StickingTheLanding().estimate(values - q.log_prob(x), good)
         q = _if_finite(jax.tree.map(lambda new, old: jnp.where(good.any(), new, old), new, q), q)
         return q, memory, Info.of(estimate, gradients=n, hessian_vector_products=products)
@@ -123,14 +124,34 @@ def mean_field_step(q: MeanField, gradient: Array, precision: Array, rate: Array
     return MeanField(q.loc + q.sd() * _limited(rate * gradient / b), q.log_scale - 0.5 * jnp.log(b))
 
 
-def low_rank_step(q: LowRank, gradient: LowRank, rate: Array) -> LowRank:
-    """A step of size `rate` against the natural gradient of a loss whose plain gradient is given."""
-    fisher = lambda v: jax.jvp(jax.grad(lambda other: cross_entropy(q, other)), (q,), (v,))[1]
+def low_rank_step(q: LowRank, x: Array, gradients: Array, weights: Array, rate: Array) -> LowRank:
+    """A step of size `rate` along the natural gradient of the ELBO, from gradients of log p at draws x `(n, dim)`."""
+    pull = -jax.vmap(jax.grad(q.log_prob_one))(x)  # Sigma^-1 (x - m)
+    score = gradients + pull
+
+    def rise(t: LowRank) -> Array:
+        return weights @ jnp.sum(score * (t.loc + times_covariance(t, pull) / 2), axis=1)
+
+    gradient = jax.grad(rise)(q)
+    natural = natural_gradient(q, gradient)
+    length = jnp.sqrt(sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (gradient, natural)), strict=True)))
+    limit = LENGTH * q.dim**0.5
+    rate = jnp.minimum(rate, limit / jnp.maximum(length, limit))
+    return jax.tree.map(lambda p, d: p + rate * d, q, natural)
+
+
+def natural_gradient(q: LowRank, gradient: LowRank) -> LowRank:
+    """Sigma times the gradient in the mean, and (F + delta I)^-1 times that in the diagonal and the factor."""
+    fisher = jax.linearize(jax.grad(lambda other: cross_entropy(q, other)), q)[1]
     damped = lambda v: jax.tree.map(lambda a, b: a + DELTA * b, fisher(v), v)
-    natural, _ = cg(damped, gradient, tol=1e-3, maxiter=PRODUCTS)
-    size = jnp.sqrt(sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (natural, gradient)), strict=True)))
-    rate = rate * jnp.minimum(1, q.dim**0.5 / jnp.maximum(size, 1e-30))
-    return jax.tree.map(lambda p, d: p - rate * d, q, natural)
+    spread = LowRank(jnp.zeros_like(q.loc), gradient.log_diagonal, gradient.factor)
+    natural, _ = cg(damped, spread, tol=1e-3, maxiter=PRODUCTS)
+    return LowRank(times_covariance(q, gradient.loc), natural.log_diagonal, natural.factor)
+
+
+def times_covariance(q: LowRank, v: Array) -> Array:
+    """Sigma v for v `(..., dim)`."""
+    return jnp.exp(2 * q.log_diagonal) * v + (v @ q.factor) @ q.factor.T
 
 
 def cross_entropy(q: LowRank, other: LowRank) -> Array:

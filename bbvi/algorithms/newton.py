@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.base import Algorithm, Info, Result, extract
+from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution, FullRank
 from bbvi.problem import Problem
 
@@ -72,8 +73,10 @@ class Newton(Algorithm[NewtonState]):
     families = (FullRank,)
 
     def __post_init__(self) -> None:
-        if self.num_draws is not None and (self.num_draws < 2 or self.num_draws % 2):
-            raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+        if self.num_draws is not None and (self.num_draws < 4 or self.num_draws % 2):
+            raise ValueError(f"num_draws={self.num_draws} must be even and at least 4: two antithetic pairs.")
+        if self.max_doublings < 0:
+            raise ValueError(f"max_doublings={self.max_doublings} must not be negative.")
 
     def default_family(self, dim: int) -> type[Distribution]:
         return FullRank
@@ -201,7 +204,13 @@ class Newton(Algorithm[NewtonState]):
         return FullRank.from_scale_tril(state.loc, state.scale)
 
     def finish(self, problem: Problem, state: NewtonState) -> Result:
-        return Result((jax.device_get(extract(self, state)),), converged=bool(state.settled))
+        concerns = []
+        if state.settled and state.error > ERROR:
+            reason = (
+                f"with other draws a mean or scale would move by about {float(state.error):.2g} standard deviations"
+            )
+            concerns.append(Concern(Status.RELIABLE, reason, "raise num_draws or max_doublings"))
+        return Result((jax.device_get(extract(self, state)),), concerns, converged=bool(state.settled))
 
 
 def balanced_draws(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:

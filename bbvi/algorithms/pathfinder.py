@@ -80,7 +80,9 @@ class Pathfinder(Algorithm[PathfinderState]):
         return PathfinderState(jax.vmap(lambda x: begin(x, curvature))(starts), noise)
 
     def step(self, noise: Any, problem: Problem, state: PathfinderState) -> tuple[PathfinderState, Info]:
-        paths = jax.vmap(lambda path: advance(problem, state.noise, path))(state.paths)
+        compact = isinstance(state.paths.curvature, Compact)  # whose triangular solves are not to be batched
+        each = jax.lax.map if compact else lambda function, paths: jax.vmap(function)(paths)
+        paths = each(lambda path: advance(problem, state.noise, path), state.paths)
         best = paths.best[0].max() + constant(state.noise, problem.dim)
         zero = jnp.zeros((), int)
         made = len(paths.value) * (1 + len(state.noise))
@@ -92,15 +94,15 @@ class Pathfinder(Algorithm[PathfinderState]):
     def extract(self, state: PathfinderState) -> Distribution:
         """The best Gaussian on each path, in a mixture of as many components as there are paths."""
         _, loc, curvature = state.paths.best
-        return Mixture(jax.vmap(_gaussian)(loc, curvature), jnp.zeros(len(loc), loc.dtype))
+        return Mixture(jax.lax.map(lambda best: _gaussian(*best), (loc, curvature)), jnp.zeros(len(loc), loc.dtype))
 
     def finish(self, problem: Problem, state: PathfinderState) -> Result:
         elbo = np.asarray(state.paths.best[0])
         good = np.isfinite(elbo) & (elbo > elbo.max() - POOR)
         mixture = jax.device_get(extract(self, state))
-        members = [jax.tree.map(lambda leaf, i=i: leaf[i], mixture.components) for i in np.flatnonzero(good)]
+        members = [q for q, kept in zip(mixture.members, good, strict=True) if kept]
         if not members:
-            return Result((jax.tree.map(lambda leaf: leaf[0], mixture.components),), converged=False)
+            return Result((mixture.members[0],), converged=False)
         q = members[0] if len(members) == 1 else jax.device_get(Mixture.of(members))
         return Result((q,), _failed(elbo))
 

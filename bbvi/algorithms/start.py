@@ -44,7 +44,7 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
     Raises:
         FloatingPointError: when the log density is finite at no point tried.
     """
-    dim, seen = problem.dim, 0
+    dim, seen, evaluations = problem.dim, 0, 0
     for attempt in range(ATTEMPTS):
         xs = _starting_points(rng, dim, point, attempt)
         seen += len(xs)
@@ -57,11 +57,11 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
         pairs = 0 if begins is Begin.MODE else NUM_DRAWS // 2
         half = rng.standard_normal((pairs, dim)).astype(xs.dtype)
         paths = jax.device_get(climb(problem, xs, np.concatenate([half, -half])))
+        evaluations += int(paths.evaluations)
         if not np.isfinite(paths.value).any():
             continue
         order = np.lexsort((-paths.value, -paths.elbo))
         loc, scale, elbo = paths.loc[order], paths.scale[order], paths.elbo[order]
-        evaluations = int(paths.evaluations)
         if begins is not Begin.POLISHED or scale.ndim == 2:
             return Start(loc[0], scale[0], loc, scale, elbo, 0, evaluations)
         polished = polish(problem, loc[0], scale[0], rng)

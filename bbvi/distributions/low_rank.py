@@ -70,21 +70,6 @@ class LowRank(Distribution):
     def entropy(self) -> Array:
         return self._log_det(self._capacitance()[1]) + 0.5 * self.dim * (1 + LOG_2PI)
 
-    def cross_entropy(self, other: Self) -> Array:
-        """Minus the mean of `other.log_prob` over draws from this, a scalar in nats: KL(self || other) + entropy.
-
-        With Sigma and m of this and the tilde for the other, 2 cross_entropy = dim log 2 pi + log|Sigma~| +
-        tr(Sigma~^-1 (Sigma + (m - m~) (m - m~)^T)). Time is O(dim rank^2), as Sigma is diagonal plus low rank too.
-        """
-        scaled, capacitance = other._capacitance()
-        columns = jnp.concatenate([self.factor, (self.loc - other.loc)[:, None]], axis=1)
-        columns = columns * jnp.exp(-other.log_diagonal)[:, None]
-        ratio = jnp.exp(2 * (self.log_diagonal - other.log_diagonal))
-        inner = scaled.T @ columns
-        inner = inner @ inner.T + scaled.T @ (ratio[:, None] * scaled)
-        trace = jnp.sum(columns**2) + jnp.sum(ratio) - jnp.trace(cho_solve((capacitance, True), inner))
-        return 0.5 * trace + other._log_det(capacitance) + 0.5 * self.dim * LOG_2PI
-
     def mean(self) -> Array:
         return self.loc
 

@@ -1,5 +1,6 @@
 """A mixture of members of one family."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import jax
@@ -55,22 +56,31 @@ class Mixture(Distribution):
     def noise_dim(self) -> int:
         return self.components.noise_dim + 1
 
+    @property
+    def members(self) -> list[Distribution]:
+        """The components one by one."""
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], self.components) for i in range(len(self.log_weights))]
+
+    def _each(self, function: Callable[[Distribution], Array]) -> Array:
+        # One by one: batched triangular solves can block one another in a small pool of threads.
+        return jnp.stack([function(q) for q in self.members])
+
     def push_one(self, noise: Array) -> Array:
-        return self._choose(jax.vmap(lambda q: q.push_one(noise[:-1]))(self.components), noise[-1])
+        return self._choose(self._each(lambda q: q.push_one(noise[:-1])), noise[-1])
 
     def push_wide(self, noise: Array, stretch: Array) -> Array:
-        each = jax.vmap(lambda q: q.push_wide(noise[:, :-1], stretch), out_axes=1)(self.components)
-        return jax.vmap(self._choose)(each, noise[:, -1])
+        each = self._each(lambda q: q.push_wide(noise[:, :-1], stretch))
+        return jax.vmap(self._choose, in_axes=(1, 0))(each, noise[:, -1])
 
     def _choose(self, xs: Array, noise: Array) -> Array:
         """One of the rows of `xs` `(n, dim)`, by one standard normal number."""
         return xs[jnp.sum(ndtr(noise) > jnp.cumsum(jax.nn.softmax(self.log_weights))[:-1])]
 
     def log_prob_one(self, x: Array) -> Array:
-        return self._mix(jax.vmap(lambda q: q.log_prob_one(x))(self.components))
+        return self._mix(self._each(lambda q: q.log_prob_one(x)))
 
     def log_prob_wide(self, x: Array, degrees_of_freedom: float) -> Array:
-        return self._mix(jax.vmap(lambda q: q.log_prob_wide(x, degrees_of_freedom))(self.components))
+        return self._mix(self._each(lambda q: q.log_prob_wide(x, degrees_of_freedom)))
 
     def _mix(self, log_probs: Array) -> Array:
         """Log densities of the components, along the leading axis, to that of the mixture."""
@@ -78,17 +88,17 @@ class Mixture(Distribution):
         return logsumexp(log_probs + log_weights, axis=0)
 
     def nearest(self, x: Array) -> Array:
-        log_probs = jax.vmap(lambda q: q.log_prob(x))(self.components)
+        log_probs = self._each(lambda q: q.log_prob(x))
         return jnp.argmax(log_probs + jax.nn.log_softmax(self.log_weights)[:, None], axis=0)
 
     def entropy(self) -> Array:
         raise NotImplementedError("The entropy of a mixture has no closed form.")
 
     def mean(self) -> Array:
-        return jax.nn.softmax(self.log_weights) @ jax.vmap(lambda q: q.mean())(self.components)
+        return jax.nn.softmax(self.log_weights) @ self._each(lambda q: q.mean())
 
     def sd(self) -> Array:
-        mean, sd = jax.vmap(lambda q: (q.mean(), q.sd()))(self.components)
+        mean, sd = self._each(lambda q: q.mean()), self._each(lambda q: q.sd())
         return jnp.sqrt(jax.nn.softmax(self.log_weights) @ (sd**2 + (mean - self.mean()) ** 2))
 
     def affine(self, loc: Array, scale: Array) -> Self:
@@ -106,10 +116,7 @@ class Mixture(Distribution):
 
         return dist.MixtureGeneral(
             dist.Categorical(logits=self.log_weights),
-            [
-                jax.tree.map(lambda leaf, i=i: leaf[i], self.components).to_numpyro()
-                for i in range(len(self.log_weights))
-            ],
+            [q.to_numpyro() for q in self.members],
         )
 
 

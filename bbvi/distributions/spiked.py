@@ -82,7 +82,9 @@ class Spiked(Distribution):
         return self.loc
 
     def sd(self) -> Array:
-        return jnp.exp(self.log_diagonal) * jnp.sqrt(1 + self._basis() ** 2 @ jnp.expm1(2 * self.log_spikes))
+        squares = self._basis() ** 2
+        outside = jnp.maximum(1 - squares.sum(axis=1), 0)
+        return jnp.exp(self.log_diagonal) * jnp.sqrt(outside + squares @ jnp.exp(2 * self.log_spikes))
 
     def affine(self, loc: Array, scale: Array) -> Self:
         return type(self)(loc + scale * self.loc, jnp.log(scale) + self.log_diagonal, self.directions, self.log_spikes)
@@ -94,6 +96,7 @@ class Spiked(Distribution):
             return type(self)(loc, jnp.log(d), start.directions, start.log_spikes)
         white = scale / d[:, None]
         eigenvalues, vectors = jnp.linalg.eigh(white @ white.T)
+        eigenvalues = jnp.maximum(eigenvalues, jnp.finfo(eigenvalues.dtype).eps)
         largest = jnp.argsort(-jnp.abs(jnp.log(eigenvalues)))[: self.rank]
         return type(self)(loc, jnp.log(d), vectors[:, largest], 0.5 * jnp.log(eigenvalues[largest]))
 
