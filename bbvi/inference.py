@@ -24,7 +24,7 @@ from bbvi.driver import Callback, Run, Stop, drive
 from bbvi.estimators import Estimator
 from bbvi.evaluation import Draws, draw
 from bbvi.parameters import make_parameters
-from bbvi.posterior import Cost, Posterior
+from bbvi.posterior import Cost, Posterior, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
@@ -175,7 +175,7 @@ def fit(
         run_seconds=time.perf_counter() - began - (timing.compile_seconds() - compiled),
     )
     return Posterior(
-        result.candidates[chosen],
+        copy(result.candidates[chosen]),
         diagnosis,
         history,
         cost,

@@ -99,7 +99,7 @@ class Posterior:
     def _pool(self, num: int, seed: int) -> Draws:
         with scope(self.double):
             if self.problem is not None:
-                return draw(self.problem, self.distribution, (seed, SAMPLE), num, self.width)
+                return draw(self.problem, copy(self.distribution), (seed, SAMPLE), num, self.width)
         held = int(self.pool.from_q.sum())
         if num > held:
             raise ValueError(
@@ -132,7 +132,7 @@ class Posterior:
             raise ValueError(f"values must be one point or have one leading axis; shapes are {self.parameters.shapes}.")
         with scope(self.double):
             batch = [np.asarray(leaf, float)[None] if extra == {0} else np.asarray(leaf, float) for leaf in leaves]
-            result = np.asarray(_log_prob(self.parameters, self.distribution, batch))
+            result = np.asarray(_log_prob(self.parameters, copy(self.distribution), batch))
         return float(result[0]) if extra == {0} else result
 
     def linear_response(self, function: Any, *, num_draws: int = 32, seed: int = 0) -> LinearResponse:
@@ -155,7 +155,7 @@ class Posterior:
             raise ValueError("linear_response needs the log density: bbvi.load(path, logprob=...).")
         with scope(self.double):
             rng = np.random.default_rng((seed, FIXED))
-            return linear_response(self.problem, self.distribution, function, num_draws, rng)
+            return linear_response(self.problem, copy(self.distribution), function, num_draws, rng)
 
     # -- summaries ---------------------------------------------------------------------------------------------------
 
@@ -273,6 +273,11 @@ class Posterior:
         from bbvi.reporting.html import to_html
 
         return to_html(self)
+
+
+def copy(q: Distribution) -> Distribution:
+    """`q` with arrays of its own: JAX may remember the precision in which an array was last used."""
+    return jax.tree.map(np.array, q)
 
 
 def _mean(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:

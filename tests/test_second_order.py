@@ -254,15 +254,6 @@ def test_draws_are_doubled_while_they_are_too_few():
     assert "with other draws" in " ".join(few.diagnosis.reasons)
 
 
-def test_draws_without_density_end_the_search():
-    """The first draws lie within the wall, some of the later ones beyond it."""
-    walled = lambda x: jnp.where(x.max() < 2.2, jnp.sum(x - 0.3 * jnp.exp(2 * x)), jnp.nan)
-    posterior = bbvi.fit(walled, 2, method=bbvi.DADVI(num_draws=4, max_error=1e-4, max_doublings=7))
-    assert posterior.diagnosis.stop is not bbvi.Stop.CONVERGED
-    assert len(posterior.history.elbo) < 60
-    assert "not finite at some of the fixed draws" in " ".join(posterior.diagnosis.reasons)
-
-
 def test_linear_response_wins_where_mean_field_cannot():
     """Mean-field sds are 1/sqrt(P_ii); the response has the correlations, and a smaller k-hat."""
     posterior = bbvi.fit(few_rows, 40, method="dadvi")
