@@ -38,6 +38,7 @@ class Begin(enum.Enum):
 
     POINT = "the first of a few points at which the density is finite"
     MODE = "the best end of a few quasi-Newton paths, and the curvature seen there"
+    BULK = "that; or, where the mode is a spike that holds little of the posterior, as CLIMBED"
     CLIMBED = "the best Gaussian, by ELBO, on a few quasi-Newton paths"
     POLISHED = "that Gaussian after Newton steps"
 

@@ -91,7 +91,7 @@ class DADVI(Algorithm[DADVIState]):
 
     @property
     def begins(self) -> Begin:
-        return Begin.MODE
+        return Begin.BULK
 
     def default_family(self, dim: int) -> type[Distribution]:
         return MeanField

@@ -1,7 +1,8 @@
 """Where to start.
 
 A stochastic optimiser that starts far from the posterior, or in units that do not suit it, wastes its steps. So most
-fits begin with a few quasi-Newton paths; the best Gaussian on them is polished by Newton steps when it is dense.
+fits begin with a few quasi-Newton paths. They cost least when they only look for a mode; where that turns out to be a
+spike, whose neighbourhood holds little of the posterior, they are climbed again and judged by ELBO along the way.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.base import Begin
-from bbvi.algorithms.climb import NUM_DRAWS, climb
+from bbvi.algorithms.climb import NUM_DRAWS, Paths, climb, constant
 from bbvi.algorithms.newton import Newton
 from bbvi.distributions import FullRank
 from bbvi.problem import Problem
@@ -20,6 +21,8 @@ Array = Any
 NUM_PATHS = 4
 POLISH = Newton(max_doublings=0, max_steps=40)
 ATTEMPTS = 5  # sets of starting points tried before giving up
+LOOKS = 8  # draws that tell a mode from a spike
+SPIKE, SPIKE_PER_DIM = 3.0, 0.1  # nats by which the ELBO at a spike falls short of Laplace's estimate, at least
 
 
 class Start(NamedTuple):
@@ -54,14 +57,17 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
             if len(finite):
                 return Start(xs[finite[0]], np.ones(dim, xs.dtype), *_no_paths(dim), seen, 0)
             continue
-        pairs = 0 if begins is Begin.MODE else NUM_DRAWS // 2
-        half = rng.standard_normal((pairs, dim)).astype(xs.dtype)
-        paths = jax.device_get(climb(problem, xs, np.concatenate([half, -half])))
+        to_mode = begins in (Begin.MODE, Begin.BULK)
+        paths = _best_first(climb(problem, xs, _pairs(rng, 0 if to_mode else NUM_DRAWS, xs)))
         evaluations += int(paths.evaluations)
+        if begins is Begin.BULK and np.isfinite(paths.elbo[0]):
+            evaluations += LOOKS
+            if _is_spike(problem, paths, _pairs(rng, LOOKS, xs)):
+                paths = _best_first(climb(problem, xs, _pairs(rng, NUM_DRAWS, xs)))
+                evaluations += int(paths.evaluations)
         if not np.isfinite(paths.value).any():
             continue
-        order = np.lexsort((-paths.value, -paths.elbo))
-        loc, scale, elbo = paths.loc[order], paths.scale[order], paths.elbo[order]
+        loc, scale, elbo = paths.loc, paths.scale, paths.elbo
         if begins is not Begin.POLISHED or scale.ndim == 2:
             return Start(loc[0], scale[0], loc, scale, elbo, 0, evaluations)
         polished = polish(problem, loc[0], scale[0], rng)
@@ -71,6 +77,30 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
         f"logprob is not finite at any of the {seen} starting points tried {where}. Check the constraints of the "
         "parameters, or give init= a point at which it is finite."
     )
+
+
+def _pairs(rng: np.random.Generator, num: int, like: np.ndarray) -> np.ndarray:
+    half = rng.standard_normal((num // 2, like.shape[1])).astype(like.dtype)
+    return np.concatenate([half, -half])
+
+
+def _best_first(paths: Paths) -> Paths:
+    paths = jax.device_get(paths)
+    order = np.lexsort((-paths.value, -paths.elbo))
+    return Paths(*(field[order] for field in paths[:-1]), paths.evaluations)
+
+
+def _is_spike(problem: Problem, paths: Paths, noise: np.ndarray) -> bool:
+    """Whether draws around the best mode have far less density than its curvature promises."""
+    elbo = float(_elbo(problem, paths.loc[0], paths.scale[0], noise))
+    return not elbo > paths.elbo[0] - SPIKE - SPIKE_PER_DIM * problem.dim
+
+
+@jax.jit
+def _elbo(problem: Problem, loc: Array, scale: Array, noise: Array) -> Array:
+    """Of N(loc, scale scale^T), -inf when a draw has no density."""
+    values = problem.in_coordinates(loc, scale).log_densities(noise)
+    return values.mean() + constant(noise, problem.dim)
 
 
 class Polished(NamedTuple):
