@@ -38,8 +38,7 @@ class Begin(enum.Enum):
 
     POINT = "the first of a few points at which the density is finite"
     MODE = "the best end of a few quasi-Newton paths, and the curvature seen there"
-    BULK = "that; or, where the mode is a spike that holds little of the posterior, as CLIMBED"
-    CLIMBED = "the best Gaussian, by ELBO, on a few quasi-Newton paths"
+    BULK = "that; or the best Gaussian on the paths, by ELBO, where the mode is a spike that holds little density"
     POLISHED = "that Gaussian after Newton steps"
 
 
@@ -87,7 +86,7 @@ class Algorithm(ABC, Generic[State]):
     @property
     def begins(self) -> Begin:
         """What it begins from."""
-        return Begin.CLIMBED
+        return Begin.BULK
 
     @property
     def uses_gradients(self) -> bool:

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms.base import Algorithm, Begin, Info, Result, extract
+from bbvi.algorithms.base import Algorithm, Info, Result, extract
 from bbvi.algorithms.newton import balanced_draws
 from bbvi.algorithms.trust_region import judge, propose
 from bbvi.concern import Concern, Status
@@ -88,10 +88,6 @@ class DADVI(Algorithm[DADVIState]):
             raise ValueError(f"num_draws={self.num_draws} must be even and at least 4: two antithetic pairs.")
         if self.max_doublings < 0:
             raise ValueError(f"max_doublings={self.max_doublings} must not be negative.")
-
-    @property
-    def begins(self) -> Begin:
-        return Begin.BULK
 
     def default_family(self, dim: int) -> type[Distribution]:
         return MeanField

@@ -57,10 +57,9 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
             if len(finite):
                 return Start(xs[finite[0]], np.ones(dim, xs.dtype), *_no_paths(dim), seen, 0)
             continue
-        to_mode = begins in (Begin.MODE, Begin.BULK)
-        paths = _best_first(climb(problem, xs, _pairs(rng, 0 if to_mode else NUM_DRAWS, xs)))
+        paths = _best_first(climb(problem, xs, _pairs(rng, 0, xs)))
         evaluations += int(paths.evaluations)
-        if begins is Begin.BULK and np.isfinite(paths.elbo[0]):
+        if begins is not Begin.MODE and np.isfinite(paths.elbo[0]):
             evaluations += LOOKS
             if _is_spike(problem, paths, _pairs(rng, LOOKS, xs)):
                 paths = _best_first(climb(problem, xs, _pairs(rng, NUM_DRAWS, xs)))
@@ -85,9 +84,9 @@ def _pairs(rng: np.random.Generator, num: int, like: np.ndarray) -> np.ndarray:
 
 
 def _best_first(paths: Paths) -> Paths:
-    paths = jax.device_get(paths)
-    order = np.lexsort((-paths.value, -paths.elbo))
-    return Paths(*(field[order] for field in paths[:-1]), paths.evaluations)
+    loc, scale, elbo, value, evaluations = jax.device_get(paths)
+    order = np.lexsort((-value, -elbo))
+    return Paths(loc[order], scale[order], elbo[order], value[order], evaluations)
 
 
 def _is_spike(problem: Problem, paths: Paths, noise: np.ndarray) -> bool:
