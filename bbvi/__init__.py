@@ -1,11 +1,21 @@
 """Black-box variational inference on JAX: from a log density to a posterior that says how far it can be trusted."""
 
 from bbvi import curvature
-from bbvi.algorithms import ADVI, DADVI, GSM, IVON, Algorithm, BaM, Laplace, NaturalGradient, Newton, Pathfinder
+from bbvi.algorithms import ADVI, DADVI, GSM, IVON, Adam, Algorithm, BaM, Laplace, NaturalGradient, Newton, Pathfinder
 from bbvi.algorithms.linear_response import LinearResponse
 from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis
-from bbvi.distributions import Distribution, FullRank, LowRank, MeanField, Mixture, Spiked
+from bbvi.distributions import (
+    Distribution,
+    Flow,
+    FullRank,
+    LowRank,
+    MeanField,
+    Mixture,
+    SinhArcsinh,
+    Spiked,
+    StudentT,
+)
 from bbvi.driver import Progress, Stop
 from bbvi.estimators import ELBO, IID, Antithetic, Estimator, Noise, ScoreFunction, Sobol, StickingTheLanding
 from bbvi.files import load
@@ -22,6 +32,7 @@ __all__ = [
     "GSM",
     "IID",
     "IVON",
+    "Adam",
     "Algorithm",
     "Antithetic",
     "BaM",
@@ -30,6 +41,7 @@ __all__ = [
     "Distribution",
     "Estimator",
     "Factorized",
+    "Flow",
     "FullRank",
     "Laplace",
     "LinearResponse",
@@ -43,11 +55,13 @@ __all__ = [
     "Posterior",
     "Progress",
     "ScoreFunction",
+    "SinhArcsinh",
     "Sobol",
     "Spiked",
     "Status",
     "StickingTheLanding",
     "Stop",
+    "StudentT",
     "curvature",
     "fit",
     "load",

@@ -1,5 +1,6 @@
 """Algorithms that fit a variational distribution. A new one is one file and one name here."""
 
+from bbvi.algorithms.adam import Adam
 from bbvi.algorithms.advi import ADVI
 from bbvi.algorithms.bam import GSM, BaM
 from bbvi.algorithms.base import Algorithm
@@ -15,6 +16,7 @@ __all__ = [
     "DADVI",
     "GSM",
     "IVON",
+    "Adam",
     "Algorithm",
     "BaM",
     "Laplace",

@@ -31,7 +31,7 @@ class FullRank(Distribution):
     @classmethod
     def from_scale_tril(cls, loc: Array, scale_tril: Array) -> Self:
         """N(loc, L L^T) from L itself, `(dim, dim)` lower triangular with a positive diagonal."""
-        return cls(loc, jnp.tril(scale_tril, -1) + jnp.diag(jnp.log(jnp.diagonal(scale_tril))))
+        return cls(loc, raw_tril(scale_tril))
 
     @property
     def dim(self) -> int:
@@ -48,7 +48,7 @@ class FullRank(Distribution):
     @property
     def scale_tril(self) -> Array:
         """L, `(dim, dim)`."""
-        return jnp.tril(self.raw_tril, -1) + jnp.diag(jnp.exp(self.log_diagonal))
+        return scale_tril(self.raw_tril)
 
     def push_one(self, noise: Array) -> Array:
         return self.loc + self.scale_tril @ noise
@@ -81,3 +81,13 @@ class FullRank(Distribution):
         import numpyro.distributions as dist
 
         return dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril)
+
+
+def scale_tril(raw: Array) -> Array:
+    """The lower triangular matrix with positive diagonal that any square matrix `raw` stands for, `(dim, dim)`."""
+    return jnp.tril(raw, -1) + jnp.diag(jnp.exp(jnp.diagonal(raw)))
+
+
+def raw_tril(scale: Array) -> Array:
+    """The inverse of `scale_tril`."""
+    return jnp.tril(scale, -1) + jnp.diag(jnp.log(jnp.diagonal(scale)))
