@@ -14,6 +14,7 @@ from bbvi.distributions import (
     Mixture,
     SinhArcsinh,
     Spiked,
+    SplineFlow,
     StudentT,
 )
 from bbvi.driver import Progress, Stop
@@ -58,6 +59,7 @@ __all__ = [
     "SinhArcsinh",
     "Sobol",
     "Spiked",
+    "SplineFlow",
     "Status",
     "StickingTheLanding",
     "Stop",

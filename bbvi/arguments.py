@@ -12,6 +12,7 @@ from bbvi import algorithms, distributions, estimators
 from bbvi.algorithms import Algorithm
 from bbvi.distributions import Distribution
 from bbvi.estimators import Estimator
+from bbvi.ladder import first_method
 from bbvi.parameters import Parameters, nearest
 from bbvi.problem import Factorized
 
@@ -21,8 +22,7 @@ def _by_name(package: Any, base: type) -> dict[str, Any]:
     return {each.name: each for each in exported if issubclass(each, base) and each is not base}
 
 
-DISTRIBUTIONS: dict[str, type[Distribution]] = _by_name(distributions, Distribution)
-FAMILIES = {name: family for name, family in DISTRIBUTIONS.items() if family.optimizable}
+FAMILIES: dict[str, type[Distribution]] = _by_name(distributions, Distribution)
 ESTIMATORS: dict[str, type[Estimator]] = _by_name(estimators, Estimator)
 METHODS: dict[str, Any] = _by_name(algorithms, Algorithm)
 
@@ -34,8 +34,11 @@ def choose(argument: str, name: str, table: Mapping[str, Any]) -> Any:
     return table[name]
 
 
-def read_algorithm(method: Any, **given: Any) -> Algorithm:
-    """The algorithm that `method` and the hyper-parameters given (those that are not None) describe."""
+def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorithm:
+    """The algorithm that `method` and the hyper-parameters given (those that are not None) describe.
+
+    For "auto" it is the first one to try: the default method of the family, if one is named.
+    """
     options = {name: value for name, value in given.items() if value is not None}
     if isinstance(method, Algorithm):
         if options:
@@ -50,7 +53,12 @@ def read_algorithm(method: Any, **given: Any) -> Algorithm:
     for name in ("num_draws", "batch_size"):
         if name in options:
             options[name] = positive(name, options[name])
-    chosen = choose("method", "advi" if method == "auto" else method, {"auto": None, **METHODS})
+    if method == "auto" and (family is not None or options):
+        family = choose("family", family, FAMILIES) if isinstance(family, str) else family
+        method = getattr(family, "default_method", "advi")
+    elif method == "auto":
+        method = first_method(dim)
+    chosen = choose("method", method, {"auto": None, **METHODS})
     known = [field.name for field in fields(chosen)]
     for name, value in options.items():
         if name not in known:
@@ -63,7 +71,7 @@ def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distr
     """A member of the family, for its structure."""
     able = algorithm.families
     fits = able is None or isinstance(init, able)
-    if family is None and isinstance(init, Distribution) and fits and init.optimizable:
+    if family is None and isinstance(init, Distribution) and fits:
         return init
     if family is None:
         family = algorithm.default_family(dim)
@@ -76,10 +84,6 @@ def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distr
         raise TypeError(f"family={family!r} must be a name, a Distribution or a class of them. {nearest('', FAMILIES)}")
     if family.dim != dim:
         raise ValueError(f"family has dim {family.dim}, but the parameters have {dim} free coordinates.")
-    if not family.optimizable:
-        raise ValueError(
-            f"family={family.name!r} is what a method may end with, not one to fit. {nearest('', FAMILIES)}"
-        )
     if able is not None and not isinstance(family, able):
         names = ", ".join(repr(each.name) for each in able)
         raise ValueError(f"method={algorithm.name!r} fits the families {names}, not {family.name!r}.")

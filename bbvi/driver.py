@@ -48,6 +48,7 @@ class Progress(NamedTuple):
     seconds: float  # since the first step
     non_finite: int  # draws in the block at which the log density was not finite
     state: Any  # of the algorithm
+    method: str  # name of the algorithm
 
 
 class History(NamedTuple):
@@ -142,7 +143,7 @@ def drive(
             if save is not None:
                 save(run)
             elapsed = time.perf_counter() - began
-            progress = _progress(rows, run.step, num_steps, elapsed, state)
+            progress = _progress(rows, run.step, num_steps, elapsed, state, algorithm.name)
             asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
             if run.stop is Stop.STEPS and any(asked):
                 run = run._replace(stop=Stop.CALLBACK)
@@ -213,7 +214,8 @@ def _advance(
     return state, taken, trace, algorithm.done(state)
 
 
-def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any) -> Progress:
+def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any, method: str) -> Progress:
     n = max(len(rows.elbo), 1)
     error = float(np.sqrt(np.sum(rows.standard_error**2)) / n)
-    return Progress(step, num_steps, float(rows.elbo.mean()), error, seconds, int(rows.non_finite.sum()), state)
+    non_finite = int(rows.non_finite.sum())
+    return Progress(step, num_steps, float(rows.elbo.mean()), error, seconds, non_finite, state, method)

@@ -12,17 +12,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.arguments import DISTRIBUTIONS, read_data
+from bbvi.arguments import FAMILIES, read_data
 from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws
 from bbvi.parameters import Parameters
-from bbvi.posterior import Cost, Posterior
+from bbvi.posterior import Cost, Posterior, Rung
 from bbvi.precision import scope
 from bbvi.problem import Problem, trace
 
-FORMAT = "bbvi posterior 2"
+FORMAT = "bbvi posterior 3"
 DAMAGE = (
     OSError,
     EOFError,
@@ -49,6 +49,7 @@ def save(posterior: Posterior, path: str | Path) -> None:
         "method": posterior.method,
         "double": posterior.double,
         "cost": posterior.cost._asdict(),
+        "ladder": [rung._asdict() | {"status": rung.status.name} for rung in posterior.ladder],
         "diagnosis": _diagnosis_to_json(posterior.diagnosis),
         "structure": _structure_to_json(jax.tree.unflatten(parameters.treedef, range(len(parameters.names)))),
         "names": parameters.names,
@@ -110,7 +111,7 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         tuple(map(tuple, header["free_shapes"])),
         tuple(header["names"]),
     )
-    distribution = DISTRIBUTIONS[header["family"]].from_leaves(group("q."))
+    distribution = FAMILIES[header["family"]].from_leaves(group("q."))
     if distribution.dim != parameters.dim or parameters.treedef.num_leaves != len(parameters.names):
         raise ValueError("its parts do not fit together")
     return Posterior(
@@ -123,7 +124,12 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         group("observed."),
         Draws(**group("pool.")),
         header["double"],
+        ladder=tuple(map(_rung_from_json, header["ladder"])),
     )
+
+
+def _rung_from_json(items: dict[str, Any]) -> Rung:
+    return Rung(**items | {"status": Status[items["status"]], "reasons": tuple(items["reasons"])})
 
 
 def _diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,12 @@ from bbvi.checkpoint import Checkpoint
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
-from bbvi.driver import Callback, Run, Stop, drive
+from bbvi.driver import Callback, History, Run, Stop, drive
 from bbvi.estimators import Estimator
 from bbvi.evaluation import Draws, draw
+from bbvi.ladder import SECONDS, Attempt, Plan, next_plan
 from bbvi.parameters import make_parameters
-from bbvi.posterior import Cost, Posterior, copy
+from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
@@ -85,22 +86,25 @@ def fit(
         data: a pytree of arrays. Data given here, rather than closed over, can change without recompiling.
         constraints: numpyro constraints in the structure of `dim`. `logprob` receives constrained values, and the
             log-Jacobian is added to it. Parameters left out are unconstrained.
-        method: "auto", "advi", "laplace", "pathfinder", "dadvi", "newton", "natural_gradient", "ivon", "bam", "gsm", or
-            an Algorithm. "auto" is "advi" with the family "full_rank" up to 100 coordinates and "mean_field" above.
-        family: "mean_field", "full_rank", "low_rank", a Distribution class, or an object of one, which gives its
-            structure (such as the rank of a LowRank); `init` says where to start. Each method has its own default.
+        method: "auto", "newton", "advi", "adam", "laplace", "pathfinder", "dadvi", "natural_gradient", "ivon", "bam",
+            "gsm", or an Algorithm. "auto" tries cheap approximations first and climbs to richer ones while the verdict
+            asks for more (see `bbvi/ladder.py`); with a family or options of its own, it is one method that fits them.
+        family: "mean_field", "full_rank", "low_rank", "student_t", "sinh_arcsinh", "mixture", "flow", "spline_flow", a
+            Distribution class, or an object of one, which gives its structure (such as the rank of a LowRank); `init`
+            says where to start. Each method has its own default.
         estimator: of "advi": "sticking_the_landing" (the default), "elbo", "score_function", or an Estimator.
         optimizer: of "advi": any optax transformation; by default step sizes are found automatically.
         init: where to start: a point in the structure of `dim` on the constrained scale, a Distribution over
             unconstrained vectors, or a Posterior. By default quasi-Newton paths from several points find it.
         seed: of all random numbers. On one device the same call gives the same result.
-        num_steps: steps at most, 20 000 by default; a fit stops as soon as it has converged.
+        num_steps: steps at most of each method tried, 20 000 by default; each stops as soon as it has converged.
         num_draws: draws in each step, or the fixed draws of a method that has some.
         batch_size: rows of `data` used in each step. Needs a `Factorized` log density.
-        budget: seconds, or a `Budget`.
+        budget: seconds, or a `Budget`. Without one, "auto" begins nothing new after a minute.
         callbacks: called between compiled blocks of steps with a `Progress`; a true return value stops the fit.
         progress: True or False; by default a bar appears in terminals and notebooks when a fit takes over a second.
-        checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was.
+        checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was. Further
+            methods that "auto" tries have files of their own beside it.
         precision: "double", "single", or "auto": double on a CPU, single elsewhere. JAX's global flag is not touched.
 
     Returns:
@@ -122,8 +126,15 @@ def fit(
         raise ValueError(f"seed={seed!r} must be a non-negative integer.")
     parameters = make_parameters(dim, constraints)
     algorithm = read_algorithm(
-        method, estimator=estimator, optimizer=optimizer, num_draws=num_draws, batch_size=batch_size
+        method,
+        family,
+        parameters.dim,
+        estimator=estimator,
+        optimizer=optimizer,
+        num_draws=num_draws,
+        batch_size=batch_size,
     )
+    climbs = method == "auto" and all(given is None for given in (family, estimator, optimizer, num_draws, batch_size))
     if batch_size is not None:
         check_rows(batch_size, logprob, data)
     limit = budget if isinstance(budget, Budget) else Budget(seconds=budget)
@@ -140,58 +151,47 @@ def fit(
         width = trace(problem)
         problem = jax.device_put(problem)
         start = _find_start(problem, algorithm, init, seed)
-        draws = algorithm.draws(np.random.default_rng((seed, FIXED)), parameters.dim)
-        state = _begin(algorithm, problem, prototype, start.loc, start.scale, draws)
-        kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
-        state, history = (kept.restore(state) if kept else None) or (state, None)
-
+        plan: Plan | None = Plan(algorithm, prototype, None if prototype is _distribution(init) else start[:2])
+        attempts: list[Attempt] = []
         with showing(progress) as bar:
-            run = drive(
-                algorithm,
-                problem,
-                state,
-                seed,
-                num_steps=max_steps,
-                gradients=None if limit.gradients is None else max(0, int(limit.gradients) - start.gradients),
-                history=history,
-                callbacks=[*callbacks, *bar],
-                seconds=None if limit.seconds is None else limit.seconds - (time.perf_counter() - began),
-                save=kept.save if kept else None,
-            )
-        if kept:
-            kept.write(run)
-        result = algorithm.finish(problem, run.state)
-        if run.stop is Stop.CONVERGED and not result.converged:
-            run = run._replace(stop=Stop.STALLED)
-        checks = [_check(problem, q, start, run, result, seed, width) for q in result.candidates]
-        chosen = min(range(len(checks)), key=lambda i: checks[i][1].rank)
-    pool, diagnosis = checks[chosen]
-    history = run.history
+            while plan is not None:
+                left = _left(limit, start, attempts, time.perf_counter() - began)
+                if attempts and min(left) <= 0:
+                    break
+                path = checkpoint if checkpoint is None or not attempts else f"{checkpoint}.{len(attempts) + 1}"
+                attempts.append(_attempt(problem, start, plan, seed, max_steps, left, [*callbacks, *bar], path, width))
+                plan = next_plan(problem, start, attempts) if climbs else None
+    best = min(attempts, key=lambda attempt: attempt.rank)
+    history = History(*map(np.concatenate, zip(*(attempt.history for attempt in attempts), strict=True)))
     cost = Cost(
-        log_densities=start.log_densities + int(history.log_densities.sum()) + sum(len(pool) for pool, _ in checks),
-        gradients=start.gradients + int(history.gradients.sum()) + result.gradients,
-        hessian_vector_products=int(history.hessian_vector_products.sum()) + result.hessian_vector_products,
+        log_densities=start.log_densities + sum(attempt.log_densities for attempt in attempts),
+        gradients=start.gradients + sum(attempt.gradients for attempt in attempts),
+        hessian_vector_products=sum(attempt.hessian_vector_products for attempt in attempts),
         compile_seconds=timing.compile_seconds() - compiled,
         run_seconds=time.perf_counter() - began - (timing.compile_seconds() - compiled),
     )
     return Posterior(
-        copy(result.candidates[chosen]),
-        diagnosis,
+        copy(best.q),
+        best.diagnosis,
         history,
         cost,
-        algorithm.name,
+        best.plan.algorithm.name,
         parameters,
         observed(data),
-        pool,
+        best.pool,
         double,
         problem,
         width,
+        tuple(map(_rung, attempts)),
     )
 
 
+def _distribution(init: Any) -> Any:
+    return init.distribution if isinstance(init, Posterior) else init
+
+
 def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) -> Start:
-    if isinstance(init, Posterior):
-        init = init.distribution
+    init = _distribution(init)
     if not isinstance(init, Distribution):
         point = read_init(init, problem.parameters)
         return find_start(problem, np.random.default_rng((seed, START)), point, algorithm.begins)
@@ -202,9 +202,73 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) ->
     return start_at(np.asarray(loc, dtype), np.asarray(scale, dtype))
 
 
+def _left(limit: Budget, start: Start, attempts: Sequence[Attempt], elapsed: float) -> tuple[float, float]:
+    """Gradients and seconds that the next rung may take."""
+    gradients, seconds = np.inf, np.inf
+    if limit.gradients is not None:
+        spent = sum(attempt.gradients + 2 * attempt.hessian_vector_products for attempt in attempts)
+        gradients = limit.gradients - start.gradients - spent
+    if limit.seconds is not None:
+        seconds = limit.seconds - elapsed
+    elif attempts and limit.gradients is None:
+        seconds = SECONDS - elapsed
+    return gradients, seconds
+
+
+def _attempt(
+    problem: Problem,
+    start: Start,
+    plan: Plan,
+    seed: int,
+    num_steps: int,
+    left: tuple[float, float],
+    callbacks: Sequence[Callback],
+    checkpoint: str | Path | None,
+    width: int,
+) -> Attempt:
+    """Run one algorithm to its end, and check what it found."""
+    algorithm = plan.algorithm
+    draws = algorithm.draws(np.random.default_rng((seed, FIXED)), problem.dim)
+    state = _begin(algorithm, problem, plan.q, plan.near, draws)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
+    state, history = (kept.restore(state) if kept else None) or (state, None)
+    gradients, seconds = left
+    run = drive(
+        algorithm,
+        problem,
+        state,
+        seed,
+        num_steps=num_steps,
+        gradients=None if gradients == np.inf else max(0, int(gradients)),
+        history=history,
+        callbacks=callbacks,
+        seconds=None if seconds == np.inf else seconds,
+        save=kept.save if kept else None,
+    )
+    if kept:
+        kept.write(run)
+    result = algorithm.finish(problem, run.state)
+    if run.stop is Stop.CONVERGED and not result.converged:
+        run = run._replace(stop=Stop.STALLED)
+    checks = [_check(problem, q, start, run, result, seed, width) for q in result.candidates]
+    chosen = min(range(len(checks)), key=lambda i: checks[i][1].rank)
+    pool, diagnosis = checks[chosen]
+    history = run.history
+    return Attempt(
+        plan,
+        result.candidates[chosen],
+        pool,
+        diagnosis,
+        history,
+        log_densities=int(history.log_densities.sum()) + sum(len(pool) for pool, _ in checks),
+        gradients=int(history.gradients.sum()) + result.gradients,
+        hessian_vector_products=int(history.hessian_vector_products.sum()) + result.hessian_vector_products,
+    )
+
+
 @partial(jax.jit, static_argnames="algorithm")
-def _begin(algorithm: Algorithm, problem: Problem, prototype: Distribution, loc: Any, scale: Any, draws: Any) -> Any:
-    return algorithm.init(problem, prototype.near(loc, scale), draws)
+def _begin(algorithm: Algorithm, problem: Problem, q: Distribution, near: Any, draws: Any) -> Any:
+    return algorithm.init(problem, q if near is None else q.near(*near), draws)
 
 
 def _check(
@@ -213,6 +277,20 @@ def _check(
     pool = draw(problem, q, (seed, CHECK), 1, width)
     found = find_concerns(problem, q, start, pool, run.history.elbo)
     return pool, diagnose(pool, run.stop, [*found, *result.concerns])
+
+
+def _rung(attempt: Attempt) -> Rung:
+    """What a posterior remembers of an attempt."""
+    return Rung(
+        attempt.plan.algorithm.name,
+        attempt.q.name,
+        len(attempt.history.elbo),
+        attempt.gradients + 2 * attempt.hessian_vector_products,
+        attempt.diagnosis.status,
+        attempt.diagnosis.resampling_k_hat,
+        attempt.diagnosis.elbo.value,
+        attempt.diagnosis.reasons,
+    )
 
 
 def _fingerprint(algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> str:

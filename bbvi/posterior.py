@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.linear_response import LinearResponse, linear_response
+from bbvi.concern import Status
 from bbvi.diagnostics.pareto import resample as resample_indices
 from bbvi.diagnostics.pareto import smooth
 from bbvi.diagnostics.verdict import Diagnosis
@@ -35,6 +36,24 @@ class Cost(NamedTuple):
     run_seconds: float  # everything else
 
 
+class Rung(NamedTuple):
+    """One approximation that a fit tried."""
+
+    method: str
+    family: str
+    steps: int  # rows of the history, which follow one another
+    gradient_equivalents: int  # gradients, where a Hessian-vector product counts as two; without the start
+    status: Status  # the verdict on it
+    k_hat: float  # for resampled draws
+    elbo: float  # in nats
+    reasons: tuple[str, ...]  # what spoke against it
+
+    def __str__(self) -> str:
+        cost = f"{self.gradient_equivalents} gradient equivalents"
+        verdict = f"{self.status.name.lower()}, k-hat {self.k_hat:.2f}, ELBO {self.elbo:.2f}"
+        return f"{self.method} ({self.family}): {verdict}, {cost}"
+
+
 @dataclass(frozen=True, repr=False)
 class Posterior:
     """An approximate posterior that says how far it can be trusted.
@@ -46,9 +65,10 @@ class Posterior:
         diagnosis: the verdict.
         history: ELBO estimates, their standard errors and the number of non-finite draws, one row per step.
         cost: evaluations and seconds.
-        method: name of the algorithm.
+        method: name of the algorithm that found it.
         parameters: names, shapes and constraints.
         observed_data: the data by name, where they were given to `fit` as a mapping of arrays.
+        ladder: the approximations that were tried, in order.
     """
 
     distribution: Distribution
@@ -62,6 +82,7 @@ class Posterior:
     double: bool  # computed in float64
     problem: Problem | None = field(default=None, repr=False)  # None after load: no code is stored
     width: int = field(default=1, repr=False)  # numbers that an evaluation of the log density holds in memory
+    ladder: tuple[Rung, ...] = ()
 
     # -- draws -------------------------------------------------------------------------------------------------------
 
@@ -266,7 +287,10 @@ class Posterior:
         if self.num_scalars > len(rows):
             lines.append(f"... and {self.num_scalars - len(rows)} more; summary() has them all")
         source = "importance-weighted" if self.diagnosis.trusted else "plain draws of the approximation"
-        lines += [f"({source}; sample() likewise)", str(self.diagnosis), _cost_line(self.cost)]
+        lines += [f"({source}; sample() likewise)", str(self.diagnosis)]
+        if len(self.ladder) > 1:
+            lines += ["Tried:", *(f"  {rung}" for rung in self.ladder)]
+        lines.append(_cost_line(self.cost))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -11,7 +11,7 @@ DELAY = 1.0  # seconds before a bar appears: short fits show none
 
 
 class ProgressBar:
-    """Steps, ELBO with its standard error, speed and time left, in a terminal or a notebook."""
+    """Method, steps, ELBO with its standard error, speed and time left, in a terminal or a notebook."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -22,7 +22,10 @@ class ProgressBar:
                 return
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=progress.num_steps, unit="step", desc="bbvi", dynamic_ncols=True)
+            self._bar = tqdm(total=progress.num_steps, unit="step", dynamic_ncols=True)
+        if progress.step < self._bar.n:  # the next rung of the ladder
+            self._bar.reset()
+        self._bar.set_description(f"bbvi {progress.method}", refresh=False)
         self._bar.set_postfix_str(f"ELBO {progress.elbo:.2f} ± {progress.standard_error:.2f}", refresh=False)
         self._bar.update(progress.step - self._bar.n)
 

@@ -22,7 +22,7 @@ LEVELS = [
     {"driver", "evaluation"},
     {"checkpoint", "progress"},
     {"diagnostics"},
-    {"arguments"},
+    {"arguments", "ladder"},
     {"reporting", "posterior", "files"},
     {"inference"},
     {"__init__"},

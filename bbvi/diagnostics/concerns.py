@@ -19,6 +19,7 @@ SUSPECT = 30.0  # the same before the other mode has been polished
 FAR = 1e30  # a mean or standard deviation beyond which q has run off
 LATE = 100  # steps in the last quarter of a run, from which a rising ELBO is judged
 TOO_NARROW = 4.0  # weighted variance, over that of q, from which q counts as too narrow
+MANY = 20  # draws that must contribute to a variance before it counts
 OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
 
 
@@ -110,7 +111,9 @@ def _too_narrow(problem: Problem, q: Distribution, pool: Draws) -> Concern | Non
         z = _whitening(part.x[part.from_q])(part.x)
         z = z - weights @ z
         variances, vectors = np.linalg.eigh((weights[:, None] * z).T @ z)
-        if enough < 1 or variances[-1] < TOO_NARROW:
+        parts = weights * (z @ vectors[:, -1]) ** 2
+        few = 1 / np.sum((parts / parts.sum()) ** 2) < MANY  # draws that make the variance what it is
+        if enough < 1 or few or variances[-1] < TOO_NARROW:
             continue
         spread = part.x[part.from_q].std(axis=0)
         along = np.abs((weights * (z @ vectors[:, -1])) @ (part.x / spread))

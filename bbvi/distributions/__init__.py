@@ -8,6 +8,18 @@ from bbvi.distributions.mean_field import MeanField
 from bbvi.distributions.mixture import Mixture
 from bbvi.distributions.sinh_arcsinh import SinhArcsinh
 from bbvi.distributions.spiked import Spiked
+from bbvi.distributions.spline_flow import SplineFlow
 from bbvi.distributions.student_t import StudentT
 
-__all__ = ["Distribution", "Flow", "FullRank", "LowRank", "MeanField", "Mixture", "SinhArcsinh", "Spiked", "StudentT"]
+__all__ = [
+    "Distribution",
+    "Flow",
+    "FullRank",
+    "LowRank",
+    "MeanField",
+    "Mixture",
+    "SinhArcsinh",
+    "Spiked",
+    "SplineFlow",
+    "StudentT",
+]

@@ -24,7 +24,7 @@ class Distribution(ABC):
     """A probability distribution over `(dim,)` real vectors with a reparameterised sampler."""
 
     name: ClassVar[str]
-    optimizable: ClassVar[bool] = True  # whether `fit` may be asked for it
+    default_method: ClassVar[str] = "advi"  # that fits it when none is named
 
     @classmethod
     @abstractmethod
@@ -51,15 +51,15 @@ class Distribution(ABC):
 
     @abstractmethod
     def entropy(self) -> Array:
-        """Differential entropy in nats, a scalar."""
+        """Differential entropy in nats, a scalar; an average over fixed draws where there is no closed form."""
 
     @abstractmethod
     def mean(self) -> Array:
-        """Mean, `(dim,)`."""
+        """Mean, `(dim,)`; likewise."""
 
     @abstractmethod
     def sd(self) -> Array:
-        """Marginal standard deviations, `(dim,)`."""
+        """Marginal standard deviations, `(dim,)`; likewise."""
 
     @abstractmethod
     def affine(self, loc: Array, scale: Array) -> Self:
@@ -87,6 +87,13 @@ class Distribution(ABC):
     def log_prob(self, x: Array) -> Array:
         """Log density at points `(..., dim)`, shape `(...)`."""
         return jnp.vectorize(self.log_prob_one, signature="(d)->()")(x)
+
+    def weighted_draws(self, noise: Array) -> tuple[Array, Array]:
+        """Draws `(n, dim)` from noise `(n, noise_dim)`, and weights `(n,)` that sum to 1.
+
+        A weighted average over them is unbiased, and so is its gradient.
+        """
+        return self.push(noise), jnp.full(len(noise), 1 / len(noise), noise.dtype)
 
     def push_wide(self, noise: Array, stretch: Array) -> Array:
         """Draws `(n, dim)` of t from noise `(n, noise_dim)` and factors `(n, 1)`, sqrt(nu / chi^2_nu)."""

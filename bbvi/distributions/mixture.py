@@ -1,14 +1,19 @@
 """A mixture of members of one family."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp, ndtr
 
 from bbvi.distributions.base import Array, Distribution
+from bbvi.distributions.full_rank import FullRank
+from bbvi.distributions.pushforward import dtype_of, nodes
 from bbvi.pytree import pytree
+
+COMPONENTS = 3  # of a mixture that is given no number of them
 
 
 @pytree
@@ -19,28 +24,33 @@ class Mixture(Distribution):
         components: one member of the family whose leaves have a leading axis of length n.
         log_weights: log w, `(n,)`; normalised where they are used.
 
-    The last number of the noise of a draw chooses the component, so that draws have no gradient in the weights: this
-    is what a method returns, not a family to optimise. The entropy has no closed form.
+    The last number of the noise of a draw chooses its component, so that draws have no gradient in the weights.
+    Estimators take draws from each component in turn instead and weight them (`weighted_draws`), which has the right
+    gradient. The entropy is an average over fixed draws.
+
+    Reference: Morningstar et al. 2021 (arXiv:2003.01687) for stratified draws.
     """
 
     name = "mixture"
-    optimizable = False
     components: Distribution
     log_weights: Array
+    default_method = "adam"
 
     @classmethod
-    def of(cls, members: list[Distribution]) -> Self:
-        """The mixture of some members with equal weights."""
+    def of(cls, members: Sequence[Distribution], log_weights: Array | None = None) -> Self:
+        """The mixture of some members, with equal weights unless others are given."""
         components = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-        return cls(components, jnp.zeros(len(members), components.mean().dtype))
+        return cls(components, jnp.zeros(len(members), dtype_of(components)) if log_weights is None else log_weights)
 
     @classmethod
-    def standard(cls, dim: int, dtype: Any = float) -> Self:
-        raise NotImplementedError("A mixture is the result of a method; it is not optimised.")
+    def standard(cls, dim: int, dtype: Any = float, num: int = COMPONENTS) -> Self:
+        """`num` Gaussians of unit variance whose means are a little apart: were they equal, they would stay so."""
+        offsets = jnp.asarray(0.5 * np.random.default_rng(0).standard_normal((num, dim)), dtype)
+        return cls.of([FullRank.standard(dim, dtype).affine(offset, jnp.ones(dim, dtype)) for offset in offsets])
 
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
-        families = {family.name: family for family in Distribution.__subclasses__()}
+        families = {family.name: family for family in _families(Distribution)}
         ((name, fields),) = _group(leaves).items()
         return cls(families[name].from_leaves(fields), leaves["log_weights"])
 
@@ -68,6 +78,14 @@ class Mixture(Distribution):
     def push_one(self, noise: Array) -> Array:
         return self._choose(self._each(lambda q: q.push_one(noise[:-1])), noise[-1])
 
+    def weighted_draws(self, noise: Array) -> tuple[Array, Array]:
+        num, n = len(self.log_weights), len(noise)
+        if n < num:
+            raise ValueError(f"num_draws={n} is too few for a mixture of {num} components: give at least {num}.")
+        turn = np.arange(n) % num
+        x = self._each(lambda q: q.push(noise[:, :-1]))[turn, np.arange(n)]
+        return x, jax.nn.softmax(self.log_weights)[turn] / np.bincount(turn)[turn].astype(noise.dtype)
+
     def push_wide(self, noise: Array, stretch: Array) -> Array:
         each = self._each(lambda q: q.push_wide(noise[:, :-1], stretch))
         return jax.vmap(self._choose, in_axes=(1, 0))(each, noise[:, -1])
@@ -92,7 +110,8 @@ class Mixture(Distribution):
         return jnp.argmax(log_probs + jax.nn.log_softmax(self.log_weights)[:, None], axis=0)
 
     def entropy(self) -> Array:
-        raise NotImplementedError("The entropy of a mixture has no closed form.")
+        x, weights = self.weighted_draws(jnp.asarray(nodes(self.noise_dim), dtype_of(self)))
+        return -(weights @ self.log_prob(x))
 
     def mean(self) -> Array:
         return jax.nn.softmax(self.log_weights) @ self._each(lambda q: q.mean())
@@ -105,7 +124,8 @@ class Mixture(Distribution):
         return type(self)(jax.vmap(lambda q: q.affine(loc, scale))(self.components), self.log_weights)
 
     def near(self, loc: Array, scale: Array) -> Self:
-        raise NotImplementedError("A mixture is the result of a method; it is not optimised.")
+        standard = self.standard(self.dim, dtype_of(self), len(self.log_weights))
+        return standard.affine(loc, scale)
 
     def standardise(self) -> tuple[Array, Array, Self]:
         loc, sd = self.mean(), self.sd()
@@ -118,6 +138,10 @@ class Mixture(Distribution):
             dist.Categorical(logits=self.log_weights),
             [q.to_numpyro() for q in self.members],
         )
+
+
+def _families(base: type[Distribution]) -> list[type[Distribution]]:
+    return [each for family in base.__subclasses__() for each in (family, *_families(family)) if hasattr(each, "name")]
 
 
 def _group(leaves: dict[str, Array]) -> dict[str, dict[str, Array]]:

@@ -40,6 +40,7 @@ class SinhArcsinh(Pushforward):
     raw_tril: Array
     skew: Array
     log_tail: Array
+    default_method = "adam"
 
     @classmethod
     def standard(cls, dim: int, dtype: Any = float) -> Self:

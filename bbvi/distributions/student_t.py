@@ -99,6 +99,10 @@ class StudentT(Distribution):
         local = type(self)(jnp.zeros_like(self.loc), jnp.zeros_like(self.raw_tril), self.degrees_of_freedom)
         return self.loc, scale_tril(self.raw_tril), local
 
+    @classmethod
+    def from_leaves(cls, leaves: dict[str, Array]) -> Self:
+        return cls(leaves["loc"], leaves["raw_tril"], int(leaves["degrees_of_freedom"]))
+
     def to_numpyro(self) -> Any:
         import numpyro.distributions as dist
 

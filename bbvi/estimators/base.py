@@ -50,12 +50,12 @@ class Estimator(ABC):
             noise: standard normal draws `(n, q.noise_dim)`.
         """
 
-    def estimate(self, values: Array, good: Array) -> Estimate:
-        """The ELBO over the good draws among `values` `(n,)`."""
-        count = jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
-        mean = jnp.sum(jnp.where(good, values, 0)) / count
-        filled = jnp.where(good, values, mean)
-        mean, error, bad = stop_gradient((mean, self.noise.standard_error(filled), jnp.sum(~good)))
+    def estimate(self, values: Array, good: Array, weights: Array) -> Estimate:
+        """The ELBO over the good draws among `values` `(n,)`, with weights `(n,)` that sum to 1."""
+        weights = jnp.where(good, weights, 0)
+        mean = weights @ jnp.where(good, values, 0) / jnp.maximum(weights.sum(), jnp.finfo(values.dtype).tiny)
+        deviations = jnp.where(good, weights * len(values) * (values - mean), 0)
+        mean, error, bad = stop_gradient((mean, self.noise.standard_error(mean + deviations), jnp.sum(~good)))
         return Estimate(mean, error, bad)
 
 

@@ -25,8 +25,9 @@ class ELBO(Estimator):
     name = "elbo"
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
-        log_p, good = differentiable_log_densities(problem, q.push(noise))
-        return -(q.entropy() + log_p.mean()), self.estimate(q.entropy() + log_p, good)
+        x, weights = q.weighted_draws(noise)
+        log_p, good = differentiable_log_densities(problem, x)
+        return -(q.entropy() + weights @ log_p), self.estimate(q.entropy() + log_p, good, weights)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StickingTheLanding(Estimator):
     name = "sticking_the_landing"
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
-        x = q.push(noise)
+        x, weights = q.weighted_draws(noise)
         log_p, good = differentiable_log_densities(problem, x)
         log_ratio = log_p - stop_gradient(q).log_prob(x)
-        return -log_ratio.mean(), self.estimate(log_ratio, good)
+        return -(weights @ log_ratio), self.estimate(log_ratio, good, weights)

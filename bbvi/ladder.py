@@ -1,0 +1,96 @@
+"""What `method="auto"` tries, one after the other, until its own check is passed.
+
+    variational Newton      the best full-rank Gaussian; most posteriors end here
+    a mixture of Gaussians  where the paths of the start ended in several modes
+    a flow                  where the weights say that a Gaussian is not enough
+
+Each rung begins from what the ones before it found. Which one comes next depends on their verdicts, on the number of
+coordinates and, for a fit without a budget, on the time that has passed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+
+from bbvi.algorithms import Adam, Algorithm
+from bbvi.algorithms.start import Start, polish
+from bbvi.concern import Status
+from bbvi.diagnostics.concerns import RIVAL, SUSPECT
+from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.distributions import Distribution, Flow, FullRank, Mixture
+from bbvi.driver import History, Stop
+from bbvi.evaluation import Draws
+from bbvi.problem import Problem
+
+NEWTON_UP_TO = 1000  # coordinates
+FLOW_UP_TO = 200  # coordinates
+SECONDS = 60.0  # after which no further rung is begun, and one under way is ended, when no budget is given
+DISTINCT = 3.0  # standard deviations between the centres of two modes
+
+
+class Plan(NamedTuple):
+    """An algorithm and where it begins."""
+
+    algorithm: Algorithm
+    q: Distribution  # what it begins with, or its structure only
+    near: tuple[Any, Any] | None = None  # mean and scale of the Gaussian to begin near, None to begin with q itself
+
+
+class Attempt(NamedTuple):
+    """What came of a plan."""
+
+    plan: Plan
+    q: Distribution
+    pool: Draws
+    diagnosis: Diagnosis
+    history: History
+    log_densities: int  # evaluations without gradient, verdict included
+    gradients: int  # evaluations of log density and gradient together
+    hessian_vector_products: int
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """To compare attempts by: smaller is better."""
+        return list(Status).index(self.diagnosis.status), -self.diagnosis.elbo.value
+
+
+def first_method(dim: int) -> str:
+    """The name of the method that "auto" tries first."""
+    return "newton" if dim <= NEWTON_UP_TO else "advi"
+
+
+def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Plan | None:
+    """What to try after `attempts`, or None to leave it at that."""
+    last = attempts[-1].diagnosis
+    if last.status in (Status.RELIABLE, Status.FAILED) or last.stop not in (Stop.CONVERGED, Stop.STALLED):
+        return None
+    gaussian = attempts[0].q
+    if problem.dim > FLOW_UP_TO or not isinstance(gaussian, FullRank):
+        return None
+    tried = {type(attempt.q) for attempt in attempts}
+    if not tried & {Mixture, Flow}:
+        modes, elbos = _modes(problem, start, gaussian, attempts[0].diagnosis.elbo.value)
+        if len(modes) > 1:
+            return Plan(Adam(), jax.device_get(Mixture.of(modes, jnp.asarray(elbos))))
+    if Flow in tried:
+        return None
+    loc, scale, _ = gaussian.standardise()
+    return Plan(Adam(), jax.eval_shape(lambda: Flow.standard(problem.dim)), (loc, scale))
+
+
+def _modes(problem: Problem, start: Start, gaussian: FullRank, elbo: float) -> tuple[list[FullRank], list[float]]:
+    """Gaussians of largest ELBO near the ends of the start's paths, as far as they lie apart, and their ELBOs."""
+    modes, elbos = [gaussian], [elbo]
+    for loc, scale, path_elbo in zip(start.path_locs, start.path_scales, start.path_elbos, strict=True):
+        if scale.ndim != 2 or path_elbo < elbo - SUSPECT:
+            continue
+        polished = polish(problem, loc, scale, np.random.default_rng(0))
+        distances = [np.linalg.norm(solve_triangular(q.scale_tril, polished.loc - q.loc, lower=True)) for q in modes]
+        if polished.elbo > elbo - RIVAL and min(distances) > DISTINCT:
+            modes.append(jax.device_get(FullRank.from_scale_tril(polished.loc, polished.scale)))
+            elbos.append(polished.elbo)
+    return modes, elbos
