@@ -72,7 +72,8 @@ def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distr
     able = algorithm.families
     fits = able is None or isinstance(init, able)
     if family is None and isinstance(init, Distribution) and fits:
-        return init
+        dtype = jax.dtypes.canonicalize_dtype(float)
+        return jax.tree.map(lambda leaf: np.asarray(leaf, dtype), init)
     if family is None:
         family = algorithm.default_family(dim)
     if isinstance(family, str):

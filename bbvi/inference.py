@@ -151,7 +151,8 @@ def fit(
         width = trace(problem)
         problem = jax.device_put(problem)
         start = _find_start(problem, algorithm, init, seed)
-        plan: Plan | None = Plan(algorithm, prototype, None if prototype is _distribution(init) else start[:2])
+        given = family is None and isinstance(init, type(prototype))  # then it is what to begin with
+        plan: Plan | None = Plan(algorithm, prototype, None if given else start[:2])
         attempts: list[Attempt] = []
         with showing(progress) as bar:
             while plan is not None:
@@ -186,12 +187,9 @@ def fit(
     )
 
 
-def _distribution(init: Any) -> Any:
-    return init.distribution if isinstance(init, Posterior) else init
-
-
 def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) -> Start:
-    init = _distribution(init)
+    if isinstance(init, Posterior):
+        init = init.distribution
     if not isinstance(init, Distribution):
         point = read_init(init, problem.parameters)
         return find_start(problem, np.random.default_rng((seed, START)), point, algorithm.begins)

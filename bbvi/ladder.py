@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from bbvi.algorithms import Adam, Algorithm
-from bbvi.algorithms.start import Start, polish
+from bbvi.algorithms.start import Start, log_densities, polish
 from bbvi.concern import Status
 from bbvi.diagnostics.concerns import RIVAL, SUSPECT
 from bbvi.diagnostics.verdict import Diagnosis
@@ -30,6 +30,7 @@ NEWTON_UP_TO = 1000  # coordinates
 FLOW_UP_TO = 200  # coordinates
 SECONDS = 60.0  # after which no further rung is begun, and one under way is ended, when no budget is given
 DISTINCT = 3.0  # standard deviations between the centres of two modes
+BARRIER = 1.0  # nats by which the log density dips between them: it does not along a funnel
 
 
 class Plan(NamedTuple):
@@ -90,7 +91,14 @@ def _modes(problem: Problem, start: Start, gaussian: FullRank, elbo: float) -> t
             continue
         polished = polish(problem, loc, scale, np.random.default_rng(0))
         distances = [np.linalg.norm(solve_triangular(q.scale_tril, polished.loc - q.loc, lower=True)) for q in modes]
-        if polished.elbo > elbo - RIVAL and min(distances) > DISTINCT:
+        apart = min(distances) > DISTINCT and all(_barrier(problem, polished.loc, q.loc) > BARRIER for q in modes)
+        if polished.elbo > elbo - RIVAL and apart:
             modes.append(jax.device_get(FullRank.from_scale_tril(polished.loc, polished.scale)))
             elbos.append(polished.elbo)
     return modes, elbos
+
+
+def _barrier(problem: Problem, a: Any, b: Any) -> float:
+    """How far the log density falls below both ends on the way from a to b, in nats."""
+    values = log_densities(problem, np.linspace(a, b, 16))
+    return float(min(values[0], values[-1]) - values.min())

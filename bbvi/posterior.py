@@ -23,7 +23,7 @@ from bbvi.problem import Problem
 
 Array = Any
 POOL_FACTOR = 4  # draws evaluated for each one resampled
-SAMPLE, RESAMPLE, FIXED = 3, 4, 5  # streams of random numbers
+SAMPLE, RESAMPLE, FIXED, NUTS = 3, 4, 5, 6  # streams of random numbers
 
 
 class Cost(NamedTuple):
@@ -34,6 +34,15 @@ class Cost(NamedTuple):
     hessian_vector_products: int
     compile_seconds: float  # tracing and compiling
     run_seconds: float  # everything else
+
+
+class NUTSDraws(NamedTuple):
+    """Draws by Markov chain Monte Carlo."""
+
+    samples: Any  # the structure of the parameters, each `(chains * draws, *shape)`, chain after chain
+    r_hat: float  # largest over the unconstrained coordinates: near 1 when the chains agree
+    effective_sample_size: float  # smallest
+    divergences: int
 
 
 class Rung(NamedTuple):
@@ -177,6 +186,40 @@ class Posterior:
         with scope(self.double):
             rng = np.random.default_rng((seed, FIXED))
             return linear_response(self.problem, copy(self.distribution), function, num_draws, rng)
+
+    def to_nuts(
+        self, num_samples: int = 1000, *, num_warmup: int = 500, num_chains: int = 4, seed: int = 0
+    ) -> "NUTSDraws":
+        """Draws by Markov chain Monte Carlo, warm-started from this fit: for posteriors that it calls unreliable.
+
+        Runs numpyro's NUTS. The chains begin at draws of this posterior, and the inverse mass matrix begins as the
+        covariance of its approximation, dense up to 200 coordinates, and is adapted further.
+
+        Arguments:
+            num_samples: draws of each chain after the warm-up.
+            num_warmup: iterations before.
+            num_chains: run side by side.
+            seed: of all random numbers.
+
+        Raises:
+            ValueError: when the posterior was loaded without its log density.
+
+        Reference: Hoffman and Gelman 2014, JMLR 15.
+        """
+        from bbvi.nuts import run_nuts
+
+        if self.problem is None:
+            raise ValueError("to_nuts needs the log density: bbvi.load(path, logprob=...).")
+        draws, _ = self.draw(num_chains, seed=seed)
+        with scope(self.double):
+            rng = np.random.default_rng((seed, NUTS))
+            chains = run_nuts(self.problem, copy(self.distribution), draws.x, num_samples, num_warmup, rng)
+        return NUTSDraws(
+            self.structure(chains.x.reshape(-1, chains.x.shape[-1])),
+            float(np.max(chains.r_hat)),
+            float(np.min(chains.effective_sample_size)),
+            chains.divergences,
+        )
 
     # -- summaries ---------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ LEVELS = [
     {"distributions"},
     {"estimators"},
     {"algorithms"},
-    {"driver", "evaluation"},
+    {"driver", "evaluation", "nuts"},
     {"checkpoint", "progress"},
     {"diagnostics"},
     {"arguments", "ladder"},

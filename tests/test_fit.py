@@ -154,7 +154,7 @@ def test_another_mode_is_told():
     def logprob(x):
         return jnp.logaddexp(-0.5 * jnp.sum((x - 4) ** 2), -0.5 * jnp.sum((x + 4) ** 2))
 
-    diagnosis = bbvi.fit(logprob, 3).diagnosis
+    diagnosis = bbvi.fit(logprob, 3, method="newton").diagnosis
     assert diagnosis.status is bbvi.Status.UNRELIABLE
     assert any("several modes" in reason for reason in diagnosis.reasons)
 
@@ -190,7 +190,7 @@ def test_a_family_that_is_too_poor_is_told():
 
 
 def test_running_out_of_steps_is_told():
-    posterior = bbvi.fit(smooth, DIM, num_steps=7)
+    posterior = bbvi.fit(smooth, DIM, method="advi", num_steps=7)
     assert len(posterior.history.elbo) == 7
     assert posterior.diagnosis.stop is bbvi.Stop.STEPS
     assert "raise num_steps" in posterior.diagnosis.advice

@@ -337,7 +337,6 @@ REFUSED = [
     (lambda: bbvi.DADVI(num_draws=2), "at least 4"),
     (lambda: bbvi.Newton(num_draws=7), "must be even"),
     (lambda: bbvi.Newton(max_doublings=-1), "must not be negative"),
-    (lambda: bbvi.fit(gaussian, DIM, family=TWO), "what a method may end with"),
     (lambda: bbvi.fit(gaussian, DIM, method=bbvi.Newton(num_draws=6)), "at least 10"),
     (lambda: bbvi.fit(gaussian, DIM, method="newton", family="mean_field"), "fits the families 'full_rank'"),
     (lambda: bbvi.fit(gaussian, DIM, method="laplace", estimator="elbo"), "means nothing to method='laplace'"),

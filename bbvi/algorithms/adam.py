@@ -24,6 +24,7 @@ import optax
 from bbvi.algorithms.base import Algorithm, Info
 from bbvi.distributions import Distribution, Flow
 from bbvi.estimators import StickingTheLanding
+from bbvi.precision import lenient_promotion
 from bbvi.problem import Problem
 from bbvi.random import Random
 
@@ -33,7 +34,7 @@ GAIN = 0.005  # nats that a window has to gain
 DROP = 1.0  # nats below the best window, and 10 standard errors, from which the best is gone back to
 EVEN = 0.03  # nats of spread of the log weights at which there is nothing left to gain
 LAST = 1 / 100  # of the rate at first, below which a run ends
-STEPS = optax.chain(optax.clip_by_global_norm(100.0), optax.scale_by_adam())
+STEPS: Any = optax.chain(optax.clip_by_global_norm(100.0), optax.scale_by_adam())
 
 
 class AdamState(NamedTuple):
@@ -94,7 +95,8 @@ class Adam(Algorithm[AdamState]):
         local = problem.in_coordinates(state.loc, state.scale)
         loss = StickingTheLanding()
         (_, estimate), gradient = jax.value_and_grad(loss, has_aux=True)(state.q, local, noise)
-        updates, memory = STEPS.update(gradient, state.memory, state.q)
+        with lenient_promotion():
+            updates, memory = STEPS.update(gradient, state.memory, state.q)
         usable = jnp.isfinite(optax.tree.norm(updates)) & jnp.isfinite(estimate.value)
         keep = lambda new, old: jnp.where(usable, new, old)
         q = jax.tree.map(lambda p, u: keep(p - state.rate * u, p), state.q, updates)

@@ -52,7 +52,7 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
         xs = _starting_points(rng, dim, point, attempt)
         seen += len(xs)
         if begins is Begin.POINT:
-            values = np.asarray(_log_densities(problem, xs))
+            values = np.asarray(log_densities(problem, xs))
             finite = np.flatnonzero(np.isfinite(values))
             if len(finite):
                 return Start(xs[finite[0]], np.ones(dim, xs.dtype), *_no_paths(dim), seen, 0)
@@ -150,5 +150,6 @@ def _starting_points(rng: np.random.Generator, dim: int, point: np.ndarray | Non
 
 
 @jax.jit
-def _log_densities(problem: Problem, xs: Array) -> Array:
+def log_densities(problem: Problem, xs: Array) -> Array:
+    """`problem.log_densities`, compiled."""
     return problem.log_densities(xs)

@@ -90,13 +90,14 @@ class Diagnosis:
 GOOD_K, POOR_K = 0.5, 0.7
 POOR_SPREAD = 3.0  # nats; Gaussian log weights of sd 2.1 have k = 0.7
 FEW, TOO_FEW = 0.05, 100  # effective draws: share for "reliable", number for "usable"
+MOST = 0.5  # share of effective draws from which a k-hat below 1 says something of the tails only
 EVEN = 10.0  # average draws that the heaviest one may count for, when the shape of the tail does not matter
 REMEDIES = {
     Stop.STALLED: "try another method, or give init= a point in the bulk of the posterior",
     Stop.STEPS: "raise num_steps",
     Stop.BUDGET: "raise the budget",
 }
-RICHER = "fit a richer family, or reparameterise the model so that its posterior is closer to a Gaussian"
+RICHER = "fit a richer family, reparameterise the model, or take draws by posterior.to_nuts()"
 
 
 def diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern] = ()) -> Diagnosis:
@@ -166,6 +167,9 @@ def _weight_concerns(smoothed: Smoothed, ess: float, spread: float) -> list[Conc
         return [Concern(Status.UNRELIABLE, f"only {ess:.0f} effective draws out of {n}", RICHER)]
     if n * np.exp(smoothed.log_weights.max()) < EVEN:
         return []
+    if POOR_K <= k < 1 and ess > MOST * n:
+        reason = f"k-hat {k:.2f} is above {POOR_K}, but the weights are even: few draws in the tails are heavy"
+        return [Concern(Status.USABLE, reason)]
     if k >= POOR_K:
         reason = f"k-hat {k:.2f} is above {POOR_K}: some importance weights are too large to be trusted"
         return [Concern(Status.UNRELIABLE, reason, RICHER)]

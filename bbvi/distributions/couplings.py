@@ -16,7 +16,7 @@ from jax.scipy.linalg import solve_triangular
 from bbvi.distributions.base import Array
 from bbvi.distributions.full_rank import raw_tril, scale_tril
 from bbvi.distributions.mean_field import LOG_2PI
-from bbvi.distributions.pushforward import Pushforward, dtype_of, moments
+from bbvi.distributions.pushforward import Pushforward, moments
 from bbvi.pytree import pytree
 
 LAYERS, WIDTH = 6, 24
@@ -121,7 +121,7 @@ class Couplings(Pushforward):
     def near(self, loc: Array, scale: Array) -> Self:
         scale = jnp.diag(scale) if jnp.ndim(scale) == 1 else scale
         layers, width = self.inner_bias.shape
-        new = self.standard(self.dim, dtype_of(self), layers, width)
+        new = self.standard(self.dim, jnp.result_type(loc), layers, width)
         return replace(new, loc=loc, raw_tril=raw_tril(scale))
 
     def standardise(self) -> tuple[Array, Array, Self]:

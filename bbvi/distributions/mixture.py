@@ -44,9 +44,13 @@ class Mixture(Distribution):
 
     @classmethod
     def standard(cls, dim: int, dtype: Any = float, num: int = COMPONENTS) -> Self:
-        """`num` Gaussians of unit variance whose means are a little apart: were they equal, they would stay so."""
-        offsets = jnp.asarray(0.5 * np.random.default_rng(0).standard_normal((num, dim)), dtype)
-        return cls.of([FullRank.standard(dim, dtype).affine(offset, jnp.ones(dim, dtype)) for offset in offsets])
+        """`num` Gaussians that lie a little apart, with mean 0 and unit variances together: were they equal, they would
+        stay so."""
+        offsets = np.random.default_rng(0).standard_normal((num, dim)) if num > 1 else np.zeros((1, dim))
+        offsets = offsets - offsets.mean(axis=0)
+        offsets = 0.5 * offsets / np.maximum(offsets.std(axis=0), 1e-12)
+        sd = jnp.asarray(np.sqrt(1 - offsets.var(axis=0)), dtype)
+        return cls.of([FullRank.standard(dim, dtype).affine(jnp.asarray(each, dtype), sd) for each in offsets])
 
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
@@ -124,7 +128,7 @@ class Mixture(Distribution):
         return type(self)(jax.vmap(lambda q: q.affine(loc, scale))(self.components), self.log_weights)
 
     def near(self, loc: Array, scale: Array) -> Self:
-        standard = self.standard(self.dim, dtype_of(self), len(self.log_weights))
+        standard = self.standard(self.dim, jnp.result_type(loc), len(self.log_weights))
         return standard.affine(loc, scale)
 
     def standardise(self) -> tuple[Array, Array, Self]:

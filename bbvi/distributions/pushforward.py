@@ -51,30 +51,26 @@ class Pushforward(Distribution):
     def to_numpyro(self) -> Any:
         import numpyro.distributions as dist
 
-        base = dist.Normal(jnp.zeros(self.dim, dtype_of(self)), 1).to_event(1)
+        zeros = jnp.zeros(self.dim, dtype_of(self))
+        base = dist.Normal(zeros, jnp.ones_like(zeros)).to_event(1)
         return dist.TransformedDistribution(base, _transform(self))
 
 
 def _transform(q: Pushforward) -> Any:
     """T as a numpyro transform."""
-    import numpyro.distributions as dist
+    from numpyro.distributions import constraints, transforms
 
-    class Transform(dist.transforms.Transform):
-        domain = codomain = dist.constraints.real_vector
-
-        def __call__(self, x: Array) -> Array:
-            return q.push(x)
-
-        def _inverse(self, y: Array) -> Array:
-            return jnp.vectorize(lambda x: q.inverse_one(x)[0], signature="(d)->(d)")(y)
-
-        def log_abs_det_jacobian(self, x: Array, y: Array, intermediates: Any = None) -> Array:
-            return jnp.vectorize(lambda noise: q.forward_one(noise)[1], signature="(d)->()")(x)
-
-        def tree_flatten(self) -> Any:
-            return (), ((), {})
-
-    return Transform()
+    members = {
+        "domain": constraints.real_vector,
+        "codomain": constraints.real_vector,
+        "__call__": lambda self, noise: q.push(noise),
+        "_inverse": lambda self, x: jnp.vectorize(lambda x: q.inverse_one(x)[0], signature="(d)->(d)")(x),
+        "log_abs_det_jacobian": lambda self, noise, x, intermediates=None: jnp.vectorize(
+            lambda noise: q.forward_one(noise)[1], signature="(d)->()"
+        )(noise),
+        "tree_flatten": lambda self: ((), ((), {})),
+    }
+    return type("Pushed", (transforms.Transform,), members)()
 
 
 def log_student_t(z: Array, degrees_of_freedom: float) -> Array:

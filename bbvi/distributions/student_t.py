@@ -5,7 +5,7 @@ from typing import Any, Self
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import digamma, gammaln
+from scipy.special import digamma, gammaln
 
 from bbvi.distributions.base import Array, Distribution
 from bbvi.distributions.full_rank import raw_tril, scale_tril
@@ -74,10 +74,10 @@ class StudentT(Distribution):
         return jnp.vectorize(one, signature="(d)->()")(x) - self.dim * jnp.log(WIDENING)
 
     def entropy(self) -> Array:
-        nu, dim = self.degrees_of_freedom, self.dim
-        half = (nu + dim) / 2
-        standard = 0.5 * dim * np.log(nu * np.pi) + gammaln(nu / 2) - gammaln(half)
-        return jnp.sum(jnp.diagonal(self.raw_tril)) + standard + half * (digamma(half) - digamma(nu / 2))
+        nu, half = self.degrees_of_freedom, (self.degrees_of_freedom + self.dim) / 2
+        standard = 0.5 * self.dim * np.log(nu * np.pi) + gammaln(nu / 2) - gammaln(half)
+        standard = standard + half * (digamma(half) - digamma(nu / 2))
+        return jnp.sum(jnp.diagonal(self.raw_tril)) + float(standard)
 
     def mean(self) -> Array:
         return self.loc

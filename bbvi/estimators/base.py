@@ -50,9 +50,9 @@ class Estimator(ABC):
             noise: standard normal draws `(n, q.noise_dim)`.
         """
 
-    def estimate(self, values: Array, good: Array, weights: Array) -> Estimate:
-        """The ELBO over the good draws among `values` `(n,)`, with weights `(n,)` that sum to 1."""
-        weights = jnp.where(good, weights, 0)
+    def estimate(self, values: Array, good: Array, weights: Array | None = None) -> Estimate:
+        """The ELBO over the good draws among `values` `(n,)`, with weights `(n,)` that sum to 1, or equal ones."""
+        weights = jnp.where(good, jnp.full(len(values), 1 / len(values)) if weights is None else weights, 0)
         mean = weights @ jnp.where(good, values, 0) / jnp.maximum(weights.sum(), jnp.finfo(values.dtype).tiny)
         deviations = jnp.where(good, weights * len(values) * (values - mean), 0)
         mean, error, bad = stop_gradient((mean, self.noise.standard_error(mean + deviations), jnp.sum(~good)))

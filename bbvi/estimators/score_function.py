@@ -49,4 +49,4 @@ class ScoreFunction(Estimator):
         worst = jnp.min(jnp.where(good, log_ratio, jnp.inf))
         weight = jnp.where(good, log_ratio, jnp.where(jnp.isfinite(worst), worst, 0))
         loss = -jnp.sum((weight - weight.mean()) * log_q) / (len(x) - 1)
-        return loss, self.estimate(log_ratio, good, jnp.full(len(x), 1 / len(x), x.dtype))
+        return loss, self.estimate(log_ratio, good)

@@ -1,17 +1,12 @@
-"""Posteriors of posteriordb (Magnusson et al. 2024, arXiv:2407.04967) as JAX log densities.
+"""The models, as JAX log densities.
 
-The folder given to every function here is the one that holds ``posterior_database/``, in posteriordb's own
-layout. Log densities are written on the natural (constrained) scale, without log-Jacobian, up to a constant.
-Normal scales are standard deviations, Gamma and exponential parameters are rates, and indices count from 0.
+They are written on the natural (constrained) scale, without log-Jacobian, up to a constant. Normal scales are standard
+deviations, Gamma and exponential parameters are rates, and indices count from 0.
 """
 
-import json
-import re
-import zipfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,158 +14,33 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import logsumexp
 
-Params = dict[str, Any]
-Data = dict[str, Any]
-Column = str | Callable[[Data], np.ndarray]
-Logprob = Callable[[Params, Data], jax.Array]
-
-
-class Case(NamedTuple):
-    """A posterior: its log density, the parameters it takes and the data it conditions on."""
-
-    name: str
-    logprob: Logprob
-    shapes: dict[str, tuple[int, ...]]
-    constraints: dict[str, Any]
-    data: Data
-
-
-class Parameter(NamedTuple):
-    """Shape (a string names an integer of the data file) and numpyro constraint with its arguments."""
-
-    shape: tuple[int | str, ...]
-    constraint: tuple[Any, ...] | None
-
-
-class Model(NamedTuple):
-    """A log density, its parameters, what it reads of a data file, and what posteriordb reports of it."""
-
-    logprob: Logprob
-    params: dict[str, Parameter]
-    prepare: Callable[[Data], Data]
-    quantities: Callable[[Params, Data], Params] = lambda p, d: p
-
-
-def real(*shape: int | str) -> Parameter:
-    """Unconstrained parameter."""
-    return Parameter(shape, None)
-
-
-def positive(*shape: int | str) -> Parameter:
-    """Parameter above 0."""
-    return Parameter(shape, ("positive",))
-
-
-def between(low: float, high: float) -> Parameter:
-    """Scalar parameter in (low, high)."""
-    return Parameter((), ("interval", low, high))
-
-
-def vector(size: int, constraint: str) -> Parameter:
-    """Vector constrained as a whole: "simplex", "ordered_vector" or "positive_ordered_vector"."""
-    return Parameter((size,), (constraint,))
-
-
-# Reading the data files: columns, design matrices and fields.
-
-
-def column(raw: Data, source: Column) -> np.ndarray:
-    """A field by its name, or a function of the fields, as float64."""
-    return np.asarray(source(raw) if callable(source) else raw[source], np.float64)
-
-
-def design(*columns: Column) -> Callable[[Data], np.ndarray]:
-    """Design matrix with the given columns."""
-    return lambda raw: np.stack([column(raw, c) for c in columns], axis=-1)
-
-
-def one(raw: Data) -> np.ndarray:
-    """Column of ones."""
-    return np.ones(raw["N"])
-
-
-def log(*names: str) -> Column:
-    """Log of the product of the fields."""
-    return lambda raw: sum(np.log(column(raw, n)) for n in names)
-
-
-def log10(name: str) -> Column:
-    """Base-10 log of a field."""
-    return lambda raw: np.log10(column(raw, name))
-
-
-def logratio(a: str, b: str) -> Column:
-    """Log of a / b."""
-    return lambda raw: np.log(column(raw, a) / column(raw, b))
-
-
-def scaled(name: str, centre: float | None = None, sds: float | None = None) -> Column:
-    """A field less its centre (default: the mean), divided by a number of sample standard deviations."""
-
-    def scale(raw: Data) -> np.ndarray:
-        x = column(raw, name)
-        return (x - (x.mean() if centre is None else centre)) / (1.0 if sds is None else sds * x.std(ddof=1))
-
-    return scale
-
-
-def times(a: Column, b: Column) -> Column:
-    """Product of two columns."""
-    return lambda raw: column(raw, a) * column(raw, b)
-
-
-def indicators(name: str, *levels: int) -> list[Column]:
-    """For each level, the 0/1 column of field = level."""
-    return [lambda raw, level=level: column(raw, name) == level for level in levels]
-
-
-def codes(name: str) -> Callable[[Data], np.ndarray]:
-    """Group codes, counted from 0."""
-    return lambda raw: raw[name] - 1
-
-
-def fields(*names: str, **others: Column) -> Callable[[Data], Data]:
-    """Keep the named fields as float64, and add the others as they are computed."""
-
-    def prepare(raw: Data) -> Data:
-        kept = {n: column(raw, n)[()] for n in names}
-        return kept | {k: v(raw) if callable(v) else column(raw, v) for k, v in others.items()}
-
-    return prepare
-
-
-# Log densities, summed over their elements, up to a constant.
-
-
-def normal(x, mean=0.0, sd=1.0) -> jax.Array:
-    """N(mean, sd)."""
-    return jnp.sum(-0.5 * ((x - mean) / sd) ** 2 - jnp.log(sd))
-
-
-def lognormal(x, mean=0.0, sd=1.0) -> jax.Array:
-    """log x ~ N(mean, sd)."""
-    return normal(jnp.log(x), mean, sd) - jnp.sum(jnp.log(x))
-
-
-def half_t(x, scale, df=1.0) -> jax.Array:
-    """Student's t at x > 0, half Cauchy if df = 1; finite where x**2 overflows."""
-    return jnp.sum(-(df + 1) / 2 * jnp.logaddexp(0.0, 2 * jnp.log(x / scale) - jnp.log(df)))
-
-
-def gamma(x, shape, rate) -> jax.Array:
-    """Gamma(shape, rate)."""
-    return jnp.sum((shape - 1) * jnp.log(x) - rate * x)
-
-
-def inverse_gamma(x, shape, scale) -> jax.Array:
-    """InvGamma(shape, scale)."""
-    return jnp.sum(-(shape + 1) * jnp.log(x) - scale / x)
-
-
-def bernoulli(y, logits) -> jax.Array:
-    """Bernoulli(logistic(logits))."""
-    return jnp.sum(y * logits - jax.nn.softplus(logits))
-
+from benchmarks.posteriordb.parts import (
+    Column,
+    Data,
+    Model,
+    Params,
+    bernoulli,
+    between,
+    codes,
+    column,
+    design,
+    fields,
+    gamma,
+    half_t,
+    indicators,
+    inverse_gamma,
+    log,
+    log10,
+    lognormal,
+    logratio,
+    normal,
+    one,
+    positive,
+    real,
+    scaled,
+    times,
+    vector,
+)
 
 # Regressions.
 
@@ -502,70 +372,3 @@ MODELS: dict[str, Model] = {
         fields("y_init", "y", "ts"),
     ),
 }
-
-
-# The database.
-
-
-def _database(folder: str | Path) -> Path:
-    return Path(folder) / "posterior_database"
-
-
-def _entry(folder: str | Path, name: str) -> dict[str, Any]:
-    return json.loads((_database(folder) / "posteriors" / f"{name}.json").read_text())
-
-
-def _unzip(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read(archive.namelist()[0]))
-
-
-def _constraint(name: str, *args: float) -> Any:
-    from numpyro.distributions import constraints
-
-    return getattr(constraints, name)(*args) if args else getattr(constraints, name)
-
-
-def names(folder: str | Path) -> list[str]:
-    """Names of the posteriors in the folder that have a port here."""
-    found = sorted(path.stem for path in (_database(folder) / "posteriors").glob("*.json"))
-    return [name for name in found if _entry(folder, name)["model_name"] in MODELS]
-
-
-def load(folder: str | Path, name: str) -> Case:
-    """The posterior of that name, ready to evaluate."""
-    entry = _entry(folder, name)
-    model = MODELS[entry["model_name"]]
-    raw = _unzip(_database(folder) / "data" / "data" / f"{entry['data_name']}.json.zip")
-    raw = {key: np.asarray(value) if isinstance(value, list) else value for key, value in raw.items()}
-    shapes = {k: tuple(raw[n] if isinstance(n, str) else n for n in v.shape) for k, v in model.params.items()}
-    constraints = {k: _constraint(*v.constraint) for k, v in model.params.items() if v.constraint}
-    return Case(name, model.logprob, shapes, constraints, model.prepare(raw))
-
-
-def reference_draws(folder: str | Path, name: str) -> dict[str, np.ndarray] | None:
-    """Reference draws of each quantity on the constrained scale, (draws, *shape), chain after chain."""
-    reference = _entry(folder, name)["reference_posterior_name"]
-    if reference is None:
-        return None
-    chains = _unzip(_database(folder) / "reference_posteriors" / "draws" / "draws" / f"{reference}.json.zip")
-    elements: dict[str, dict[tuple[int, ...], np.ndarray]] = {}
-    for label in chains[0]:
-        quantity, index = re.fullmatch(r"(\w+)(?:\[([\d,]+)\])?", label).groups()
-        position = tuple(int(i) - 1 for i in index.split(",")) if index else ()
-        elements.setdefault(quantity, {})[position] = np.concatenate([chain[label] for chain in chains])
-    return {quantity: _assemble(parts) for quantity, parts in elements.items()}
-
-
-def _assemble(parts: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
-    """Array of draws from those of its elements."""
-    shape = tuple(int(n) + 1 for n in np.max(list(parts), axis=0))
-    array = np.empty((len(next(iter(parts.values()))), *shape))
-    for position, draws in parts.items():
-        array[:, *position] = draws
-    return array
-
-
-def quantities(case: Case, params: Params) -> Params:
-    """What the reference draws hold, from one draw of the parameters; for most models the parameters."""
-    return MODELS[case.name.rsplit("-", 1)[-1]].quantities(params, case.data)

@@ -1,0 +1,155 @@
+"""The default method: which posteriors end on which rung, and that the answer is right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbvi
+from bbvi.distributions import FullRank
+from bbvi.evaluation import draw
+from bbvi.ladder import SECONDS
+
+
+def correlated(x):
+    return -0.5 * jnp.sum((x - jnp.arange(1.0, 6.0)) ** 2) - 0.5 * jnp.sum(x) ** 2
+
+
+def banana(x):
+    """x_0 ~ N(0, 2^2), x_1 ~ N(x_0^2, 1)."""
+    return -0.5 * (x[0] / 2) ** 2 - 0.5 * (x[1] - x[0] ** 2) ** 2
+
+
+def two_modes(x):
+    """0.75 N(3, I) + 0.25 N(-3, I)."""
+    return jnp.logaddexp(jnp.log(0.75) - 0.5 * jnp.sum((x - 3) ** 2), jnp.log(0.25) - 0.5 * jnp.sum((x + 3) ** 2))
+
+
+def gumbels(x):
+    """Independent logarithms of Exp(1) variables: mean -0.5772, sd pi / sqrt(6)."""
+    return jnp.sum(x - jnp.exp(x))
+
+
+def funnel(x):
+    """Neal's funnel: x_0 ~ N(0, 3^2), x_i ~ N(0, e^x_0)."""
+    return -0.5 * (x[0] / 3) ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 0.5 * (len(x) - 1) * x[0]
+
+
+# target, dim, families of the rungs, log of its normalising constant, mean and sd of its first coordinate
+TARGETS = {
+    "Gaussian": (correlated, 5, ["full_rank"], None, 1 - 15 / 6, (1 - 1 / 6) ** 0.5),
+    "banana": (banana, 2, ["full_rank", "flow"], np.log(4 * np.pi), 0.0, 2.0),
+    "two modes": (two_modes, 4, ["full_rank", "mixture"], 2 * np.log(2 * np.pi), 1.5, (1 + 27 / 4) ** 0.5),
+    "funnel": (funnel, 6, ["full_rank", "flow"], 3 * np.log(2 * np.pi) + np.log(3), 0.0, 3.0),
+}
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return {name: bbvi.fit(target, dim) for name, (target, dim, *_) in TARGETS.items()}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_first_rung_that_passes_is_the_last(fits, name):
+    posterior, families = fits[name], TARGETS[name][2]
+    assert [rung.family for rung in posterior.ladder] == families
+    assert posterior.distribution.name == families[-1]
+    assert posterior.diagnosis.trusted
+    assert [rung.status for rung in posterior.ladder[:-1]] == [bbvi.Status.UNRELIABLE] * (len(families) - 1)
+    assert all(rung.reasons for rung in posterior.ladder[:-1])
+    assert sum(rung.steps for rung in posterior.ladder) == len(posterior.history.elbo)
+    if len(families) > 1:
+        assert all(f"({family}): " in str(posterior) for family in families)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_answer_is_right(fits, name):
+    posterior, (*_, log_evidence, mean, sd) = fits[name], TARGETS[name]
+    assert abs(posterior.mean()[0] - mean) < 0.1 * sd
+    assert abs(posterior.sd()[0] / sd - 1) < 0.1
+    if log_evidence is not None:
+        assert abs(posterior.diagnosis.log_evidence.value - log_evidence) < 0.1
+
+
+def test_the_ladder_is_kept_in_the_file(fits, tmp_path):
+    fits["banana"].save(tmp_path / "fit.npz")
+    again = bbvi.load(tmp_path / "fit.npz")
+    assert again.ladder == fits["banana"].ladder
+    x = fits["banana"].sample(5)
+    np.testing.assert_allclose(again.log_prob(x), fits["banana"].log_prob(x), rtol=1e-12)
+
+
+def test_a_budget_holds_for_the_whole_ladder():
+    posterior = bbvi.fit(banana, 2, budget=bbvi.Budget(gradients=20_000))
+    assert [rung.family for rung in posterior.ladder] == ["full_rank", "flow"]
+    assert 19_000 < posterior.cost.gradients <= 20_000
+    assert posterior.ladder[-1].steps < 200
+
+
+def test_nothing_new_is_begun_once_the_time_is_up(monkeypatch):
+    assert SECONDS == 60
+    monkeypatch.setattr("bbvi.inference.SECONDS", 0.0)
+    posterior = bbvi.fit(banana, 2)
+    assert [rung.family for rung in posterior.ladder] == ["full_rank"]
+    assert posterior.diagnosis.status is bbvi.Status.UNRELIABLE
+
+
+def test_an_interrupted_ladder_goes_on_where_it_was(fits, tmp_path):
+    path = tmp_path / "state"
+    stops = []
+
+    def stop(progress):
+        stops.append(progress.method)
+        return progress.method == "adam"
+
+    first = bbvi.fit(banana, 2, checkpoint=path, callbacks=[stop])
+    assert stops[-1] == "adam"
+    assert first.ladder[-1].steps < fits["banana"].ladder[-1].steps
+    again = bbvi.fit(banana, 2, checkpoint=path)
+    whole = fits["banana"].distribution
+    jax.tree.map(np.testing.assert_array_equal, again.distribution.leaves(), whole.leaves())
+
+
+@pytest.mark.parametrize("family", ["student_t", "sinh_arcsinh", "mixture", "flow", "spline_flow"])
+def test_each_family_is_fitted_by_name(family):
+    posterior = bbvi.fit(gumbels, 2, family=family)
+    assert posterior.distribution.name == family
+    gaussian = bbvi.fit(gumbels, 2, family="full_rank")
+    assert posterior.diagnosis.elbo.value > gaussian.diagnosis.elbo.value - 0.1
+    if family in ("sinh_arcsinh", "flow", "spline_flow"):
+        assert posterior.diagnosis.elbo.value > -0.05  # the log evidence is 0
+        np.testing.assert_allclose(posterior.mean(), -0.5772, atol=0.05)
+        np.testing.assert_allclose(posterior.sd(), np.pi / 6**0.5, rtol=0.05)
+
+
+def test_a_flow_begins_at_its_gaussian():
+    """Its first ELBO is that of the Gaussian, on the same draws."""
+    gaussian = FullRank.from_scale_tril(np.zeros(2), np.diag([1.5, 2.0]))
+    flow, full_rank = (
+        bbvi.fit(banana, 2, method=bbvi.Adam(num_draws=512), family=family, init=gaussian, num_steps=1).history.elbo[0]
+        for family in ("flow", "full_rank")
+    )
+    np.testing.assert_allclose(flow, full_rank, rtol=1e-9)
+
+
+def test_nuts_from_a_fit_has_the_right_moments(fits):
+    chains = fits["banana"].to_nuts(500, num_warmup=200)
+    assert chains.samples.shape == (2000, 2)
+    assert chains.r_hat < 1.1
+    assert chains.effective_sample_size > 50
+    np.testing.assert_allclose(chains.samples[:, 0].std(), 2, rtol=0.2)
+    assert "to_nuts" in " ".join(bbvi.fit(banana, 2, method="newton").diagnosis.advice)
+
+
+def test_nuts_needs_the_log_density(fits, tmp_path):
+    fits["Gaussian"].save(tmp_path / "fit.npz")
+    with pytest.raises(ValueError, match="to_nuts needs the log density"):
+        bbvi.load(tmp_path / "fit.npz").to_nuts(10)
+
+
+def test_a_flow_is_drawn_from_like_any_other(fits):
+    """Draws of the posterior and of the pool agree with the density that the file holds."""
+    posterior = fits["banana"]
+    pool = draw(posterior.problem, posterior.distribution, (0, 9), 1, posterior.width)
+    log_weights = pool.log_p[pool.from_q] - pool.log_q[pool.from_q]
+    assert abs(log_weights.mean() - posterior.diagnosis.elbo.value) < 0.02
