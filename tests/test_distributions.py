@@ -12,7 +12,12 @@ from tests.targets import smooth
 
 FAMILIES = [family for family in map(bbvi.__dict__.get, NAMES) if family is not bbvi.Distribution]
 FLOWS = (bbvi.Flow, bbvi.SplineFlow)
-DIM = 3
+DIM, FEW, MANY = 3, 6, 100_000
+push = jax.jit(lambda q, noise: q.push(noise))
+log_prob = jax.jit(lambda q, x: q.log_prob(x))
+moments = jax.jit(lambda q: (q.mean(), q.sd(), q.entropy()))
+# standard deviations from the mean within which the density is summed up, and what may lie beyond
+HEAVY = {bbvi.StudentT: (60, 1e-3), bbvi.SinhArcsinh: (20, 1e-4), bbvi.Flow: (20, 1e-4), bbvi.SplineFlow: (8, 1e-3)}
 pytestmark = pytest.mark.usefixtures("x64")
 
 
@@ -41,62 +46,62 @@ def q(request):
 def test_density_integrates_to_one():
     for family in FAMILIES:
         q = member(family, dim=2)
-        reach, rtol = {bbvi.StudentT: (60, 1e-3), bbvi.SinhArcsinh: (20, 1e-4)}.get(family, (8, 1e-4))
-        axes = [
-            np.linspace(m - reach * s, m + reach * s, 25 * reach + 1) for m, s in zip(q.mean(), q.sd(), strict=True)
-        ]
+        reach, rtol = HEAVY.get(family, (8, 1e-4))
+        mean, sd, _ = moments(q)
+        axes = [np.linspace(m - reach * s, m + reach * s, 25 * reach + 1) for m, s in zip(mean, sd, strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        mass = jnp.exp(jax.jit(lambda q, x: q.log_prob(x))(q, grid)).sum() * np.prod([a[1] - a[0] for a in axes])
+        mass = jnp.exp(log_prob(q, grid)).sum() * np.prod([a[1] - a[0] for a in axes])
         np.testing.assert_allclose(mass, 1, rtol=rtol, err_msg=family.__name__)
 
 
 def test_draws_have_the_moments_claimed(q):
-    x = q.push(noise(q, 200_000))
-    n = averaged(q, 200_000)
-    assert jnp.all(jnp.abs(x.mean(axis=0) - q.mean()) < 5 * q.sd() / n**0.5)
-    assert jnp.all(jnp.abs(x.std(axis=0) / q.sd() - 1) < max(0.015, 4 / n**0.5))
+    x, n = push(q, noise(q, MANY)), averaged(q, MANY)
+    mean, sd, _ = moments(q)
+    assert jnp.all(jnp.abs(x.mean(axis=0) - mean) < 5 * sd / n**0.5)
+    assert jnp.all(jnp.abs(x.std(axis=0) / sd - 1) < max(0.015, 4 / n**0.5))
 
 
 def test_entropy_is_the_mean_of_minus_log_density(q):
-    log_q = q.log_prob(q.push(noise(q, 100_000)))
-    assert abs(q.entropy() + log_q.mean()) < 5 * log_q.std() / averaged(q, 100_000) ** 0.5
+    log_q = log_prob(q, push(q, noise(q, MANY)))
+    assert abs(moments(q)[2] + log_q.mean()) < 5 * log_q.std() / averaged(q, MANY) ** 0.5
 
 
 def test_density_agrees_with_numpyro(q):
-    x = q.push(noise(q, 7))
-    np.testing.assert_allclose(q.to_numpyro().log_prob(x), q.log_prob(x), rtol=1e-8)
+    x = push(q, noise(q, FEW))
+    np.testing.assert_allclose(q.to_numpyro().log_prob(x), log_prob(q, x), rtol=1e-8)
 
 
 def test_batches_are_points(q):
-    eps = noise(q, 6)
-    np.testing.assert_allclose(q.push(eps.reshape(2, 3, -1)).reshape(6, -1), [q.push_one(e) for e in eps], rtol=1e-12)
-    x = q.push(eps)
-    np.testing.assert_allclose(q.log_prob(x), [q.log_prob_one(each) for each in x], rtol=1e-9)
+    eps = noise(q, FEW)
+    one, log_prob_one = jax.jit(lambda q, e: q.push_one(e)), jax.jit(lambda q, x: q.log_prob_one(x))
+    x = push(q, eps)
+    np.testing.assert_allclose(push(q, eps.reshape(2, 3, -1)).reshape(FEW, -1), [one(q, e) for e in eps], rtol=1e-10)
+    np.testing.assert_allclose(log_prob(q, x), [log_prob_one(q, each) for each in x], rtol=1e-9)
 
 
 def test_gradients_agree_with_finite_differences(q):
     eps = noise(q, 3)
     rtol = 1e-3 if isinstance(q, bbvi.SplineFlow) else 1e-5  # a spline has kinks in its second derivative
-    check_grads(lambda q: q.push(eps).sum(), (q,), 1, modes=["rev"], rtol=rtol)
-    check_grads(lambda q: q.log_prob(jnp.ones((2, DIM))).sum() + q.entropy(), (q,), 1, modes=["rev"], rtol=rtol)
+    values = jax.jit(lambda q: jnp.stack([q.push(eps).sum(), q.log_prob(jnp.ones((2, DIM))).sum() + q.entropy()]))
+    check_grads(values, (q,), 1, modes=["rev"], rtol=rtol)
 
 
 def test_pathwise_gradient_agrees_with_score_function_gradient(q):
-    eps = noise(q, 100_000)
+    eps = noise(q, MANY).reshape(100, MANY // 100, -1)
     f = jax.vmap(smooth)
-
-    def split(gradients):  # mean and standard error over 100 groups
-        groups = jax.tree.map(lambda g: g.reshape(100, -1), gradients)
-        return groups
 
     def average(q, eps):
         x, weights = q.weighted_draws(eps)
         return weights @ f(x)
 
-    pathwise = jax.lax.map(lambda eps: jax.grad(average)(q, eps), eps.reshape(100, 1000, -1))
-    x = q.push(eps).reshape(100, 1000, -1)
-    score = jax.lax.map(lambda x: jax.grad(lambda q: jnp.mean((f(x) - f(x).mean()) * q.log_prob(x)))(q), x)
-    for a, b in zip(jax.tree.leaves(split(pathwise)), jax.tree.leaves(split(score)), strict=True):
+    def score(q, x):
+        return jnp.mean((f(x) - f(x).mean()) * q.log_prob(x))
+
+    @jax.jit
+    def both(q, eps):
+        return jax.lax.map(lambda eps: (jax.grad(average)(q, eps), jax.grad(score)(q, q.push(eps))), eps)
+
+    for a, b in zip(*map(jax.tree.leaves, both(q, eps)), strict=True):
         gap, se = (a - b).mean(axis=0), (a - b).std(axis=0) / 10
         assert jnp.all(jnp.abs(gap) < (8 if isinstance(q, FLOWS) else 5) * se + 0.003)  # flows have many parameters
 
@@ -113,20 +118,21 @@ def test_standardise_and_affine_are_inverse(q):
 
 def test_affine_is_the_change_of_variables(q):
     loc, scale = jnp.arange(3.0), jnp.array([0.5, 2.0, 3.0])
-    x = q.push(noise(q, 5))
-    moved = q.affine(loc, scale)
-    np.testing.assert_allclose(moved.log_prob(loc + scale * x), q.log_prob(x) - jnp.log(scale).sum(), rtol=1e-8)
+    x = push(q, noise(q, FEW))
+    moved = jax.jit(lambda q: q.affine(loc, scale))(q)
+    np.testing.assert_allclose(log_prob(moved, loc + scale * x), log_prob(q, x) - jnp.log(scale).sum(), rtol=1e-8)
 
 
 def test_near_finds_a_gaussian_of_the_family(q):
     """A member's own Gaussian is found again, exactly by the families that can hold it."""
-    covariance = jnp.cov(q.push(noise(q, 400_000)).T)
-    found = q.near(q.mean(), jnp.linalg.cholesky(covariance))
-    np.testing.assert_allclose(found.mean(), q.mean(), atol=1e-12)
+    mean, sd, _ = moments(q)
+    found = jax.jit(lambda q, scale: q.near(mean, scale))(q, np.linalg.cholesky(np.cov(push(q, noise(q, MANY)).T)))
+    found_mean, found_sd, _ = moments(found)
+    np.testing.assert_allclose(found_mean, mean, atol=1e-12)
     tolerance = (
         0.25 if isinstance(q, bbvi.LowRank | bbvi.Spiked | bbvi.Mixture) else 0.05 if isinstance(q, FLOWS) else 0.02
     )
-    np.testing.assert_allclose(found.sd(), q.sd(), rtol=tolerance)
+    np.testing.assert_allclose(found_sd, sd, rtol=tolerance)
 
 
 def test_pytree_round_trip(q):
@@ -140,19 +146,20 @@ def test_pytree_round_trip(q):
 def test_single_precision_stays_single(family):
     q = member(family, dtype=np.float32)
     eps = jnp.asarray(noise(q, 4), jnp.float32)
-    values = (q.push(eps), q.log_prob(q.push(eps)), q.entropy(), q.mean(), q.sd())
+    laws = lambda q, eps: (q.push(eps), q.log_prob(q.push(eps)), q.entropy(), q.mean(), q.sd())
+    values = jax.eval_shape(laws, q, eps)
     assert {value.dtype for value in values} == {jnp.dtype("float32")}
 
 
 def test_the_wide_version_is_a_distribution(q):
     """Its draws have its density: E[q / t] = 1 under draws of t, with a variance that is bounded."""
-    n = 100_000
     rng = np.random.default_rng(2)
-    stretch = jnp.asarray(np.sqrt(5 / rng.chisquare(5, (n, 1))))
-    x = q.push_wide(noise(q, n), stretch)
-    ratio = jnp.exp(q.log_prob(x) - q.log_prob_wide(x, 5.0))
-    assert abs(ratio.mean() - 1) < 5 * ratio.std() / n**0.5
-    share = jnp.mean(jnp.abs(x - q.mean()) > 6 * q.sd(), axis=0)
+    stretch = jnp.asarray(np.sqrt(5 / rng.chisquare(5, (MANY, 1))))
+    x = jax.jit(lambda q, noise: q.push_wide(noise, stretch))(q, noise(q, MANY))
+    ratio = jnp.exp(log_prob(q, x) - jax.jit(lambda q, x: q.log_prob_wide(x, 5.0))(q, x))
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / MANY**0.5
+    mean, sd, _ = moments(q)
+    share = jnp.mean(jnp.abs(x - mean) > 6 * sd, axis=0)
     assert (share > 1e-4).all()  # a Gaussian has 2e-9 of its draws there
 
 
@@ -169,11 +176,11 @@ def test_draws_of_a_mixture_take_turns():
 def test_a_new_flow_is_its_gaussian_and_inverts_itself():
     for family in FLOWS:
         scale = jnp.asarray([[2.0, 0.0, 0.0], [0.5, 1.0, 0.0], [0.1, -0.3, 0.5]])
-        x = noise(family.standard(3), 5)
+        x = noise(family.standard(3), FEW)
         new, gaussian = family.standard(3).near(jnp.ones(3), scale), bbvi.FullRank.from_scale_tril(jnp.ones(3), scale)
-        np.testing.assert_allclose(new.log_prob(x), gaussian.log_prob(x), rtol=1e-10)
-        q = member(family)
-        np.testing.assert_allclose(jax.vmap(lambda e, q=q: q.inverse_one(q.push_one(e))[0])(x), x, atol=1e-10)
+        np.testing.assert_allclose(log_prob(new, x), log_prob(gaussian, x), rtol=1e-10)
+        there_and_back = jax.jit(jax.vmap(lambda q, e: q.inverse_one(q.push_one(e))[0], (None, 0)))
+        np.testing.assert_allclose(there_and_back(member(family), x), x, atol=1e-10)
 
 
 def test_spiked_widens_and_narrows():

@@ -1,5 +1,7 @@
 """The default method: which posteriors end on which rung, and that the answer is right."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import bbvi
 from bbvi.distributions import FullRank
 from bbvi.evaluation import draw
 from bbvi.ladder import SECONDS
+from tests.test_distributions import member
 
 
 def correlated(x):
@@ -44,14 +47,15 @@ TARGETS = {
 }
 
 
-@pytest.fixture(scope="module")
-def fits():
-    return {name: bbvi.fit(target, dim) for name, (target, dim, *_) in TARGETS.items()}
+@cache
+def fitted(name):
+    target, dim, *_ = TARGETS[name]
+    return bbvi.fit(target, dim)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_first_rung_that_passes_is_the_last(fits, name):
-    posterior, families = fits[name], TARGETS[name][2]
+def test_the_first_rung_that_passes_is_the_last(name):
+    posterior, families = fitted(name), TARGETS[name][2]
     assert [rung.family for rung in posterior.ladder] == families
     assert posterior.distribution.name == families[-1]
     assert posterior.diagnosis.trusted
@@ -63,20 +67,20 @@ def test_the_first_rung_that_passes_is_the_last(fits, name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_answer_is_right(fits, name):
-    posterior, (*_, log_evidence, mean, sd) = fits[name], TARGETS[name]
+def test_the_answer_is_right(name):
+    posterior, (*_, log_evidence, mean, sd) = fitted(name), TARGETS[name]
     assert abs(posterior.mean()[0] - mean) < 0.1 * sd
     assert abs(posterior.sd()[0] / sd - 1) < 0.1
     if log_evidence is not None:
         assert abs(posterior.diagnosis.log_evidence.value - log_evidence) < 0.1
 
 
-def test_the_ladder_is_kept_in_the_file(fits, tmp_path):
-    fits["banana"].save(tmp_path / "fit.npz")
+def test_the_ladder_is_kept_in_the_file(tmp_path):
+    fitted("banana").save(tmp_path / "fit.npz")
     again = bbvi.load(tmp_path / "fit.npz")
-    assert again.ladder == fits["banana"].ladder
-    x = fits["banana"].sample(5)
-    np.testing.assert_allclose(again.log_prob(x), fits["banana"].log_prob(x), rtol=1e-12)
+    assert again.ladder == fitted("banana").ladder
+    x = fitted("banana").sample(5)
+    np.testing.assert_allclose(again.log_prob(x), fitted("banana").log_prob(x), rtol=1e-12)
 
 
 def test_a_budget_holds_for_the_whole_ladder():
@@ -94,7 +98,7 @@ def test_nothing_new_is_begun_once_the_time_is_up(monkeypatch):
     assert posterior.diagnosis.status is bbvi.Status.UNRELIABLE
 
 
-def test_an_interrupted_ladder_goes_on_where_it_was(fits, tmp_path):
+def test_an_interrupted_ladder_goes_on_where_it_was(tmp_path):
     path = tmp_path / "state"
     stops = []
 
@@ -104,22 +108,28 @@ def test_an_interrupted_ladder_goes_on_where_it_was(fits, tmp_path):
 
     first = bbvi.fit(banana, 2, checkpoint=path, callbacks=[stop])
     assert stops[-1] == "adam"
-    assert first.ladder[-1].steps < fits["banana"].ladder[-1].steps
+    assert first.ladder[-1].steps < fitted("banana").ladder[-1].steps
     again = bbvi.fit(banana, 2, checkpoint=path)
-    whole = fits["banana"].distribution
+    whole = fitted("banana").distribution
     jax.tree.map(np.testing.assert_array_equal, again.distribution.leaves(), whole.leaves())
 
 
-@pytest.mark.parametrize("family", ["student_t", "sinh_arcsinh", "mixture", "flow", "spline_flow"])
+@pytest.mark.parametrize("family", ["sinh_arcsinh", "mixture", "flow", "spline_flow"])
 def test_each_family_is_fitted_by_name(family):
+    """Its ELBO, at most the log evidence 0, is above the best Gaussian's: -0.16."""
     posterior = bbvi.fit(gumbels, 2, family=family)
     assert posterior.distribution.name == family
-    gaussian = bbvi.fit(gumbels, 2, family="full_rank")
-    assert posterior.diagnosis.elbo.value > gaussian.diagnosis.elbo.value - 0.1
-    if family in ("sinh_arcsinh", "flow", "spline_flow"):
-        assert posterior.diagnosis.elbo.value > -0.05  # the log evidence is 0
-        np.testing.assert_allclose(posterior.mean(), -0.5772, atol=0.05)
-        np.testing.assert_allclose(posterior.sd(), np.pi / 6**0.5, rtol=0.05)
+    assert posterior.diagnosis.elbo.value > (-0.12 if family == "mixture" else -0.05)
+    np.testing.assert_allclose(posterior.mean(), -0.5772, atol=0.05)
+    np.testing.assert_allclose(posterior.sd(), np.pi / 6**0.5, rtol=0.05)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_student_t_holds_its_own_kind():
+    target = member(bbvi.StudentT)
+    posterior = bbvi.fit(lambda x, target: target.log_prob_one(x), 3, data=target, family="student_t")
+    assert abs(posterior.diagnosis.elbo.value) < 0.005
+    np.testing.assert_allclose(posterior.mean(), target.mean(), atol=0.05)
 
 
 def test_a_flow_begins_at_its_gaussian():
@@ -132,8 +142,8 @@ def test_a_flow_begins_at_its_gaussian():
     np.testing.assert_allclose(flow, full_rank, rtol=1e-9)
 
 
-def test_nuts_from_a_fit_has_the_right_moments(fits):
-    chains = fits["banana"].to_nuts(500, num_warmup=200)
+def test_nuts_from_a_fit_has_the_right_moments():
+    chains = fitted("banana").to_nuts(500, num_warmup=200)
     assert chains.samples.shape == (2000, 2)
     assert chains.r_hat < 1.1
     assert chains.effective_sample_size > 50
@@ -141,15 +151,15 @@ def test_nuts_from_a_fit_has_the_right_moments(fits):
     assert "to_nuts" in " ".join(bbvi.fit(banana, 2, method="newton").diagnosis.advice)
 
 
-def test_nuts_needs_the_log_density(fits, tmp_path):
-    fits["Gaussian"].save(tmp_path / "fit.npz")
+def test_nuts_needs_the_log_density(tmp_path):
+    fitted("Gaussian").save(tmp_path / "fit.npz")
     with pytest.raises(ValueError, match="to_nuts needs the log density"):
         bbvi.load(tmp_path / "fit.npz").to_nuts(10)
 
 
-def test_a_flow_is_drawn_from_like_any_other(fits):
+def test_a_flow_is_drawn_from_like_any_other():
     """Draws of the posterior and of the pool agree with the density that the file holds."""
-    posterior = fits["banana"]
+    posterior = fitted("banana")
     pool = draw(posterior.problem, posterior.distribution, (0, 9), 1, posterior.width)
     log_weights = pool.log_p[pool.from_q] - pool.log_q[pool.from_q]
     assert abs(log_weights.mean() - posterior.diagnosis.elbo.value) < 0.02

@@ -1,0 +1,137 @@
+"""The methods that the suite compares: bbvi with no options, its multi-path Pathfinder, and NumPyro's SVI and NUTS."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.diagnostics import effective_sample_size
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoMultivariateNormal
+from numpyro.optim import Adam
+
+import bbvi
+from bbvi.parameters import make_parameters
+from bbvi.problem import Problem
+from benchmarks.cases import log_density_model
+from benchmarks.posteriordb.database import Case
+
+SAMPLES = 10_000  # draws by which an approximation is judged
+SVI_STEPS, SVI_RATE = 10_000, 0.01
+NUTS_CHAINS, NUTS_WARM_UP, NUTS_DRAWS = 4, 1000, 1000
+
+
+class Outcome(NamedTuple):
+    """What a method found."""
+
+    draws: Any  # of the parameters, in their structure
+    dim: int  # unconstrained coordinates
+    evaluations: float  # of the gradient of the log density; a Hessian-vector product is 2 and a value without one 1/3
+    says: str  # what the method says of its answer
+    rung: str = ""
+
+
+Contestant = Callable[[int], Callable[[], Outcome]]  # a run with a seed; its outcome is looked at later
+
+
+def make_problem(case: Case) -> Problem:
+    """The unconstrained density that `fit` sees."""
+    return Problem(make_parameters(case.shapes, case.constraints), jax.tree.map(jnp.asarray, case.data), case.logprob)
+
+
+def fitted(method: str) -> Callable[[Case], Contestant]:
+    """`bbvi.fit` by that method."""
+
+    def contestant(case: Case) -> Contestant:
+        def run(seed: int) -> Callable[[], Outcome]:
+            posterior = bbvi.fit(
+                case.logprob, case.shapes, data=case.data, constraints=case.constraints, method=method, seed=seed
+            )
+            str(posterior)
+            return lambda: _outcome(posterior)
+
+        return run
+
+    return contestant
+
+
+def _outcome(posterior: bbvi.Posterior) -> Outcome:
+    cost, diagnosis = posterior.cost, posterior.diagnosis
+    evaluations = cost.gradients + 2 * cost.hessian_vector_products + cost.log_densities / 3
+    says = f"{diagnosis.status.name.lower()}, {diagnosis.resampling_k_hat:.2f}"
+    rungs = [f"{rung.method} ({rung.family})" for rung in posterior.ladder]
+    return Outcome(posterior.sample(SAMPLES), posterior.parameters.dim, evaluations, says, ", ".join(rungs))
+
+
+def svi(case: Case) -> Contestant:
+    """NumPyro's SVI: full-rank guide, Adam with rate 0.01, 10 000 steps of one draw."""
+    problem = make_problem(case)
+    guide = AutoMultivariateNormal(log_density_model)
+    algorithm = SVI(log_density_model, guide, Adam(SVI_RATE), Trace_ELBO())
+    step = lambda problem, state: algorithm.update(state, problem)[0]
+    steps = jax.jit(
+        lambda problem, state: jax.lax.fori_loop(0, SVI_STEPS, lambda _, state: step(problem, state), state)
+    )
+    draw = jax.jit(lambda params, key: guide.sample_posterior(key, params, sample_shape=(SAMPLES,))["x"])
+
+    def run(seed: int) -> Callable[[], Outcome]:
+        with jax.enable_x64(True):
+            state = steps(problem, algorithm.init(jax.random.key(seed), problem))
+            x = np.asarray(draw(algorithm.get_params(state), jax.random.key(1)))
+        return lambda: Outcome(problem.parameters.structure(x), problem.dim, SVI_STEPS, "")
+
+    return run
+
+
+class Chains(NamedTuple):
+    """What NUTS found."""
+
+    x: np.ndarray  # (chains, draws, dim) unconstrained
+    evaluations: int  # gradients, without those of the warm-up
+    divergences: int
+
+
+class Sampler:
+    """NumPyro's NUTS with its defaults, chain after chain."""
+
+    def __init__(self, problem: Problem, warm_up: int, draws: int, chains: int) -> None:
+        self._problem, self._chains = problem, chains
+        self._mcmc = MCMC(
+            NUTS(log_density_model),
+            num_warmup=warm_up,
+            num_samples=draws,
+            num_chains=chains,
+            chain_method="sequential",
+            progress_bar=False,
+        )
+
+    def run(self, seed: int) -> Chains:
+        """Run all chains."""
+        self._mcmc.run(jax.random.PRNGKey(seed), self._problem, extra_fields=("num_steps", "diverging"))
+        x, extra = self._mcmc.get_samples(group_by_chain=True)["x"], self._mcmc.get_extra_fields()
+        return Chains(np.asarray(x), int(extra["num_steps"].sum()), int(extra["diverging"].sum()))
+
+
+def nuts(case: Case) -> Contestant:
+    """NumPyro's NUTS, 4 chains of 1000 + 1000."""
+    problem = make_problem(case)
+    sampler = Sampler(problem, NUTS_WARM_UP, NUTS_DRAWS, NUTS_CHAINS)
+
+    def run(seed: int) -> Callable[[], Outcome]:
+        with jax.enable_x64(True):
+            chains = sampler.run(seed)
+            ess = np.min(effective_sample_size(chains.x))
+        says = f"ESS {ess:.0f}" + (f", {chains.divergences} divergences" if chains.divergences else "")
+        draws = chains.x.reshape(-1, problem.dim)
+        return lambda: Outcome(problem.parameters.structure(draws), problem.dim, chains.evaluations, says)
+
+    return run
+
+
+CONTESTANTS: dict[str, Callable[[Case], Contestant]] = {
+    "auto": fitted("auto"),
+    "svi": svi,
+    "pathfinder": fitted("pathfinder"),
+    "nuts": nuts,
+}
