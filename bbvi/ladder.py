@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 
 from bbvi.algorithms import Adam, Algorithm
 from bbvi.algorithms.start import Start, log_densities, polish
@@ -87,15 +86,20 @@ def _modes(problem: Problem, start: Start, gaussian: FullRank, elbo: float) -> t
     """Gaussians of largest ELBO near the ends of the start's paths, as far as they lie apart, and their ELBOs."""
     modes, elbos = [gaussian], [elbo]
     for loc, scale, path_elbo in zip(start.path_locs, start.path_scales, start.path_elbos, strict=True):
-        if scale.ndim != 2 or path_elbo < elbo - SUSPECT:
+        if scale.ndim != 2 or path_elbo < elbo - SUSPECT or not _apart(problem, loc, modes):
             continue
         polished = polish(problem, loc, scale, np.random.default_rng(0))
-        distances = [np.linalg.norm(solve_triangular(q.scale_tril, polished.loc - q.loc, lower=True)) for q in modes]
-        apart = min(distances) > DISTINCT and all(_barrier(problem, polished.loc, q.loc) > BARRIER for q in modes)
-        if polished.elbo > elbo - RIVAL and apart:
+        if polished.elbo > elbo - RIVAL and _apart(problem, polished.loc, modes):
             modes.append(jax.device_get(FullRank.from_scale_tril(polished.loc, polished.scale)))
             elbos.append(polished.elbo)
     return modes, elbos
+
+
+def _apart(problem: Problem, loc: Any, modes: Sequence[FullRank]) -> bool:
+    """Whether a point is far from all modes, and beyond a barrier."""
+    white = (np.linalg.solve(np.asarray(q.scale_tril), loc - np.asarray(q.loc)) for q in modes)
+    far = all(np.linalg.norm(z) > DISTINCT for z in white)
+    return far and all(_barrier(problem, loc, q.loc) > BARRIER for q in modes)
 
 
 def _barrier(problem: Problem, a: Any, b: Any) -> float:

@@ -88,6 +88,7 @@ def nodes(dim: int) -> np.ndarray:
     return draws / np.sqrt(np.mean(draws**2, axis=0))
 
 
+@jax.jit
 def moments(q: Pushforward) -> tuple[Array, Array, Array]:
     """Mean `(dim,)`, standard deviations `(dim,)` and E[log |det dT/de|], as averages over `nodes`."""
     x, log_det = jax.vmap(q.forward_one)(jnp.asarray(nodes(q.dim), dtype_of(q)))
