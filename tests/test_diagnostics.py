@@ -1,14 +1,20 @@
 """k-hat, resampling and the verdict."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
+from bbvi.algorithms.start import start_at
 from bbvi.concern import Concern, Status
+from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.pareto import fit_generalised_pareto, resample, smooth
 from bbvi.diagnostics.verdict import diagnose
+from bbvi.distributions import FullRank, Mixture
 from bbvi.driver import Stop
-from bbvi.evaluation import Draws
+from bbvi.evaluation import Draws, draw
+from bbvi.parameters import make_parameters
+from bbvi.problem import Problem
 
 RNG = np.random.default_rng(0)
 
@@ -116,3 +122,31 @@ def test_an_early_end_is_told_but_proved_weights_count():
     diagnosis = judged(np.zeros(5120), stop=Stop.STEPS)
     assert diagnosis.status is Status.RELIABLE
     assert "num_steps" in diagnosis.advice[0]
+
+
+def ridge(x, width):
+    """Independent normals, of which the first has another standard deviation."""
+    return -0.5 * (x[0] / width) ** 2 - 0.5 * jnp.sum(x[1:] ** 2)
+
+
+def gaussians(dim, *centres):
+    """Unit Gaussians whose centres lie on the first axis, with equal weights."""
+    return Mixture.of([FullRank.standard(dim).affine(jnp.eye(dim)[0] * at, jnp.ones(dim)) for at in centres])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("dim", "centres", "width", "right"),
+    [
+        *((dim, [0.0], width, True) for dim in (1, 3, 10) for width in (1.0, 1.3)),
+        *((dim, [0.0], width, False) for dim in (1, 3, 10) for width in (4.0, 30.0, 1e5)),
+        *((3, [-2.0, 0.0, 3.0], width, False) for width in (10.0, 1e5)),
+    ],
+)
+def test_a_posterior_much_wider_than_q_is_never_trusted(dim, centres, width, right):
+    q, problem = gaussians(dim, *centres), Problem(make_parameters(dim, None), jnp.asarray(width), ridge)
+    start = start_at(np.zeros(dim), np.eye(dim))
+    for seed in range(3):
+        pool = draw(problem, q, (seed, 0), 1, 1)
+        diagnosis = diagnose(pool, Stop.CONVERGED, find_concerns(problem, q, start, pool, np.zeros(1)))
+        assert diagnosis.trusted == right

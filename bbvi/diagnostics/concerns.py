@@ -4,22 +4,26 @@ Each check is a function that returns a `Concern` or None.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from bbvi.algorithms.start import Start, polish
+from bbvi.algorithms.start import Start, log_densities, polish
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import smooth
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws
 from bbvi.problem import Problem
 
+Array = Any
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
 SUSPECT = 30.0  # the same before the other mode has been polished
 FAR = 1e30  # a mean or standard deviation beyond which q has run off
 LATE = 100  # steps in the last quarter of a run, from which a rising ELBO is judged
-TOO_NARROW = 4.0  # weighted variance, over that of q, from which q counts as too narrow
-MANY = 20  # draws that must contribute to a variance before it counts
+TOO_NARROW = 4.0  # weighted variance, over that of q, from which q counts as too narrow,
+MANY = 20  # when that many draws contribute to it;
+MAYBE_NARROW = 2.0  # and from which the density along the direction is looked at, if they do not,
+LINE = 12.0  # to so many standard deviations of q on both sides
 OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
 
 
@@ -111,9 +115,11 @@ def _too_narrow(problem: Problem, q: Distribution, pool: Draws) -> Concern | Non
         z = _whitening(part.x[part.from_q])(part.x)
         z = z - weights @ z
         variances, vectors = np.linalg.eigh((weights[:, None] * z).T @ z)
+        if enough < 1 or variances[-1] < MAYBE_NARROW:
+            continue
         parts = weights * (z @ vectors[:, -1]) ** 2
-        few = 1 / np.sum((parts / parts.sum()) ** 2) < MANY  # draws that make the variance what it is
-        if enough < 1 or few or variances[-1] < TOO_NARROW:
+        certain = variances[-1] > TOO_NARROW and 1 / np.sum((parts / parts.sum()) ** 2) > MANY
+        if not certain and not _wide_along(problem, part.x, weights, z @ vectors[:, -1]):
             continue
         spread = part.x[part.from_q].std(axis=0)
         along = np.abs((weights * (z @ vectors[:, -1])) @ (part.x / spread))
@@ -125,6 +131,22 @@ def _too_narrow(problem: Problem, q: Distribution, pool: Draws) -> Concern | Non
             'use method="newton" or "advi", which widen q until it fits, or a richer family',
         )
     return None
+
+
+def _wide_along(problem: Problem, x: Array, weights: Array, along: Array) -> bool:
+    """Whether the posterior is wide along a line: that on which draws with a coordinate `along` `(n,)` lie on average.
+
+    Arguments:
+        x: draws `(n, dim)`.
+        weights: theirs, `(n,)`, which sum to 1.
+        along: a linear function of x with weighted mean 0, in standard deviations of q.
+    """
+    slope = (weights * along) @ x / (weights @ along**2)
+    steps = np.linspace(-LINE, LINE, 64)
+    values = np.asarray(log_densities(problem, (weights @ x + steps[:, None] * slope).astype(x.dtype)))
+    mass = np.exp(np.nan_to_num(values - np.nanmax(values), nan=-np.inf))
+    mean = np.average(steps, weights=mass)
+    return bool(np.average((steps - mean) ** 2, weights=mass) > TOO_NARROW)
 
 
 def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
