@@ -12,7 +12,7 @@ from bbvi import algorithms, distributions, estimators
 from bbvi.algorithms import Algorithm
 from bbvi.distributions import Distribution
 from bbvi.estimators import Estimator
-from bbvi.ladder import first_method
+from bbvi.ladder import first_method, structure
 from bbvi.parameters import Parameters, nearest
 from bbvi.problem import Factorized
 
@@ -79,8 +79,7 @@ def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distr
     if isinstance(family, str):
         family = choose("family", family, FAMILIES)
     if isinstance(family, type) and issubclass(family, Distribution):
-        shapes = jax.eval_shape(lambda: family.standard(dim))
-        family = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        family = structure(family, dim)
     if not isinstance(family, Distribution):
         raise TypeError(f"family={family!r} must be a name, a Distribution or a class of them. {nearest('', FAMILIES)}")
     if family.dim != dim:

@@ -17,6 +17,7 @@ import numpy as np
 
 from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import NEVER, Info
+from bbvi.distributions import Distribution
 from bbvi.problem import Problem
 from bbvi.random import stream
 
@@ -92,6 +93,17 @@ class Run(NamedTuple):
 
 
 Callback = Callable[[Progress], Any]
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def begin(algorithm: Algorithm, problem: Problem, q: Distribution, near: tuple[Array, Array] | None, draws: Any) -> Any:
+    """The state of an algorithm before its first step.
+
+    Arguments:
+        q: what to begin with.
+        near: mean and scale of a Gaussian; then it begins with the member most like it that has q's structure.
+    """
+    return algorithm.init(problem, q if near is None else q.near(*near), draws)
 
 
 def drive(

@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import numpy as np
 from bbvi import timing
 from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import Result
-from bbvi.algorithms.start import Start, find_start, start_at
 from bbvi.arguments import check_rows, observed, positive, read_algorithm, read_data, read_family, read_init
 from bbvi.checkpoint import Checkpoint
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
-from bbvi.driver import Callback, History, Run, Stop, drive
+from bbvi.driver import Callback, History, Run, Stop, begin, drive
 from bbvi.estimators import Estimator
 from bbvi.evaluation import Draws, draw
 from bbvi.ladder import SECONDS, Attempt, Plan, next_plan
@@ -29,6 +27,7 @@ from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
+from bbvi.start import Start, find_start, start_at
 
 MAX_STEPS = 20_000
 START, CHECK, FIXED = 0, 2, 5  # streams of random numbers
@@ -227,7 +226,7 @@ def _attempt(
     """Run one algorithm to its end, and check what it found."""
     algorithm = plan.algorithm
     draws = algorithm.draws(np.random.default_rng((seed, FIXED)), problem.dim)
-    state = _begin(algorithm, problem, plan.q, plan.near, draws)
+    state = begin(algorithm, problem, plan.q, plan.near, draws)
     kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
     state, history = (kept.restore(state) if kept else None) or (state, None)
     gradients, seconds = left
@@ -262,11 +261,6 @@ def _attempt(
         gradients=int(history.gradients.sum()) + result.gradients,
         hessian_vector_products=int(history.hessian_vector_products.sum()) + result.hessian_vector_products,
     )
-
-
-@partial(jax.jit, static_argnames="algorithm")
-def _begin(algorithm: Algorithm, problem: Problem, q: Distribution, near: Any, draws: Any) -> Any:
-    return algorithm.init(problem, q if near is None else q.near(*near), draws)
 
 
 def _check(

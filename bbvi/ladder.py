@@ -1,8 +1,12 @@
 """What `method="auto"` tries, one after the other, until its own check is passed.
 
     variational Newton      the best full-rank Gaussian; most posteriors end here
+    DADVI                   where Newton does not converge, and then Newton again from there
     a mixture of Gaussians  where the paths of the start ended in several modes
     a flow                  where the weights say that a Gaussian is not enough
+
+DADVI moves means and scales together, so it does not creep, as Newton's separate steps do, where a scale of a hierarchy
+and all its members have to grow at once. Above 1000 coordinates it is the only rung.
 
 Each rung begins from what the ones before it found. Which one comes next depends on their verdicts, on the number of
 coordinates and, for a fit without a budget, on the time that has passed.
@@ -15,18 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms import Adam, Algorithm
-from bbvi.algorithms.start import Start, log_densities, polish
+from bbvi.algorithms import DADVI, Adam, Algorithm, Newton
 from bbvi.concern import Status
 from bbvi.diagnostics.concerns import RIVAL, SUSPECT
 from bbvi.diagnostics.verdict import Diagnosis
-from bbvi.distributions import Distribution, Flow, FullRank, Mixture
+from bbvi.distributions import Distribution, Flow, FullRank, MeanField, Mixture
 from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws
 from bbvi.problem import Problem
+from bbvi.start import Start, log_densities, polish
 
 NEWTON_UP_TO = 1000  # coordinates
-FLOW_UP_TO = 200  # coordinates
+DADVI_FROM = 20  # coordinates: fewer have no room for a hierarchy
+FLOW_UP_TO = 500  # coordinates
 SECONDS = 60.0  # after which no further rung is begun, and one under way is ended, when no budget is given
 DISTINCT = 3.0  # standard deviations between the centres of two modes
 BARRIER = 1.0  # nats by which the log density dips between them: it does not along a funnel
@@ -60,7 +65,7 @@ class Attempt(NamedTuple):
 
 def first_method(dim: int) -> str:
     """The name of the method that "auto" tries first."""
-    return "newton" if dim <= NEWTON_UP_TO else "advi"
+    return "newton" if dim <= NEWTON_UP_TO else "dadvi"
 
 
 def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Plan | None:
@@ -68,18 +73,34 @@ def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Pl
     last = attempts[-1].diagnosis
     if last.status in (Status.RELIABLE, Status.FAILED) or last.stop not in (Stop.CONVERGED, Stop.STALLED):
         return None
-    gaussian = attempts[0].q
-    if problem.dim > FLOW_UP_TO or not isinstance(gaussian, FullRank):
+    if problem.dim > NEWTON_UP_TO:
+        return None
+    methods = [attempt.plan.algorithm.name for attempt in attempts]
+    if methods == ["newton"] and last.stop is Stop.STALLED and problem.dim >= DADVI_FROM:
+        return Plan(DADVI(), structure(MeanField, problem.dim), attempts[0].plan.near)
+    if methods[-1] == "dadvi":
+        return Plan(Newton(), structure(FullRank, problem.dim), attempts[-1].q.standardise()[:2])
+    gaussian, diagnosis = min(
+        ((attempt.q, attempt.diagnosis) for attempt in attempts if isinstance(attempt.q, FullRank)),
+        key=lambda pair: -pair[1].elbo.value,
+    )
+    if problem.dim > FLOW_UP_TO:
         return None
     tried = {type(attempt.q) for attempt in attempts}
     if not tried & {Mixture, Flow}:
-        modes, elbos = _modes(problem, start, gaussian, attempts[0].diagnosis.elbo.value)
+        modes, elbos = _modes(problem, start, gaussian, diagnosis.elbo.value)
         if len(modes) > 1:
             return Plan(Adam(), jax.device_get(Mixture.of(modes, jnp.asarray(elbos))))
     if Flow in tried:
         return None
     loc, scale, _ = gaussian.standardise()
-    return Plan(Adam(), jax.eval_shape(lambda: Flow.standard(problem.dim)), (loc, scale))
+    return Plan(Adam(), structure(Flow, problem.dim), (loc, scale))
+
+
+def structure(family: type[Distribution], dim: int) -> Distribution:
+    """A member of the family, for its structure."""
+    shapes = jax.eval_shape(lambda: family.standard(dim))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def _modes(problem: Problem, start: Start, gaussian: FullRank, elbo: float) -> tuple[list[FullRank], list[float]]:

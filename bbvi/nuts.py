@@ -1,4 +1,10 @@
-"""A run of NUTS that begins where a fit ended: the last resort, and the next step after a verdict "unreliable"."""
+"""A run of NUTS that begins where a fit ended: the last resort, and the next step after a verdict "unreliable".
+
+A flow knows the shape of the posterior, so its chains run in the noise e that it maps to x = T(e). There the density,
+p(T(e)) |det dT/de|, is near N(0, I) even where p is a funnel or a banana.
+
+Reference: Hoffman et al. 2019 (arXiv:1903.03704), who call it NeuTra, for chains in the noise of a flow.
+"""
 
 from typing import Any, NamedTuple
 
@@ -7,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.distributions import Distribution
+from bbvi.distributions.pushforward import Pushforward
 from bbvi.problem import Problem
 
 Array = Any
@@ -30,14 +37,22 @@ def run_nuts(
     from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
     from numpyro.infer import MCMC, NUTS
 
-    draws = np.asarray(q.push(jnp.asarray(rng.standard_normal((SCALES, q.noise_dim)))))
-    dense = problem.dim <= DENSE_UP_TO
-    inverse_mass = np.atleast_2d(np.cov(draws.T)) if dense else draws.var(axis=0)
-    kernel = NUTS(
-        potential_fn=lambda x: -problem.log_density(x),
-        inverse_mass_matrix=jnp.asarray(inverse_mass),
-        dense_mass=dense,
-    )
+    starts, dim = jnp.asarray(starts), problem.dim
+    dense = dim <= DENSE_UP_TO
+    if isinstance(q, Pushforward):
+        starts = _to_noise(q, starts)
+        inverse_mass = jnp.eye(dim) if dense else jnp.ones(dim)
+    else:
+        draws = np.asarray(q.push(jnp.asarray(rng.standard_normal((SCALES, q.noise_dim)))))
+        inverse_mass = jnp.asarray(np.atleast_2d(np.cov(draws.T)) if dense else draws.var(axis=0))
+
+    def potential(y: Array) -> Array:
+        if not isinstance(q, Pushforward):
+            return -problem.log_density(y)
+        x, log_det = q.forward_one(y)
+        return -problem.log_density(x) - log_det
+
+    kernel = NUTS(potential_fn=potential, inverse_mass_matrix=inverse_mass, dense_mass=dense)
     mcmc = MCMC(
         kernel,
         num_warmup=num_warmup,
@@ -47,7 +62,18 @@ def run_nuts(
         progress_bar=False,
     )
     with jax.numpy_dtype_promotion("standard"):
-        mcmc.run(jax.random.key(int(rng.integers(2**31))), init_params=jnp.asarray(starts))
-    x = np.asarray(mcmc.get_samples(group_by_chain=True))
+        mcmc.run(jax.random.key(int(rng.integers(2**31))), init_params=starts)
+    x = mcmc.get_samples(group_by_chain=True)
+    x = np.asarray(_from_noise(q, x) if isinstance(q, Pushforward) else x)
     diverging = np.asarray(mcmc.get_extra_fields()["diverging"])
     return Chains(x, split_gelman_rubin(x), effective_sample_size(x), int(diverging.sum()))
+
+
+@jax.jit
+def _to_noise(q: Pushforward, x: Array) -> Array:
+    return jax.vmap(lambda x: q.inverse_one(x)[0])(x)
+
+
+@jax.jit
+def _from_noise(q: Pushforward, noise: Array) -> Array:
+    return q.push(noise)

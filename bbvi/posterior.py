@@ -193,7 +193,8 @@ class Posterior:
         """Draws by Markov chain Monte Carlo, warm-started from this fit: for posteriors that it calls unreliable.
 
         Runs numpyro's NUTS. The chains begin at draws of this posterior, and the inverse mass matrix begins as the
-        covariance of its approximation, dense up to 200 coordinates, and is adapted further.
+        covariance of its approximation, dense up to 200 coordinates, and is adapted further. When the approximation is
+        a flow, they run in its noise, where the posterior is nearly a standard normal (NeuTra).
 
         Arguments:
             num_samples: draws of each chain after the warm-up.
@@ -204,7 +205,7 @@ class Posterior:
         Raises:
             ValueError: when the posterior was loaded without its log density.
 
-        Reference: Hoffman and Gelman 2014, JMLR 15.
+        References: Hoffman and Gelman 2014, JMLR 15; Hoffman et al. 2019 (arXiv:1903.03704).
         """
         from bbvi.nuts import run_nuts
 

@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 def make_problem(logprob: Callable[..., Any], dim: Any, data: Any, constraints: Any = None) -> Problem:
     """The density that `fit` sees, for the methods that are not bbvi's."""
-    return Problem(make_parameters(dim, constraints), jax.tree.map(jnp.asarray, data), logprob)
+    return Problem(make_parameters(dim, constraints), data, logprob)
 
 
 def posteriordb_case(folder: str, name: str) -> Case:

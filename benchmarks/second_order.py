@@ -43,11 +43,11 @@ import jax
 import numpy as np
 
 import bbvi
-from bbvi.algorithms.start import find_start
 from bbvi.arguments import METHODS
 from bbvi.distributions import Distribution
 from bbvi.driver import drive
 from bbvi.problem import Problem
+from bbvi.start import find_start
 from benchmarks.cases import (
     GOALS,
     POSTERIORS,

@@ -11,9 +11,9 @@ from bbvi import timing
 from bbvi.algorithms.climb import advance, begin, climb
 from bbvi.algorithms.optimizer import Optimizer
 from bbvi.algorithms.quasi_newton import Compact, Dense, Limited
-from bbvi.algorithms.start import polish
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
+from bbvi.start import polish
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, independent, smooth
 
 SD = np.sqrt(np.diag(COVARIANCE))

@@ -20,7 +20,7 @@ LEVELS = [
     {"estimators"},
     {"algorithms"},
     {"driver", "evaluation", "nuts"},
-    {"checkpoint", "progress"},
+    {"checkpoint", "progress", "start"},
     {"diagnostics"},
     {"arguments", "ladder"},
     {"reporting", "posterior", "files"},

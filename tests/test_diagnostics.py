@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bbvi.algorithms.start import start_at
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.pareto import fit_generalised_pareto, resample, smooth
@@ -15,6 +14,7 @@ from bbvi.driver import Stop
 from bbvi.evaluation import Draws, draw
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
+from bbvi.start import start_at
 
 RNG = np.random.default_rng(0)
 

@@ -2,16 +2,17 @@
 
 The parameters of a flow have no natural scale and no unique optimum, so what says how a run is going is the ELBO
 alone. By sticking the landing its estimate loses its noise as q comes close to p, down to small fractions of a nat.
-Steps come in windows. After each one the mean ELBO is compared with that of the window before:
+Steps come in rounds. Within one the rate falls linearly from `rate` to nothing, and the noise of the steps with it. The
+mean ELBO over the last steps of a round is compared with that of the best one before:
 
-    it rose by less than its noise, or than `GAIN`     lower the rate
-    it fell far below the best                         go back to the best, and divide the rate by four
+    the spread of the log weights is below `tolerance`, or
+    the ELBO rose by less than half its square    done: that is the divergence left at such a spread
+    else                                          another round, twice as long
 
-The run ends when the rate has fallen to `LAST` of the first one, or when the log weights have hardly any spread left,
-so that the importance weights are all but even.
+Whenever the ELBO falls far below the best, the run goes back to the best, and divides the rate by four.
 
 Reference: Kingma and Ba 2015 (arXiv:1412.6980) for the steps; Agrawal, Sheldon and Domke 2020 (arXiv:2006.10343) for
-flows by path gradients.
+flows by path gradients; linear decay in rounds that double is this library's.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from bbvi.algorithms.base import Algorithm, Info
 from bbvi.distributions import Distribution, Flow
@@ -29,11 +31,11 @@ from bbvi.problem import Problem
 from bbvi.random import Random
 
 Array = Any
-WINDOW = 100  # steps
-GAIN = 0.005  # nats that a window has to gain
-DROP = 1.0  # nats below the best window, and 10 standard errors, from which the best is gone back to
-EVEN = 0.03  # nats of spread of the log weights at which there is nothing left to gain
-LAST = 1 / 100  # of the rate at first, below which a run ends
+WINDOW = 100  # steps over which the ELBO is averaged
+FIRST = 4  # windows in the first round
+LEAST = 0.01  # of the rate, below which it does not fall in a round
+DROP = 1.0  # nats below the best, and 10 standard errors, from which the best is gone back to
+SLOWEST = 1e-3  # of the rate at first: a run that falls again and again ends there
 STEPS: Any = optax.chain(optax.clip_by_global_norm(100.0), optax.scale_by_adam())
 
 
@@ -43,26 +45,29 @@ class AdamState(NamedTuple):
     q: Distribution  # in the coordinates of the start
     loc: Array  # (dim,) of the coordinates
     scale: Array  # (dim,) or (dim, dim)
-    memory: Any  # of Adam
-    rate: Array  # ()
-    count: Array  # () steps in this window
+    memory: Any  # of Adam, over the parameters in one vector
+    rate: Array  # () at the beginning of a round
+    length: Array  # () of this round, in steps
+    count: Array  # () steps taken in it
     sums: Array  # (3,) of the ELBO estimates, their squares and their squared standard errors, in this window
-    elbo: Array  # () of the last window
-    best: tuple[Array, Distribution]  # ELBO of the best window, and q after it
-    even: Array  # () bool, whether the weights have become even
+    best: tuple[Array, Distribution]  # ELBO at the end of the best round, or at the start, and q there
+    finished: Array  # () bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Algorithm[AdamState]):
-    """Adam on the ELBO's path gradient, at a rate that falls until the ELBO no longer rises.
+    """Adam on the ELBO's path gradient, at a rate that falls to zero in rounds of doubling length.
 
     Arguments:
         num_draws: in each step.
-        rate: of the first steps.
+        rate: of the first steps of a round.
+        tolerance: spread (standard deviation) of the log weights at which to stop, in nats. With 0 it
+            goes on until a round no longer raises the ELBO.
     """
 
     num_draws: int = 128
     rate: float = 1e-2
+    tolerance: float = 0.2
     name = "adam"
 
     def __post_init__(self) -> None:
@@ -79,11 +84,11 @@ class Adam(Algorithm[AdamState]):
             local,
             loc,
             scale,
-            STEPS.init(local),
+            STEPS.init(ravel_pytree(local)[0]),
             zero + self.rate,
+            jnp.full((), FIRST * WINDOW, int),
             jnp.zeros((), int),
             jnp.zeros(3, loc.dtype),
-            nothing,
             (nothing, local),
             jnp.array(False),
         )
@@ -95,46 +100,52 @@ class Adam(Algorithm[AdamState]):
         local = problem.in_coordinates(state.loc, state.scale)
         loss = StickingTheLanding()
         (_, estimate), gradient = jax.value_and_grad(loss, has_aux=True)(state.q, local, noise)
+        parameters, restore = ravel_pytree(state.q)
         with lenient_promotion():
-            updates, memory = STEPS.update(gradient, state.memory, state.q)
+            updates, memory = STEPS.update(ravel_pytree(gradient)[0], state.memory)
         usable = jnp.isfinite(optax.tree.norm(updates)) & jnp.isfinite(estimate.value)
         keep = lambda new, old: jnp.where(usable, new, old)
-        q = jax.tree.map(lambda p, u: keep(p - state.rate * u, p), state.q, updates)
+        done = state.count / state.length
+        rate = state.rate * jnp.maximum(1 - done, LEAST)
         seen = jnp.stack([estimate.value, estimate.value**2, estimate.standard_error**2])
+        known = jnp.isfinite(state.best[0])
+        start = (jnp.where(jnp.isfinite(estimate.value), estimate.value, -jnp.inf), state.q)
         state = state._replace(
-            q=q,
+            q=restore(keep(parameters - rate * updates, parameters)),
             memory=jax.tree.map(keep, memory, state.memory),
             count=state.count + 1,
             sums=state.sums + seen,
+            best=jax.tree.map(lambda old, new: jnp.where(known, old, new), state.best, start),
         )
         return state, Info.of(estimate, gradients=self.num_draws)
 
     def steps_to_adapt(self, state: AdamState) -> Array:
-        return WINDOW - state.count
+        return WINDOW - state.count % WINDOW
 
     def adapt(self, problem: Problem, state: AdamState) -> AdamState:
         elbo, square, variance = state.sums / WINDOW
         error = jnp.sqrt(jnp.maximum(square - elbo**2, 0) / WINDOW)
+        over = state.count == state.length
         fell = ~(elbo > state.best[0] - DROP - 10 * error)
-        rose = elbo > state.elbo + jnp.maximum(GAIN, 2 * error)
-        rate = state.rate * jnp.where(fell, 0.25, jnp.where(rose, 1.0, 0.7))
-        better = elbo > state.best[0]
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (elbo, state.q), state.best)
-        back = jax.tree.map(lambda new, old: jnp.where(fell, new, old), best[1], state.q)
-        memory = jax.tree.map(lambda fresh, old: jnp.where(fell, fresh, old), STEPS.init(state.q), state.memory)
+        even = jnp.sqrt(variance * self.num_draws) < self.tolerance
+        rose = elbo > state.best[0] + 0.5 * self.tolerance**2
+        better = over & (elbo > state.best[0])
+        choose = lambda condition, new, old: jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+        best = choose(better, (elbo, state.q), state.best)
+        rate = jnp.where(fell, state.rate / 4, state.rate)
         return state._replace(
-            q=back,
-            memory=memory,
+            q=choose(fell, best[1], state.q),
+            memory=choose(over | fell, jax.tree.map(jnp.zeros_like, state.memory), state.memory),
             rate=rate,
-            count=jnp.zeros_like(state.count),
+            length=jnp.where(over & ~fell, 2, 1) * state.length,
+            count=jnp.where(over | fell, 0, state.count),
             sums=jnp.zeros_like(state.sums),
-            elbo=jnp.where(fell, best[0], elbo),
             best=best,
-            even=jnp.sqrt(variance * self.num_draws) < EVEN,
+            finished=(over & (even | ~(rose | fell))) | (rate < SLOWEST * self.rate),
         )
 
     def done(self, state: AdamState) -> Array:
-        return state.even | (state.rate < LAST * self.rate)
+        return state.finished
 
     def extract(self, state: AdamState) -> Distribution:
-        return state.q.affine(state.loc, state.scale)
+        return state.best[1].affine(state.loc, state.scale)

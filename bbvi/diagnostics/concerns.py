@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from bbvi.algorithms.start import Start, log_densities, polish
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import smooth
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws
 from bbvi.problem import Problem
+from bbvi.start import Start, log_densities, polish
 
 Array = Any
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
 SUSPECT = 30.0  # the same before the other mode has been polished
-FAR = 1e30  # a mean or standard deviation beyond which q has run off
+FAR = 1e30  # a draw beyond which q has run off
 LATE = 100  # steps in the last quarter of a run, from which a rising ELBO is judged
 TOO_NARROW = 4.0  # weighted variance, over that of q, from which q counts as too narrow,
 MANY = 20  # when that many draws contribute to it;
@@ -34,7 +34,7 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
         elbo: estimates at each step, `(steps,)`.
     """
     of_q = pool.take(pool.from_q)
-    ran_off = _ran_off(q, elbo)
+    ran_off = _ran_off(of_q, elbo)
     if ran_off is not None:
         return [ran_off]
     found = (
@@ -46,11 +46,10 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
     return [concern for concern in found if concern is not None]
 
 
-def _ran_off(q: Distribution, elbo: np.ndarray) -> Concern | None:
+def _ran_off(pool: Draws, elbo: np.ndarray) -> Concern | None:
     """A posterior that is improper lets q grow, or travel, for ever."""
     check = "check that the posterior is proper: the prior must keep every parameter from running off"
-    reach = max(float(np.max(np.abs(moment))) for moment in (q.mean(), q.sd()))
-    if not reach < FAR:
+    if not np.abs(pool.x).max(initial=0) < FAR:
         return Concern(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", check)
     quarter = len(elbo) // 4
     if quarter < LATE:

@@ -34,4 +34,4 @@ class Flow(Couplings):
 
 
 def _bounded(log_scale: Array) -> Array:
-    return BOUND * jnp.tanh(log_scale / BOUND)
+    return log_scale / jnp.sqrt(1 + (log_scale / BOUND) ** 2)

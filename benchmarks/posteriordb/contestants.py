@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
@@ -37,7 +36,7 @@ Contestant = Callable[[int], Callable[[], Outcome]]  # a run with a seed; its ou
 
 def make_problem(case: Case) -> Problem:
     """The unconstrained density that `fit` sees."""
-    return Problem(make_parameters(case.shapes, case.constraints), jax.tree.map(jnp.asarray, case.data), case.logprob)
+    return Problem(make_parameters(case.shapes, case.constraints), case.data, case.logprob)
 
 
 def fitted(method: str) -> Callable[[Case], Contestant]:

@@ -8,18 +8,18 @@ spike, whose neighbourhood holds little of the posterior, they are climbed again
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import NUM_DRAWS, Paths, climb, constant
 from bbvi.algorithms.newton import Newton
 from bbvi.distributions import FullRank
+from bbvi.driver import Stop, begin, drive
 from bbvi.problem import Problem
 
 Array = Any
 NUM_PATHS = 4
-POLISH = Newton(max_doublings=0, max_steps=40)
+POLISH = 40  # Newton steps at most
 ATTEMPTS = 5  # sets of starting points tried before giving up
 LOOKS = 8  # draws that tell a mode from a spike
 SPIKE, SPIKE_PER_DIM = 3.0, 0.1  # nats by which the ELBO at a spike falls short of Laplace's estimate, at least
@@ -113,19 +113,14 @@ class Polished(NamedTuple):
 
 def polish(problem: Problem, loc: Array, scale: Array, rng: np.random.Generator) -> Polished:
     """The best Gaussian that Newton steps find from N(loc, scale scale^T), on draws made by `rng`."""
-    loc, scale, elbo, gradients = jax.device_get(_ascend(problem, loc, scale, POLISH.draws(rng, problem.dim)))
-    return Polished(loc, scale, float(elbo), int(gradients))
-
-
-@jax.jit
-def _ascend(problem: Problem, loc: Array, scale: Array, draws: Array) -> tuple[Array, Array, Array, Array]:
-    def step(carry: tuple[Any, Array]) -> tuple[Any, Array]:
-        state, info = POLISH.step(None, problem, carry[0])
-        return state, carry[1] + info.gradients
-
-    begin = POLISH.init(problem, FullRank.from_scale_tril(loc, scale), draws)
-    state, gradients = jax.lax.while_loop(lambda carry: ~POLISH.done(carry[0]), step, (begin, jnp.zeros((), int)))
-    return state.loc, state.scale, state.elbo, gradients
+    newton = Newton()
+    structure = FullRank(np.zeros_like(loc), np.zeros_like(scale))
+    state = begin(newton, problem, structure, (loc, scale), newton.draws(rng, problem.dim))
+    run = drive(newton, problem, state, 0, num_steps=POLISH)
+    if run.stop is Stop.INTERRUPTED:
+        raise KeyboardInterrupt
+    gradients = int(run.history.gradients.sum())
+    return Polished(np.asarray(run.state.loc), np.asarray(run.state.scale), float(run.state.elbo), gradients)
 
 
 def start_at(loc: Array, scale: Array) -> Start:
