@@ -19,3 +19,4 @@ class Concern(NamedTuple):
     worst: Status  # the best status that it allows
     reason: str
     advice: str | None = None
+    inherent: bool = False  # of the posterior itself, so that no better approximation would end it

@@ -71,7 +71,7 @@ def first_method(dim: int) -> str:
 def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Plan | None:
     """What to try after `attempts`, or None to leave it at that."""
     last = attempts[-1].diagnosis
-    if last.status in (Status.RELIABLE, Status.FAILED) or last.stop not in (Stop.CONVERGED, Stop.STALLED):
+    if not last.improvable or last.status is Status.FAILED or last.stop not in (Stop.CONVERGED, Stop.STALLED):
         return None
     if problem.dim > NEWTON_UP_TO:
         return None

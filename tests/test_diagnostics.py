@@ -3,8 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.distributions import constraints
 from scipy import stats
 
+import bbvi
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.pareto import fit_generalised_pareto, resample, smooth
@@ -150,3 +152,18 @@ def test_a_posterior_much_wider_than_q_is_never_trusted(dim, centres, width, rig
         pool = draw(problem, q, (seed, 0), 1, 1)
         diagnosis = diagnose(pool, Stop.CONVERGED, find_concerns(problem, q, start, pool, np.zeros(1)))
         assert diagnosis.trusted == right
+
+
+def log_normal(p, sd):
+    """log x ~ N(0, sd^2)."""
+    return -0.5 * jnp.sum((jnp.log(p["x"]) / sd) ** 2) - jnp.sum(jnp.log(p["x"]))
+
+
+@pytest.mark.parametrize(("sd", "vague"), [(0.5, False), (2.5, True)])
+def test_a_standard_deviation_that_rests_on_few_draws_is_told(sd, vague):
+    """Log-normal parameters, whose unconstrained coordinates are exactly Gaussian: the weights are perfect."""
+    posterior = bbvi.fit(log_normal, {"x": (3,)}, data=np.array(sd), constraints={"x": constraints.positive})
+    diagnosis = posterior.diagnosis
+    assert len(posterior.ladder) == 1, "no richer family would make it better"
+    assert diagnosis.status is (Status.USABLE if vague else Status.RELIABLE)
+    assert any("standard deviation of x[" in reason for reason in diagnosis.reasons) == vague

@@ -24,6 +24,8 @@ TOO_NARROW = 4.0  # weighted variance, over that of q, from which q counts as to
 MANY = 20  # when that many draws contribute to it;
 MAYBE_NARROW = 2.0  # and from which the density along the direction is looked at, if they do not,
 LINE = 12.0  # to so many standard deviations of q on both sides
+ENOUGH = 1000  # effective draws from which standard deviations are looked at
+VAGUE = 0.1  # relative standard error of a standard deviation, from which it is said to be poorly determined
 OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
 
 
@@ -42,6 +44,7 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
         _too_narrow(problem, q, pool),
         _non_finite(problem, of_q),
         _rounding(of_q),
+        _vague_scale(problem, pool),
     )
     return [concern for concern in found if concern is not None]
 
@@ -177,4 +180,33 @@ def _rounding(pool: Draws) -> Concern | None:
         Status.USABLE if error < 0.5 else Status.UNRELIABLE,
         f"in {'single' if single else 'double'} precision the log density is rounded to about {error:.1g} nats",
         'use precision="double"' if single else "subtract a constant from the log density, or rescale it",
+    )
+
+
+def _vague_scale(problem: Problem, pool: Draws) -> Concern | None:
+    """A standard deviation that rests on few far draws, as that of a parameter with heavy tails does."""
+    log_weights = smooth(pool.log_p - pool.log_r).log_weights
+    weights = np.exp(log_weights)
+    few = 1 / np.sum(weights**2) < ENOUGH if np.isfinite(log_weights).any() else True
+    if few:  # then the weights say enough by themselves
+        return None
+    kept = weights > 0
+    weights = weights[kept] / weights[kept].sum()
+    worst, which = VAGUE, None
+    for name, values in problem.parameters.named(problem.parameters.structure(pool.x[kept])).items():
+        columns = np.reshape(values, (len(weights), -1)).astype(float)
+        squares = (columns - weights @ columns) ** 2
+        variances = weights @ squares
+        errors = np.sqrt(weights**2 @ (squares - variances) ** 2) / np.maximum(2 * variances, 1e-300)
+        if errors.size and errors.max() > worst:
+            worst = errors.max()
+            index = np.unravel_index(int(errors.argmax()), values.shape[1:])
+            which = name + "".join(f"[{i}]" for i in index)
+    if which is None:
+        return None
+    return Concern(
+        Status.USABLE,
+        f"the standard deviation of {which} is known to {100 * worst:.0f} % only: its tails are heavy",
+        f"describe {which} by quantiles, or by the moments of its logarithm",
+        inherent=True,
     )

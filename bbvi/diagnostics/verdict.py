@@ -49,6 +49,7 @@ class Diagnosis:
         non_finite: share of draws at which the log density was not finite.
         stop: why optimisation ended.
         reasons, advice: in words.
+    improvable: whether a better approximation would have a better status.
     """
 
     status: Status
@@ -63,6 +64,7 @@ class Diagnosis:
     stop: Stop
     reasons: tuple[str, ...]
     advice: tuple[str, ...]
+    improvable: bool
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -193,4 +195,5 @@ def _verdict(concerns: Sequence[Concern], **fields: Any) -> Diagnosis:
     status = ranks[max((ranks.index(concern.worst) for concern in concerns), default=0)]
     reasons = tuple(concern.reason for concern in concerns)
     advice = dict.fromkeys(concern.advice for concern in concerns if concern.advice)
-    return Diagnosis(status=status, reasons=reasons, advice=tuple(advice), **fields)
+    improvable = any(concern.worst is not Status.RELIABLE and not concern.inherent for concern in concerns)
+    return Diagnosis(status=status, reasons=reasons, advice=tuple(advice), improvable=improvable, **fields)
