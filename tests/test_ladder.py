@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.distributions import constraints
 
 import bbvi
 from bbvi.distributions import FullRank
@@ -73,6 +74,32 @@ def test_the_answer_is_right(name):
     assert abs(posterior.sd()[0] / sd - 1) < 0.1
     if log_evidence is not None:
         assert abs(posterior.diagnosis.log_evidence.value - log_evidence) < 0.1
+
+
+def centred(p, y):
+    """y_j ~ N(theta_j, 1), theta_j ~ N(mu, tau), mu ~ N(0, 5^2), tau ~ HalfNormal(1)."""
+    prior = -0.5 * (p["mu"] / 5) ** 2 - 0.5 * p["tau"] ** 2
+    groups = -0.5 * jnp.sum(((p["theta"] - p["mu"]) / p["tau"]) ** 2) - len(y) * jnp.log(p["tau"])
+    return prior + groups - 0.5 * jnp.sum((y - p["theta"]) ** 2)
+
+
+def test_a_hierarchy_in_which_newton_creeps():
+    """Against the marginal density of tau, with theta and mu integrated out."""
+    y = np.random.default_rng(1).normal(0, 1.12, 30)
+    posterior = bbvi.fit(
+        centred, {"theta": (30,), "mu": (), "tau": ()}, data=y, constraints={"tau": constraints.positive}
+    )
+    assert [rung.method for rung in posterior.ladder] == ["newton", "dadvi", "newton", "adam"]
+    tau = np.linspace(1e-4, 5, 4000)
+    precision = 1 / 25 + len(y) / (1 + tau**2)
+    quadratic = np.sum(y) ** 2 / (1 + tau**2) ** 2 / precision - np.sum(y**2) / (1 + tau**2)
+    log_density = -0.5 * tau**2 + 0.5 * quadratic - 0.5 * np.log(precision) - 0.5 * len(y) * np.log(1 + tau**2)
+    density = np.exp(log_density - log_density.max())
+    mean = np.average(tau, weights=density)
+    sd = np.average((tau - mean) ** 2, weights=density) ** 0.5
+    assert abs(posterior.mean()["tau"] - mean) < 0.1 * sd
+    assert abs(posterior.sd()["tau"] / sd - 1) < 0.1
+    assert posterior.diagnosis.trusted
 
 
 def test_the_ladder_is_kept_in_the_file(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import bbvi
 from benchmarks import posteriordb
 from benchmarks.accuracy import errors
+from benchmarks.posteriordb.ports import find_deviations
 
 NAMES = [
     "eight_schools-eight_schools_noncentered",
@@ -14,6 +15,15 @@ NAMES = [
     "low_dim_gauss_mix-low_dim_gauss_mix",
     "sblrc-blr",
 ]
+
+
+def test_the_reference_draws_are_of_these_densities(posteriordb_folder):
+    """By two identities for the gradient; one posterior for each model, in standard errors."""
+    chosen = {name.rsplit("-", 1)[-1]: name for name in posteriordb.names(posteriordb_folder)}
+    found = {model: find_deviations(posteriordb_folder, name) for model, name in chosen.items()}
+    proven = {model: each for model, each in found.items() if each is not None}
+    assert len(proven) >= 20
+    assert {model: each for model, each in proven.items() if max(each.gradient, each.product) > 5} == {}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -42,6 +42,11 @@ NEAR = 1e-8  # nats still to gain from which the optimum counts as reached
 RANGE = 15.0  # that log standard deviations may move from the start
 ESCAPED = 1e12  # distance in units of the start, from which the mean counts as run off
 MAX_STEPS = 200
+BLIND = Concern(
+    Status.RELIABLE,
+    f"above {DENSE} coordinates the mean-field standard deviations stand as they are: correlations were not looked at",
+    "take standard deviations of the functions that matter from posterior.linear_response(function)",
+)
 
 
 class DADVIState(NamedTuple):
@@ -152,7 +157,7 @@ class DADVI(Algorithm[DADVIState]):
             return Result((q,), (Concern(Status.USABLE, reason + "having few draws is not known"),))
         concerns = _about_draws(float(state.error), int(state.used) * self.num_draws)
         if not state.response.size:
-            return Result((q,), concerns)
+            return Result((q,), (*concerns, BLIND))
         response = np.asarray(state.scale)[:, None] * np.asarray(state.response) * np.asarray(state.scale)
         if np.linalg.eigvalsh(response)[0] <= 0:
             reason = "the linear-response covariance is not positive definite: the optimum is a saddle point"
