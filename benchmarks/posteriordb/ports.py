@@ -6,8 +6,8 @@ For draws x of a density p on unconstrained space, with g = grad log p(x), integ
 
     E[g] = 0    and    E[(x - E x) g^T] = -I,
 
-whatever the normalising constant. For each posterior with reference draws this prints the largest deviation of the means
-over the draws from both, in standard errors. A prior left out, a rate for a scale or a missing log-Jacobian show.
+whatever the normalising constant. For each posterior with reference draws this prints the largest deviation of the
+means over the draws from both, in standard errors. A prior left out, a rate for a scale or a missing log-Jacobian show.
 """
 
 import argparse
