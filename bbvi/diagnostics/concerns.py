@@ -25,7 +25,8 @@ MANY = 20  # when that many draws contribute to it;
 MAYBE_NARROW = 2.0  # and from which the density along the direction is looked at, if they do not,
 LINE = 12.0  # to so many standard deviations of q on both sides
 ENOUGH = 1000  # effective draws from which standard deviations are looked at
-VAGUE = 0.1  # relative standard error of a standard deviation, from which it is said to be poorly determined
+VAGUE = 0.03  # relative standard error of a standard deviation, from which its tails are looked at;
+HEAVY = 0.7  # k-hat of the squared deviations, from which there may be no such error, nor a standard deviation
 OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
 
 
@@ -192,21 +193,21 @@ def _vague_scale(problem: Problem, pool: Draws) -> Concern | None:
         return None
     kept = weights > 0
     weights = weights[kept] / weights[kept].sum()
-    worst, which = VAGUE, None
+    found = (HEAVY, "")
     for name, values in problem.parameters.named(problem.parameters.structure(pool.x[kept])).items():
         columns = np.reshape(values, (len(weights), -1)).astype(float)
         squares = (columns - weights @ columns) ** 2
         variances = weights @ squares
         errors = np.sqrt(weights**2 @ (squares - variances) ** 2) / np.maximum(2 * variances, 1e-300)
-        if errors.size and errors.max() > worst:
-            worst = errors.max()
-            index = np.unravel_index(int(errors.argmax()), values.shape[1:])
-            which = name + "".join(f"[{i}]" for i in index)
-    if which is None:
+        for i in np.flatnonzero(errors > VAGUE):
+            index = "".join(f"[{k}]" for k in np.unravel_index(i, values.shape[1:]))
+            found = max(found, (smooth(np.log(weights * squares[:, i])).k_hat, name + index))
+    k_hat, name = found
+    if not name:
         return None
     return Concern(
         Status.USABLE,
-        f"the standard deviation of {which} is known to {100 * worst:.0f} % only: its tails are heavy",
-        f"describe {which} by quantiles, or by the moments of its logarithm",
+        f"the standard deviation of {name} rests on few far draws: k-hat of its square {k_hat:.2f}",
+        f"describe {name} by quantiles, or by the moments of its logarithm",
         inherent=True,
     )

@@ -138,7 +138,7 @@ def summarise(rows: Sequence[Row]) -> None:
         mine = [row for row in rows if row.method == method]
         wide, strict, right = (sum(row.within(tolerance) for row in mine) for tolerance in (WIDE, STRICT, WRONG))
         cold, warm = (
-            statistics.median(value for value in values if value is not None)
+            statistics.median([value for value in values if value is not None] or [float("nan")])
             for values in ([row.cold for row in mine], [row.warm for row in mine])
         )
         print(f"| {method} | {len(mine)} | {wide} | {strict} | {len(mine) - right} | {cold:.1f} | {warm:.2f} |")
