@@ -3,7 +3,7 @@
 The parameters of a flow have no natural scale and no unique optimum, so what says how a run is going is the ELBO
 alone. By sticking the landing its estimate loses its noise as q comes close to p, down to small fractions of a nat.
 Steps come in rounds. Within one the rate falls linearly from `rate` to nothing, and the noise of the steps with it. The
-mean ELBO over the last steps of a round is compared with that of the best one before:
+mean ELBO over the last steps of a round is compared with that of the round before:
 
     the spread of the log weights is below `tolerance`, or
     the ELBO rose by less than half its square    done: that is the divergence left at such a spread
@@ -50,7 +50,8 @@ class AdamState(NamedTuple):
     length: Array  # () of this round, in steps
     count: Array  # () steps taken in it
     sums: Array  # (3,) of the ELBO estimates, their squares and their squared standard errors, in this window
-    best: tuple[Array, Distribution]  # ELBO at the end of the best round, or at the start, and q there
+    elbo: Array  # () at the end of the round before, or at the start
+    best: tuple[Array, Distribution]  # ELBO of the best window, or at the start, and q there
     finished: Array  # () bool
 
 
@@ -89,6 +90,7 @@ class Adam(Algorithm[AdamState]):
             jnp.full((), FIRST * WINDOW, int),
             jnp.zeros((), int),
             jnp.zeros(3, loc.dtype),
+            nothing,
             (nothing, local),
             jnp.array(False),
         )
@@ -115,6 +117,7 @@ class Adam(Algorithm[AdamState]):
             memory=jax.tree.map(keep, memory, state.memory),
             count=state.count + 1,
             sums=state.sums + seen,
+            elbo=jnp.where(known, state.elbo, start[0]),
             best=jax.tree.map(lambda old, new: jnp.where(known, old, new), state.best, start),
         )
         return state, Info.of(estimate, gradients=self.num_draws)
@@ -128,8 +131,8 @@ class Adam(Algorithm[AdamState]):
         over = state.count == state.length
         fell = ~(elbo > state.best[0] - DROP - 10 * error)
         even = jnp.sqrt(variance * self.num_draws) < self.tolerance
-        rose = elbo > state.best[0] + 0.5 * self.tolerance**2
-        better = over & (elbo > state.best[0])
+        rose = elbo > state.elbo + 0.5 * self.tolerance**2
+        better = elbo > state.best[0]
         choose = lambda condition, new, old: jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
         best = choose(better, (elbo, state.q), state.best)
         rate = jnp.where(fell, state.rate / 4, state.rate)
@@ -140,6 +143,7 @@ class Adam(Algorithm[AdamState]):
             length=jnp.where(over & ~fell, 2, 1) * state.length,
             count=jnp.where(over | fell, 0, state.count),
             sums=jnp.zeros_like(state.sums),
+            elbo=jnp.where(over & ~fell, elbo, state.elbo),
             best=best,
             finished=(over & (even | ~(rose | fell))) | (rate < SLOWEST * self.rate),
         )
