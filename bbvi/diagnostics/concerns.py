@@ -196,12 +196,15 @@ def _vague_scale(problem: Problem, pool: Draws) -> Concern | None:
     found = (HEAVY, "")
     for name, values in problem.parameters.named(problem.parameters.structure(pool.x[kept])).items():
         columns = np.reshape(values, (len(weights), -1)).astype(float)
-        squares = (columns - weights @ columns) ** 2
-        variances = weights @ squares
-        errors = np.sqrt(weights**2 @ (squares - variances) ** 2) / np.maximum(2 * variances, 1e-300)
-        for i in np.flatnonzero(errors > VAGUE):
+        with np.errstate(all="ignore"):  # a draw that overflows makes an error that is not a number
+            squares = (columns - weights @ columns) ** 2
+            variances = weights @ squares
+            errors = np.sqrt(weights**2 @ (squares - variances) ** 2) / np.maximum(2 * variances, 1e-300)
+        for i in np.flatnonzero(~(errors <= VAGUE)):
             index = "".join(f"[{k}]" for k in np.unravel_index(i, values.shape[1:]))
-            found = max(found, (smooth(np.log(weights * squares[:, i])).k_hat, name + index))
+            with np.errstate(all="ignore"):
+                k_hat = smooth(np.log(weights * squares[:, i])).k_hat
+            found = max(found, (np.inf if np.isnan(k_hat) else k_hat, name + index))
     k_hat, name = found
     if not name:
         return None

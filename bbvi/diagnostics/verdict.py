@@ -49,7 +49,7 @@ class Diagnosis:
         non_finite: share of draws at which the log density was not finite.
         stop: why optimisation ended.
         reasons, advice: in words.
-    improvable: whether a better approximation would have a better status.
+        improvable: whether a better approximation would have a better status.
     """
 
     status: Status
