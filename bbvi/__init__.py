@@ -21,6 +21,7 @@ from bbvi.driver import Progress, Stop
 from bbvi.estimators import ELBO, IID, Antithetic, Estimator, Noise, ScoreFunction, Sobol, StickingTheLanding
 from bbvi.files import load
 from bbvi.inference import Budget, fit
+from bbvi.models import Model, external, from_numpyro, from_pymc, from_stan
 from bbvi.posterior import Posterior
 from bbvi.problem import Factorized
 
@@ -49,6 +50,7 @@ __all__ = [
     "LowRank",
     "MeanField",
     "Mixture",
+    "Model",
     "NaturalGradient",
     "Newton",
     "Noise",
@@ -65,6 +67,10 @@ __all__ = [
     "Stop",
     "StudentT",
     "curvature",
+    "external",
     "fit",
+    "from_numpyro",
+    "from_pymc",
+    "from_stan",
     "load",
 ]

@@ -13,6 +13,7 @@ from bbvi.algorithms import Algorithm
 from bbvi.distributions import Distribution
 from bbvi.estimators import Estimator
 from bbvi.ladder import first_method, structure
+from bbvi.models import Model
 from bbvi.parameters import Parameters, nearest
 from bbvi.problem import Factorized
 
@@ -34,10 +35,25 @@ def choose(argument: str, name: str, table: Mapping[str, Any]) -> Any:
     return table[name]
 
 
-def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorithm:
+def read_model(logprob: Any, dim: Any, constraints: Any, data: Any) -> Model:
+    """The model that is to be fitted, made of a log density where it is given as such."""
+    if isinstance(logprob, Model):
+        given = {"dim": dim, "constraints": constraints, "data": data}
+        if extra := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"{', '.join(extra)}: a model brings its own. Leave this out.")
+        return logprob
+    if not callable(logprob):
+        raise TypeError(f"logprob={logprob!r} must be a function of the parameters that returns a scalar log density.")
+    if dim is None:
+        raise TypeError("dim is missing: an int, or a pytree of shapes, of the parameters that logprob receives.")
+    return Model(logprob=logprob, dim=dim, constraints=constraints, data=data)
+
+
+def read_algorithm(method: Any, family: Any, dim: int, smooth: bool, **given: Any) -> Algorithm:
     """The algorithm that `method` and the hyper-parameters given (those that are not None) describe.
 
-    For "auto" it is the first one to try: the default method of the family, if one is named.
+    For "auto" it is the first one to try: the default method of the family, if one is named. `smooth` says whether the
+    log density has second derivatives.
     """
     options = {name: value for name, value in given.items() if value is not None}
     if isinstance(method, Algorithm):
@@ -57,7 +73,7 @@ def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorith
         family = choose("family", family, FAMILIES) if isinstance(family, str) else family
         method = getattr(family, "default_method", "advi")
     elif method == "auto":
-        method = first_method(dim)
+        method = first_method(dim, smooth)
     chosen = choose("method", method, {"auto": None, **METHODS})
     known = [field.name for field in fields(chosen)]
     for name, value in options.items():
@@ -114,15 +130,18 @@ def read_data(data: Any) -> Any:
 
 def check_rows(batch_size: int, logprob: Any, data: Any) -> None:
     """Refuse minibatches of what is not a sum over rows of data."""
-    if not isinstance(logprob, Factorized):
+    if isinstance(logprob, Factorized):
+        lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
+        if len(lengths) != 1 or lengths == {()}:
+            shown = sorted(lengths)
+            raise ValueError(f"batch_size needs data whose arrays share their leading axis; it is {shown} here.")
+    rows = logprob.num_rows(data) if hasattr(logprob, "num_rows") else None
+    if rows is None:
         raise ValueError(
             "batch_size needs a log density that separates prior and likelihood, so that the likelihood of some rows "
-            "can stand for all. Give bbvi.Factorized(log_prior, log_likelihood) as logprob."
+            "can stand for all. Give bbvi.Factorized(log_prior, log_likelihood) as logprob, or subsample a plate of a "
+            "NumPyro model."
         )
-    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
-    if len(lengths) != 1 or lengths == {()}:
-        raise ValueError(f"batch_size needs data whose arrays share their leading axis; it is {sorted(lengths)} here.")
-    (rows,) = lengths.pop()
     if batch_size > rows:
         raise ValueError(f"batch_size={batch_size} is more than the {rows} rows of data.")
 

@@ -17,6 +17,7 @@ from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws
+from bbvi.models import Model
 from bbvi.parameters import Parameters
 from bbvi.posterior import Cost, Posterior, Rung
 from bbvi.precision import scope
@@ -69,13 +70,13 @@ def save(posterior: Posterior, path: str | Path) -> None:
         raise OSError(f"path={str(path)!r} cannot be written: {error}") from error
 
 
-def load(path: str | Path, logprob: Callable[..., Any] | None = None, data: Any = None) -> Posterior:
+def load(path: str | Path, logprob: Callable[..., Any] | Model | None = None, data: Any = None) -> Posterior:
     """Read a posterior written by `Posterior.save`.
 
     Arguments:
         path: of the file.
-        logprob, data: as given to `fit`. With them the posterior can draw and weight as many samples as one likes;
-            without, it resamples from the draws in the file.
+        logprob, data: as given to `fit`; or a model. With them the posterior can draw and weight as many samples as
+            one likes; without, it resamples from the draws in the file.
 
     Raises:
         OSError: when the file cannot be opened.
@@ -95,8 +96,9 @@ def load(path: str | Path, logprob: Callable[..., Any] | None = None, data: Any 
     if logprob is None:
         return posterior
     with scope(posterior.double):
-        problem = Problem(posterior.parameters, read_data(data), logprob)
-        return posterior.with_logprob(problem, trace(problem))
+        model = logprob if isinstance(logprob, Model) else Model(logprob=logprob, dim=None, data=data)
+        problem = Problem(posterior.parameters, read_data(model.data), model.logprob)
+        return posterior.with_model(model, problem, trace(problem))
 
 
 def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ import numpy as np
 from bbvi import timing
 from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import Result
-from bbvi.arguments import check_rows, observed, positive, read_algorithm, read_data, read_family, read_init
+from bbvi.arguments import (
+    check_rows,
+    observed,
+    positive,
+    read_algorithm,
+    read_data,
+    read_family,
+    read_init,
+    read_model,
+)
 from bbvi.checkpoint import Checkpoint
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
@@ -22,6 +31,7 @@ from bbvi.driver import Callback, History, Run, Stop, begin, drive
 from bbvi.estimators import Estimator
 from bbvi.evaluation import Draws, draw
 from bbvi.ladder import SECONDS, Attempt, Plan, next_plan
+from bbvi.models import Model
 from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
@@ -55,8 +65,8 @@ class Budget:
 
 
 def fit(
-    logprob: Callable[..., Any],
-    dim: Any,
+    logprob: Callable[..., Any] | Model,
+    dim: Any = None,
     *,
     data: Any = None,
     constraints: Any = None,
@@ -79,7 +89,8 @@ def fit(
 
     Arguments:
         logprob: `logprob(values)`, or `logprob(values, data)` when `data` is given: an unnormalised log density, a
-            scalar, in any code that JAX can trace.
+            scalar, in any code that JAX can trace. Or a model by `bbvi.from_numpyro`, `bbvi.from_pymc` or
+            `bbvi.from_stan`, which has its own `dim`, `constraints` and `data`.
         dim: an int n, for one vector `(n,)`; or a pytree of shapes or example arrays, which `logprob` then receives.
             In it a tuple of ints is a shape; lists, dicts and other tuples are structure.
         data: a pytree of arrays. Data given here, rather than closed over, can change without recompiling.
@@ -119,23 +130,43 @@ def fit(
         <Status.RELIABLE: ...>
     """
     began, compiled = time.perf_counter(), timing.compile_seconds()
-    if not callable(logprob):
-        raise TypeError(f"logprob={logprob!r} must be a function of the parameters that returns a scalar log density.")
+    model = read_model(logprob, dim, constraints, data)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed={seed!r} must be a non-negative integer.")
-    parameters = make_parameters(dim, constraints)
+    parameters = make_parameters(model.dim, model.constraints)
+    options = (family, estimator, optimizer, num_draws, batch_size)
+
+    def refit(new: Any, **changes: Any) -> Posterior:
+        options = {
+            "method": method,
+            "family": family,
+            "estimator": estimator,
+            "optimizer": optimizer,
+            "seed": seed,
+            "num_steps": num_steps,
+            "num_draws": num_draws,
+            "batch_size": batch_size,
+            "budget": budget,
+            "callbacks": callbacks,
+            "progress": progress,
+            "precision": precision,
+        }
+        return fit(new if isinstance(new, Model) else replace(model, data=new), **(options | changes))
+
+    climbs = method == "auto" and all(given is None for given in (*options, model.batch_size))
+    batch_size = model.batch_size if batch_size is None and method in ("auto", "advi") else batch_size
     algorithm = read_algorithm(
         method,
         family,
         parameters.dim,
+        getattr(model.logprob, "twice_differentiable", True),
         estimator=estimator,
         optimizer=optimizer,
         num_draws=num_draws,
         batch_size=batch_size,
     )
-    climbs = method == "auto" and all(given is None for given in (family, estimator, optimizer, num_draws, batch_size))
     if batch_size is not None:
-        check_rows(batch_size, logprob, data)
+        check_rows(batch_size, model.logprob, model.data)
     limit = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     if limit.gradients is not None and not algorithm.uses_gradients:
         raise ValueError("budget: the estimator uses no gradients to count. Give seconds, or num_steps.")
@@ -145,7 +176,7 @@ def fit(
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
 
     with scope(double := use_double(precision)):
-        problem = Problem(parameters, read_data(data), logprob)
+        problem = Problem(parameters, read_data(model.data), model.logprob)
         prototype = read_family(family, init, parameters.dim, algorithm)
         width = trace(problem)
         problem = jax.device_put(problem)
@@ -177,12 +208,14 @@ def fit(
         cost,
         best.plan.algorithm.name,
         parameters,
-        observed(data),
+        {**observed(model.data), **model.observed},
         best.pool,
         double,
         problem,
         width,
         tuple(map(_rung, attempts)),
+        model,
+        refit,
     )
 
 

@@ -63,9 +63,9 @@ class Attempt(NamedTuple):
         return list(Status).index(self.diagnosis.status), -self.diagnosis.elbo.value
 
 
-def first_method(dim: int) -> str:
-    """The name of the method that "auto" tries first."""
-    return "newton" if dim <= NEWTON_UP_TO else "dadvi"
+def first_method(dim: int, smooth: bool) -> str:
+    """The name of the method that "auto" tries first; `smooth` says whether there are second derivatives."""
+    return "newton" if dim <= NEWTON_UP_TO else "dadvi" if smooth else "advi"
 
 
 def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Plan | None:
@@ -76,7 +76,8 @@ def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Pl
     if problem.dim > NEWTON_UP_TO:
         return None
     methods = [attempt.plan.algorithm.name for attempt in attempts]
-    if methods == ["newton"] and last.stop is Stop.STALLED and problem.dim >= DADVI_FROM:
+    creeps = methods == ["newton"] and last.stop is Stop.STALLED
+    if creeps and problem.dim >= DADVI_FROM and problem.twice_differentiable:
         return Plan(DADVI(), structure(MeanField, problem.dim), attempts[0].plan.near)
     if methods[-1] == "dadvi":
         return Plan(Newton(), structure(FullRank, problem.dim), attempts[-1].q.standardise()[:2])

@@ -186,7 +186,7 @@ def _constraint_at(constraints: Any, path: Any) -> Any:
             node = node[key] if isinstance(key, int) and key < len(node) else None
         else:
             break
-    if node is None or _is_real(node):
+    if node is None or is_real(node):
         return None
     if not _is_constraint(node):
         raise TypeError(
@@ -196,8 +196,9 @@ def _constraint_at(constraints: Any, path: Any) -> Any:
     return node
 
 
-def _is_real(constraint: Any) -> bool:
-    return type(constraint).__name__ in ("_Real", "_RealVector")
+def is_real(constraint: Any) -> bool:
+    """Whether a numpyro constraint leaves its parameter unconstrained."""
+    return type(getattr(constraint, "base_constraint", constraint)).__name__ in ("_Real", "_RealVector")
 
 
 def _refuse_leftover(constraints: Any, paths: list[Any]) -> None:

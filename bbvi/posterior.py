@@ -1,6 +1,6 @@
 """What `fit` returns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution
 from bbvi.driver import History
 from bbvi.evaluation import Draws, draw
+from bbvi.models import Model
 from bbvi.parameters import Parameters
 from bbvi.precision import scope
 from bbvi.problem import Problem
@@ -92,6 +93,8 @@ class Posterior:
     problem: Problem | None = field(default=None, repr=False)  # None after load: no code is stored
     width: int = field(default=1, repr=False)  # numbers that an evaluation of the log density holds in memory
     ladder: tuple[Rung, ...] = ()
+    model: Model | None = field(default=None, repr=False)  # None after load
+    refit: Callable[..., "Posterior"] | None = field(default=None, repr=False)  # the call of fit that made it
 
     # -- draws -------------------------------------------------------------------------------------------------------
 
@@ -105,13 +108,14 @@ class Posterior:
                 draws of q; True insists.
 
         Returns:
-            The structure given as `dim`, each parameter a NumPy array `(n, *shape)`.
+            The structure given as `dim`, each parameter a NumPy array `(n, *shape)`. For a model: a dict of its
+            parameters and derived quantities by name.
 
         Raises:
             ValueError: when resampling is asked for but the posterior was loaded from a file and its stored draws are
                 too few, or none has a finite log density.
         """
-        return self.structure(self.draw(num_samples, seed=seed, resample=resample)[0].x)
+        return self.structure(self.draw(num_samples, seed=seed, resample=resample)[0].x, seed)
 
     def draw(self, num_samples: int, *, seed: int = 0, resample: bool | None = None) -> tuple[Draws, bool]:
         """Draws on the flat, unconstrained scale with their log densities, and whether they were resampled."""
@@ -139,10 +143,22 @@ class Posterior:
             )
         return self.pool.take(np.random.default_rng((seed, SAMPLE)).permutation(len(self.pool)))
 
-    def structure(self, xs: Array) -> Any:
-        """Flat, unconstrained vectors `(n, dim)` in the structure of the parameters, on their constrained scale."""
+    def structure(self, xs: Array, seed: int = 0) -> Any:
+        """Flat, unconstrained vectors `(n, dim)` as what `sample` returns; `seed` is for quantities made at random."""
         with scope(self.double):
-            return self.parameters.structure(xs)
+            values = self.parameters.structure(xs)
+            derived = {} if self.model is None else self.model.derived(values, seed)
+        return {**self.variables(xs), **derived} if derived else self.variables(xs)
+
+    def variables(self, xs: Array) -> Any:
+        """The same without what a model derives from its parameters."""
+        with scope(self.double):
+            values = self.parameters.structure(xs)
+            return values if self.model is None else self.model.variables(values)
+
+    def named(self, values: Any) -> dict[str, Any]:
+        """What `structure` or `variables` returned, by name."""
+        return self.parameters.named(values) if self.model is None else self.model.named(self.parameters, values)
 
     def log_prob(self, values: Any) -> np.ndarray | float:
         """Log density of the approximation, on the constrained scale, in nats.
@@ -243,14 +259,14 @@ class Posterior:
         )
 
     def _map(self, statistic: Any) -> Any:
-        draws, weights = self._weighted()
+        draws, weights = self._weighted(self.structure)
         return jax.tree.map(lambda values: statistic(np.asarray(values, float), weights), draws)
 
-    def _weighted(self) -> tuple[Any, np.ndarray]:
-        """The draws behind the diagnosis, in structure, and their weights."""
+    def _weighted(self, read: Callable[[Array], Any]) -> tuple[Any, np.ndarray]:
+        """What `read` makes of the draws behind the diagnosis, and their weights."""
         weights = self._weights()
         keep = weights > 0
-        return self.structure(self.pool.x[keep]), weights[keep]
+        return read(self.pool.x[keep]), weights[keep]
 
     def _weights(self) -> np.ndarray:
         if not self.diagnosis.trusted:
@@ -261,19 +277,18 @@ class Posterior:
     @property
     def num_scalars(self) -> int:
         """Number of scalar parameters, on the constrained scale."""
-        return sum(int(np.prod(shape)) for shape in self.parameters.shapes)
+        return sum(np.size(value) for value in self.named(self.variables(self.pool.x[:1])).values())
 
     def table(self, max_rows: int | None = None) -> list[tuple[str, dict[str, float]]]:
         """Mean, sd and quantiles of each scalar parameter, by name."""
-        structured, weights = self._weighted()
-        draws = self.parameters.named(structured)
+        draws, weights = self._weighted(self.variables)
         rows = []
-        for name, shape in zip(self.parameters.names, self.parameters.shapes, strict=True):
+        for name, values in self.named(draws).items():
             left = None if max_rows is None else max_rows - len(rows)
-            columns = np.asarray(draws[name], float).reshape(len(weights), -1)[:, :left]
+            columns = np.asarray(values, float).reshape(len(weights), -1)[:, :left]
             statistics = {"mean": _mean(columns, weights), "sd": _sd(columns, weights)}
             statistics |= {f"{100 * p:g}%": _quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
-            for i, index in zip(range(columns.shape[1]), np.ndindex(*shape), strict=False):
+            for i, index in zip(range(columns.shape[1]), np.ndindex(*values.shape[1:]), strict=False):
                 label = name + "".join(f"[{k}]" for k in index)
                 rows.append((label, {title: float(values[i]) for title, values in statistics.items()}))
         return rows
@@ -295,19 +310,66 @@ class Posterior:
         resample: bool | None = None,
         coords: Mapping[str, Sequence[Any]] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
+        log_likelihood: bool | None = None,
     ) -> Any:
-        """A DataTree with groups posterior, sample_stats and, where known, observed_data.
+        """A DataTree with groups posterior, sample_stats and, where known, log_likelihood and observed_data.
 
         sample_stats holds log_p and log_q of each draw, on the unconstrained scale. For
         `arviz_stats.loo_approximate_posterior` pass `resample=False`: it weights the draws itself.
 
         Arguments:
             num_samples, seed, resample: as in `sample`.
-            coords, dims: names of dimensions and their labels, as in `arviz_base.from_dict`.
+            coords, dims: names of dimensions and their labels, as in `arviz_base.from_dict`; a model has its own.
+            log_likelihood: whether to add the log likelihood of each observation, which `arviz_stats.loo` needs. None
+                does where a model or a `Factorized` density has one and it is no more than 2**25 numbers.
+
+        Raises:
+            ValueError: when a log likelihood is asked for and there is none.
         """
         from bbvi.reporting.arviz import to_arviz
 
-        return to_arviz(self, num_samples, seed, resample, coords, dims)
+        return to_arviz(self, num_samples, seed, resample, coords, dims, log_likelihood)
+
+    def predict(
+        self,
+        *args: Any,
+        num_samples: int = 1000,
+        seed: int = 0,
+        resample: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """New data from the posterior predictive distribution of a NumPyro or PyMC model.
+
+        Arguments:
+            args, kwargs: without any, data like those observed. For a NumPyro model: other arguments to call it with,
+                the observations left out, to predict elsewhere.
+            num_samples, seed, resample: as in `sample`.
+
+        Returns:
+            The DataTree of `to_arviz` with a further group: posterior_predictive, or predictions when arguments were
+            given, which then also holds deterministic sites.
+
+        Raises:
+            ValueError: when the posterior is not of such a model.
+        """
+        from bbvi.reporting.arviz import predict
+
+        return predict(self, args, kwargs, num_samples, seed, resample)
+
+    def update(self, new: Any, **changes: Any) -> "Posterior":
+        """Fit again, with new data, from where this fit ended.
+
+        Arguments:
+            new: data in place of those given to `fit`, or for a model the same model with other data. They replace the
+                earlier data; they are not added to them. Data of the same shapes compile nothing anew.
+            changes: arguments of `fit` that are to differ from those of the first call, such as `seed` or `method`.
+
+        Raises:
+            ValueError: when the posterior was loaded from a file.
+        """
+        if self.refit is None:
+            raise ValueError("A posterior from a file has no log density to fit. Use bbvi.fit(..., init=posterior).")
+        return self.refit(new, **{"init": self, **changes})
 
     def save(self, path: str | Path) -> None:
         """Write the posterior to one file: numbers and text only, no code. See `bbvi.load`."""
@@ -315,9 +377,9 @@ class Posterior:
 
         save(self, path)
 
-    def with_logprob(self, problem: Problem, width: int) -> "Posterior":
+    def with_model(self, model: Model, problem: Problem, width: int) -> "Posterior":
         """The same posterior with a log density to evaluate further draws."""
-        return replace(self, problem=problem, width=width)
+        return replace(self, model=model, problem=problem, width=width)
 
     def __repr__(self) -> str:
         rows = self.table(20)

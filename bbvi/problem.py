@@ -30,6 +30,14 @@ class Factorized:
         """Log density with each row counted `weight` times, a scalar."""
         return self.log_prior(values) + weight * jnp.sum(self.log_likelihood(values, rows))
 
+    def num_rows(self, data: Any) -> int:
+        """Length of the leading axis of the data."""
+        return jax.tree.leaves(data)[0].shape[0]
+
+    def take(self, data: Any, rows: Array) -> Any:
+        """Some rows of the data, by their indices `(n,)`."""
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
+
 
 @pytree
 class Problem:
@@ -58,18 +66,23 @@ class Problem:
         """Number of coordinates."""
         return self.parameters.dim
 
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether Hessian-vector products can be had."""
+        return getattr(self.logprob, "twice_differentiable", True)
+
     def in_coordinates(self, loc: Array | None, scale: Array | None) -> "Problem":
         """The same density as seen from `y`, where `x = loc + scale y`: volumes change, so ELBOs do not."""
         return replace(self, loc=loc, scale=scale)
 
     @property
     def num_rows(self) -> int:
-        """Length of the leading axis of the data."""
-        return jax.tree.leaves(self.data)[0].shape[0]
+        """Number of rows of the data."""
+        return self.logprob.num_rows(self.data)  # type: ignore[attr-defined]
 
     def minibatch(self, rows: Array) -> "Problem":
         """The same density estimated from some rows of the data, given by their indices `(n,)`; unbiased."""
-        data = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], self.data)
+        data = self.logprob.take(self.data, rows)  # type: ignore[attr-defined]
         return replace(self, data=data, weight=jnp.asarray(self.num_rows / len(rows), float))
 
     def log_density(self, y: Array) -> Array:

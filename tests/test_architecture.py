@@ -16,7 +16,7 @@ LEVELS = [
     {"random"},
     {"parameters"},
     {"problem"},
-    {"distributions"},
+    {"distributions", "models"},
     {"estimators"},
     {"algorithms"},
     {"driver", "evaluation", "nuts"},

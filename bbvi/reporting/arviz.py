@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bbvi.precision import scope
+
 if TYPE_CHECKING:
     from bbvi.posterior import Posterior
+
+MOST = 2**25  # numbers in a log_likelihood group that nobody asked for
+Groups = dict[str, dict[str, np.ndarray]]
 
 
 def to_arviz(
@@ -16,19 +21,74 @@ def to_arviz(
     resample: bool | None,
     coords: Mapping[str, Sequence[Any]] | None,
     dims: Mapping[str, Sequence[str]] | None,
+    log_likelihood: bool | None,
 ) -> Any:
     """See `Posterior.to_arviz`."""
+    draws, resampled = posterior.draw(num_samples, seed=seed, resample=resample)
+    groups: Groups = {
+        "posterior": posterior.named(posterior.structure(draws.x, seed)),
+        "sample_stats": {"log_p": draws.log_p, "log_q": draws.log_q},
+    }
+    found = None if log_likelihood is False else _log_likelihood(posterior, draws.x, must=log_likelihood is True)
+    if found:
+        groups["log_likelihood"] = found
+    return _tree(posterior, groups, resampled, coords, dims)
+
+
+def predict(posterior: "Posterior", args: Any, kwargs: Any, num_samples: int, seed: int, resample: bool | None) -> Any:
+    """See `Posterior.predict`."""
+    if posterior.model is None:
+        raise ValueError("predict needs the model: bbvi.load(path, logprob=model).")
+    tree = to_arviz(posterior, num_samples, seed, resample, None, None, None)
+    draws, resampled = posterior.draw(num_samples, seed=seed, resample=resample)
+    with scope(posterior.double):
+        values = posterior.parameters.structure(draws.x)
+        made = posterior.model.predict(values, seed, *args, **kwargs)
+    new = bool(args or kwargs)
+    groups = {"predictions" if new else "posterior_predictive": made}
+    sizes = {name: range(np.ndim(value) - 1) for name, value in made.items() if new}  # other data, other dimensions
+    dims = {name: [f"{name}_dim_{i}" for i in axes] for name, axes in sizes.items()}
+    made_tree = _tree(posterior, groups, resampled, None, dims)
+    for name in groups:
+        tree[name] = made_tree[name]
+    return tree
+
+
+def _log_likelihood(posterior: "Posterior", xs: np.ndarray, must: bool) -> dict[str, np.ndarray] | None:
+    model = posterior.model
+    size = sum(np.size(value) for value in posterior.observed_data.values())
+    if model is None or (not must and len(xs) * size > MOST):
+        found = None
+    else:
+        with scope(posterior.double):
+            found = model.log_likelihood(posterior.parameters.structure(xs))
+    if must and not found:
+        raise ValueError(
+            "The log density does not say which part of it is the likelihood of which observation. Fit a model, or a "
+            "bbvi.Factorized log density, and give it to load()."
+        )
+    return found
+
+
+def _tree(
+    posterior: "Posterior",
+    groups: Groups,
+    resampled: bool,
+    coords: Mapping[str, Sequence[Any]] | None,
+    dims: Mapping[str, Sequence[str]] | None,
+) -> Any:
     import arviz_base
 
-    draws, resampled = posterior.draw(num_samples, seed=seed, resample=resample)
-    values = posterior.parameters.named(posterior.structure(draws.x))
-    groups: dict[str, dict[str, np.ndarray]] = {
-        "posterior": {name: value[None] for name, value in values.items()},
-        "sample_stats": {"log_p": draws.log_p[None], "log_q": draws.log_q[None]},
-    }
+    chains = {group: {name: value[None] for name, value in values.items()} for group, values in groups.items()}
     if posterior.observed_data:
-        groups["observed_data"] = dict(posterior.observed_data)
-    tree = arviz_base.from_dict(groups, coords=dict(coords or {}), dims={k: list(v) for k, v in (dims or {}).items()})
+        chains["observed_data"] = dict(posterior.observed_data)
+    model = posterior.model
+    known = ({}, {}) if model is None else (model.coords, model.dims)
+    tree = arviz_base.from_dict(
+        chains,
+        coords={**known[0], **(coords or {})},
+        dims={name: list(each) for name, each in {**known[1], **(dims or {})}.items()},
+    )
     diagnosis = posterior.diagnosis
     tree.attrs.update(
         inference_library="bbvi",

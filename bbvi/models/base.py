@@ -1,0 +1,64 @@
+"""What a front end makes of a model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from bbvi.parameters import Parameters
+from bbvi.problem import Factorized
+
+Array = Any
+Named = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model:
+    """A log density with what else is known of it; `fit` takes one in place of `logprob` and `dim`.
+
+    The methods speak of n draws at once, in the structure of `dim`, each parameter a NumPy array `(n, *shape)` on the
+    scale that `logprob` receives. They compute in JAX's present precision.
+
+    Fields:
+        logprob, dim, constraints, data: as in `fit`.
+        batch_size: rows of data in each step, unless `fit` is told otherwise.
+        observed: observed arrays by name.
+        coords, dims: labels of dimensions, and the dimensions of each array, for arviz.
+    """
+
+    logprob: Callable[..., Any]
+    dim: Any
+    constraints: Any = None
+    data: Any = None
+    batch_size: int | None = None
+    observed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def variables(self, values: Any) -> Any:
+        """What a user knows as the parameters, on their own scale: here the values themselves."""
+        return values
+
+    def named(self, parameters: Parameters, values: Any) -> dict[str, Array]:
+        """What `variables` returned, by name."""
+        return parameters.named(values)
+
+    def derived(self, values: Any, seed: int) -> Named:
+        """Further quantities that the model names, each `(n, *shape)`."""
+        return {}
+
+    def log_likelihood(self, values: Any) -> Named | None:
+        """Log likelihood of each observation, by name, each `(n, *observed shape)`; None where it is not known."""
+        if not isinstance(self.logprob, Factorized):
+            return None
+        likelihood = jax.jit(jax.vmap(self.logprob.log_likelihood, in_axes=(0, None)))
+        return {"rows": np.asarray(likelihood(values, self.data))}
+
+    def predict(self, values: Any, seed: int, *args: Any, **kwargs: Any) -> Named:
+        """New observations from the posterior predictive distribution, by name, each `(n, *observed shape)`."""
+        raise ValueError(
+            "This posterior is of a log density, which does not say how to make data: draw them yourself from "
+            "posterior.sample(), or fit a model, by bbvi.from_numpyro or bbvi.from_pymc."
+        )

@@ -1,0 +1,422 @@
+"""NumPyro models."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.models.base import Model, Named
+from bbvi.parameters import Parameters, is_real, make_parameters
+from bbvi.precision import lenient_promotion, scope
+
+Array = Any
+Trace = Mapping[str, Any]
+BASE = "_base"  # numpyro's ending for the latent site that a reparameterised one is made of
+AT_ONCE = 2**20  # numbers made at once while a model is run for many draws
+NEEDS_CONCRETE = (  # what JAX raises when Python code looks into a traced array
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Model:
+    """A NumPyro model, to be given to `fit`.
+
+    Arguments:
+        model: a function with numpyro primitives. Its continuous `sample` sites are the parameters, on the scale of
+            their supports; discrete ones are summed over where numpyro can (`bbvi[enumeration]`). A plate with a
+            `subsample_size` is run on minibatches of that many rows, and in full for the verdict.
+        args, kwargs: what it is called with. Arrays are data: others of the same shapes compile nothing anew.
+
+    Returns:
+        A model that `fit` takes in place of `logprob` and `dim`. The posterior has the sites by their names, with
+        deterministic sites among them, and for arviz the plates as dimensions.
+
+    Raises:
+        TypeError, ValueError: naming the site, when a site cannot be inferred.
+        ImportError: when sites have to be summed over and funsor is not installed.
+
+    A site whose support depends on other sites, such as Uniform(0, sigma), is a parameter under the name `<site>_base`,
+    unconstrained, and itself a deterministic site.
+    """
+    with scope(True):  # bounds of supports in full precision
+        traces = [_first_trace(model, args, kwargs, seed) for seed in (0, 1)]
+        return _read(model, args, kwargs, *traces)
+
+
+def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, seed: int) -> Trace:
+    from numpyro import handlers
+    from numpyro.infer import init_to_uniform
+
+    if not callable(model):
+        raise TypeError(f"model={model!r} must be a function with numpyro primitives.")
+    initial = init_to_uniform()
+
+    def begin(site: Any) -> Array | None:
+        _check(site)
+        return initial(site)
+
+    started = handlers.substitute(handlers.seed(model, seed), substitute_fn=begin)
+    try:
+        with lenient_promotion():
+            return handlers.trace(started).get_trace(*args, **kwargs)
+    except Exception as error:
+        error.add_note("bbvi.from_numpyro ran the model once, with the arguments given, to find its sites.")
+        raise
+
+
+def _check(site: Any) -> None:
+    """Complain about a site that cannot be inferred."""
+    from numpyro.distributions import Delta
+
+    name, kind = site["name"], site["type"]
+    if kind in ("param", "mutable"):
+        raise ValueError(
+            f"The site {name!r} is a numpyro.{kind}, which has no distribution. Give it a prior by numpyro.sample, or "
+            "pass its value to the model as an argument."
+        )
+    if kind != "sample" or site["is_observed"]:
+        return
+    fn = site["fn"]
+    if isinstance(getattr(fn, "base_dist", fn), Delta):
+        raise ValueError(f"The site {name!r} has a Delta distribution, a fixed value: use numpyro.deterministic.")
+    if fn.support.is_discrete:
+        if not fn.has_enumerate_support or site["infer"].get("enumerate", "parallel") != "parallel":
+            raise ValueError(
+                f"The site {name!r} is discrete ({type(fn).__name__}), and numpyro cannot sum over its values. Sum it "
+                "out in the model, or write its likelihood with a continuous or marginal distribution."
+            )
+        if find_spec("funsor") is None:
+            raise ImportError(
+                f'To sum over the discrete site {name!r} numpyro needs funsor: pip install "bbvi[enumeration]".'
+            )
+        return
+    try:
+        _bijection(site)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"The site {name!r} has the support {fn.support}, which numpyro cannot map from unconstrained space."
+        ) from error
+
+
+def _read(model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, other: Trace) -> "NumPyroModel":
+    latent = [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]]
+    continuous = [name for name in latent if not trace[name]["fn"].support.is_discrete]
+    if not continuous:
+        raise ValueError(
+            "The model has no continuous latent site: nothing to infer. Leave obs= out where a value is unknown."
+        )
+    dynamic = tuple(name for name in continuous if _differs(trace[name]["fn"].support, other[name]["fn"].support))
+    dim, constraints = {}, {}
+    for name in continuous:
+        support, shape = trace[name]["fn"].support, np.shape(trace[name]["value"])
+        if name in dynamic:
+            dim[name + BASE] = make_parameters({name: shape}, {name: support}).free_shapes[0]
+        else:
+            dim[name] = shape
+            constraints[name] = None if is_real(support) else support
+    make_parameters(dim, constraints)  # complains about supports that cannot be mapped
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    density = _Density(
+        model,
+        treedef,
+        tuple(None if _is_array(leaf) else _Static(leaf) for leaf in leaves),
+        tuple(continuous),
+        dynamic,
+        len(continuous) < len(latent),
+        _nesting(trace),
+        *_subsampled(trace),
+    )
+    density = _fitting(density, leaves, dim)
+    observed = {name: np.asarray(site["value"]) for name, site in trace.items() if _is_observed(site)}
+    visible = {name: site for name, site in trace.items() if site["type"] in ("sample", "deterministic")}
+    return NumPyroModel(
+        logprob=density,
+        dim=dim,
+        constraints=constraints,
+        data=density.arrays(leaves),
+        batch_size=density.subsample_size,
+        observed=observed,
+        dims={name: dims for name, site in visible.items() if (dims := _dims(site)) is not None},
+        names=tuple(name for name in dim if name.removesuffix(BASE) not in dynamic),
+        deterministic=_deterministic(density, leaves, dim, trace),
+    )
+
+
+def _is_observed(site: Any) -> bool:
+    """Whether a site is an observation, rather than a latent one or a numpyro.factor."""
+    return site["type"] == "sample" and site["is_observed"] and np.size(site["value"]) > 0
+
+
+def _differs(a: Any, b: Any) -> bool:
+    """Whether two constraints have different bounds."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return any(np.shape(x) != np.shape(y) or not np.array_equal(x, y) for x, y in pairs)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) or (
+        isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    )
+
+
+def _nesting(trace: Trace) -> int:
+    """How many dimensions plates take, counted from the right."""
+    frames = (frame for site in trace.values() for frame in site.get("cond_indep_stack", ()))
+    return max((-frame.dim for frame in frames), default=0)
+
+
+def _subsampled(trace: Trace) -> tuple[str | None, int | None, int | None]:
+    """Name, size and subsample size of the plate that is subsampled."""
+    plates = {name: site["args"] for name, site in trace.items() if site["type"] == "plate"}
+    found = [(name, *args) for name, args in plates.items() if args[1] is not None and args[1] < args[0]]
+    if not found:
+        return None, None, None
+    if len(found) > 1:
+        raise ValueError(f"The plates {', '.join(name for name, *_ in found)} are all subsampled. Subsample one only.")
+    for name, site in trace.items():
+        inside = any(frame.name == found[0][0] for frame in site.get("cond_indep_stack", ()))
+        if inside and site["type"] == "sample" and not site["is_observed"]:
+            raise ValueError(
+                f"The latent site {name!r} lies in the subsampled plate {found[0][0]!r}, so that each minibatch would "
+                "have parameters of its own. Leave subsample_size out."
+            )
+    return found[0]
+
+
+def _dims(site: Any) -> list[str] | None:
+    """Names of the dimensions of a site; None when no plate names one."""
+    shape, frames = np.shape(site["value"]), site["cond_indep_stack"]
+    event_dim = site["fn"].event_dim if site["type"] == "sample" else 0
+    dims = [f"{site['name']}_dim_{i}" for i in range(len(shape))]
+    for frame in frames:
+        axis = len(shape) - event_dim + frame.dim
+        if 0 <= axis < len(shape) and shape[axis] == frame.size:
+            dims[axis] = frame.name
+    return dims if frames else None
+
+
+@dataclass(frozen=True)
+class _Static:
+    """An argument of the model that is compiled in, compared by content where it can be."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Static) or type(self.value) is not type(other.value):
+            return False
+        return self.value is other.value or (not _is_array(self.value) and bool(self.value == other.value))
+
+    def __hash__(self) -> int:
+        try:
+            return hash(self.value)
+        except TypeError:
+            return id(self.value)
+
+
+@dataclass(frozen=True)
+class _Density:
+    """The joint log density of a model, as a function of its latent sites and of the arrays among its arguments."""
+
+    model: Callable[..., Any]
+    treedef: Any  # of (args, kwargs)
+    static: tuple[_Static | None, ...]  # None where an argument is among the data
+    latent: tuple[str, ...]
+    dynamic: tuple[str, ...]  # those whose support depends on other sites
+    enumerated: bool
+    nesting: int
+    plate: str | None  # that is subsampled
+    plate_size: int | None
+    subsample_size: int | None
+
+    def arrays(self, leaves: Iterable[Any]) -> tuple[Any, ...]:
+        """Those of the arguments that are data."""
+        return tuple(leaf for leaf, fixed in zip(leaves, self.static, strict=True) if fixed is None)
+
+    def num_rows(self, data: Any) -> int | None:
+        """Size of the subsampled plate, None without one."""
+        return self.plate_size
+
+    def take(self, data: Any, rows: Array) -> Any:
+        """The data of a minibatch: all arrays, with the rows that the plate is to give."""
+        return *data, rows
+
+    def __call__(self, values: Mapping[str, Array], data: Any, weight: Array | None = None) -> Array:
+        """Joint log density at one point, a scalar. The plate weights the rows itself."""
+        from numpyro.infer.util import log_density
+
+        run, args, kwargs = self.prepare(values, data)
+        with lenient_promotion():
+            if self.enumerated:
+                from numpyro.contrib.funsor import log_density
+
+            total, trace = log_density(run, args, kwargs, {})
+            for name in self.dynamic:
+                bijection, free = _bijection(trace[name]), values[name + BASE]
+                total += jnp.sum(bijection.log_abs_det_jacobian(free, bijection(free)))
+        self._check_sites(trace)
+        return total
+
+    def trace(self, values: Mapping[str, Array], data: Any) -> Trace:
+        """All sites at one point."""
+        from numpyro import handlers
+
+        run, args, kwargs = self.prepare(values, data)
+        with lenient_promotion():
+            return handlers.trace(run).get_trace(*args, **kwargs)
+
+    def prepare(self, values: Mapping[str, Array], data: Any) -> tuple[Callable[..., Any], Any, Any]:
+        """The model with its latent sites given, and its arguments."""
+        from numpyro import handlers
+
+        rows = None
+        if len(data) > self.static.count(None):
+            *data, rows = data
+        given = iter(data)
+        leaves = [next(given) if fixed is None else fixed.value for fixed in self.static]
+        args, kwargs = jax.tree.unflatten(self.treedef, leaves)
+
+        def support_known(site: Any) -> Array | None:
+            return _bijection(site)(values[site["name"] + BASE]) if site["name"] in self.dynamic else None
+
+        run = handlers.substitute(handlers.seed(self.model, 0), data=dict(values))
+        run = handlers.substitute(run, substitute_fn=support_known) if self.dynamic else run
+        run = _settle(run, self.plate, rows)
+        if self.enumerated:
+            from numpyro.contrib.funsor import config_enumerate, enum
+
+            run = enum(config_enumerate(run), -self.nesting - 1)
+        return run, args, kwargs
+
+    def _check_sites(self, trace: Trace) -> None:
+        latent = {name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
+        latent = {name for name in latent if not trace[name]["fn"].support.is_discrete}
+        if strange := latent.symmetric_difference(self.latent):
+            raise ValueError(
+                f"The site {min(strange)!r} is in some runs of the model only. All runs must have the same latent "
+                "sites."
+            )
+
+
+def _bijection(site: Any) -> Any:
+    from numpyro.distributions import biject_to
+
+    return biject_to(site["fn"].support)
+
+
+def _settle(model: Callable[..., Any], plate: str | None, rows: Array | None) -> Callable[..., Any]:
+    """The model with its plates run in full, or on `rows`; and with the prior of what `obs_mask` leaves out in full.
+
+    numpyro masks the prior of the entries that are observed, in which the latent site has no use. Such coordinates
+    would be improper; with their prior they change nothing.
+    """
+    from numpyro.primitives import Messenger
+
+    class Settle(Messenger):
+        def process_message(self, msg: Any) -> None:
+            if msg["type"] == "plate":
+                size = msg["args"][0]
+                chosen = jnp.arange(size) if rows is None or msg["name"] != plate else jnp.asarray(rows)
+                msg["value"], msg["args"] = chosen, (size, len(chosen))
+            elif msg["type"] == "sample" and msg["name"].endswith("_unobserved") and not msg["is_observed"]:
+                msg["fn"] = getattr(msg["fn"], "base_dist", msg["fn"]) if hasattr(msg["fn"], "_mask") else msg["fn"]
+
+    return Settle(model)
+
+
+def _fitting(density: _Density, leaves: list[Any], dim: Any) -> _Density:
+    """`density` with as many arrays as data as its code allows: some models look into theirs while they run."""
+    integers = [_is_array(leaf) and not jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+    values = {name: jax.ShapeDtypeStruct(shape, float) for name, shape in dim.items()}
+    for fixed in ([False] * len(leaves), integers, list(map(_is_array, leaves))):
+        pairs = zip(leaves, density.static, fixed, strict=True)
+        density = replace(density, static=tuple(_Static(leaf) if fix else old for leaf, old, fix in pairs))
+        try:
+            jax.eval_shape(density, values, density.arrays(leaves))
+            return density
+        except NEEDS_CONCRETE as error:
+            reason = error
+        except ValueError as error:
+            error.add_note('This is the log density of the model; a "guide" here means the values of its sites.')
+            raise
+    raise reason
+
+
+def _deterministic(density: _Density, leaves: list[Any], dim: Any, trace: Trace) -> tuple[str, ...]:
+    """Deterministic sites, without those that hang on values that are summed over."""
+    values = {name: jax.ShapeDtypeStruct(shape, float) for name, shape in dim.items()}
+    shapes = jax.eval_shape(
+        lambda values, data: {
+            name: site["value"] for name, site in density.trace(values, data).items() if site["type"] == "deterministic"
+        },
+        values,
+        density.arrays(leaves),
+    )
+    return (*density.dynamic, *(name for name, each in shapes.items() if each.shape == np.shape(trace[name]["value"])))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NumPyroModel(Model):
+    """What `from_numpyro` returns.
+
+    Fields:
+        names: the parameters that are sites themselves.
+        deterministic: sites that follow from the parameters.
+    """
+
+    names: tuple[str, ...]
+    deterministic: tuple[str, ...]
+
+    def variables(self, values: Any) -> Any:
+        return {name: values[name] for name in self.names}
+
+    def named(self, parameters: Parameters, values: Any) -> dict[str, Array]:
+        return values
+
+    def derived(self, values: Any, seed: int) -> Named:
+        return self._over_draws(values, lambda trace: {name: trace[name]["value"] for name in self.deterministic})
+
+    def log_likelihood(self, values: Any) -> Named | None:
+        if self.logprob.enumerated or not self.observed:  # then a row's likelihood is no site's
+            return None
+
+        def read(trace: Trace) -> dict[str, Array]:
+            return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in self.observed}
+
+        return self._over_draws(values, read)
+
+    def predict(self, values: Any, seed: int, *args: Any, **kwargs: Any) -> Named:
+        from numpyro import handlers
+        from numpyro.infer import Predictive
+
+        density = self.logprob
+        new = bool(args or kwargs)
+        if not new:
+            given = iter(self.data)
+            leaves = [next(given) if fixed is None else fixed.value for fixed in density.static]
+            args, kwargs = jax.tree.unflatten(density.treedef, leaves)
+        known = self.variables(values) | {name: self.derived(values, seed)[name] for name in density.dynamic}
+        sites = [*self.observed, *(self.deterministic if new else ())]
+        model = handlers.uncondition(_settle(density.model, None, None))
+        predictive = Predictive(model, jax.tree.map(jnp.asarray, known), return_sites=sites, batch_ndims=1)
+        with lenient_promotion():
+            made = predictive(jax.random.key(seed), *args, **kwargs)
+        return {name: np.asarray(value) for name, value in made.items()}
+
+    def _over_draws(self, values: Any, read: Callable[[Trace], dict[str, Array]]) -> Named:
+        shapes = jax.eval_shape(partial(_read_all, self.logprob, read, 1), values, self.data)
+        draws = len(next(iter(values.values())))
+        made = sum(leaf.size for leaf in jax.tree.leaves(shapes)) // max(draws, 1)
+        found = jax.jit(partial(_read_all, self.logprob, read, max(1, AT_ONCE // max(made, 1))))(values, self.data)
+        return {name: np.asarray(value) for name, value in found.items()}
+
+
+def _read_all(density: _Density, read: Callable[[Trace], Any], at_once: int, values: Any, data: Any) -> Any:
+    return jax.lax.map(lambda each: read(density.trace(each, data)), values, batch_size=at_once)
