@@ -21,6 +21,7 @@ from bbvi.driver import Progress, Stop
 from bbvi.estimators import ELBO, IID, Antithetic, Estimator, Noise, ScoreFunction, Sobol, StickingTheLanding
 from bbvi.files import load
 from bbvi.inference import Budget, fit
+from bbvi.many import Posteriors, fit_many
 from bbvi.models import Model, external, from_numpyro, from_pymc, from_stan
 from bbvi.posterior import Posterior
 from bbvi.problem import Factorized
@@ -56,6 +57,7 @@ __all__ = [
     "Noise",
     "Pathfinder",
     "Posterior",
+    "Posteriors",
     "Progress",
     "ScoreFunction",
     "SinhArcsinh",
@@ -69,6 +71,7 @@ __all__ = [
     "curvature",
     "external",
     "fit",
+    "fit_many",
     "from_numpyro",
     "from_pymc",
     "from_stan",

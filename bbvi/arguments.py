@@ -106,8 +106,8 @@ def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distr
     return family
 
 
-def read_data(data: Any) -> Any:
-    """Data as NumPy arrays; floating point ones in the type that is computed in."""
+def read_data(data: Any, nan: bool = False) -> Any:
+    """Data as NumPy arrays; floating point ones in the type that is computed in. `nan` allows NaN among them."""
     dtype = jax.dtypes.canonicalize_dtype(float)
 
     def read(path: Any, leaf: Any) -> np.ndarray:
@@ -118,7 +118,7 @@ def read_data(data: Any) -> Any:
         if not jnp.issubdtype(array.dtype, np.floating):
             return array
         array = array.astype(dtype)
-        if np.isnan(array).any():
+        if not nan and np.isnan(array).any():
             raise ValueError(
                 f"{name} holds NaN in {int(np.isnan(array).sum())} of {array.size} entries. Drop those entries, or "
                 "fill them and give a mask along with the data."

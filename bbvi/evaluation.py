@@ -64,13 +64,13 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, wid
         chi2 = (random.normal((wide, DEGREES_OF_FREEDOM)) ** 2).sum(axis=1, keepdims=True)
         noise = random.normal((size + wide, q.noise_dim))
         stretch = (DEGREES_OF_FREEDOM / chi2) ** 0.5
-        fields = jax.device_get(_evaluate(problem, q, noise, stretch, size + wide if batch == wide else batch))
+        fields = jax.device_get(evaluate(problem, q, noise, stretch, size + wide if batch == wide else batch))
         sets.append(Draws(*fields, from_q=np.arange(size + wide) < size))
     return Draws(*(np.concatenate(fields) for fields in zip(*sets, strict=True)))
 
 
 @partial(jax.jit, static_argnames="batch")
-def _evaluate(
+def evaluate(
     problem: Problem, q: Distribution, noise: Array, stretch: Array, batch: int
 ) -> tuple[Array, Array, Array, Array]:
     wide = len(stretch)

@@ -36,6 +36,13 @@ class Cost(NamedTuple):
     compile_seconds: float  # tracing and compiling
     run_seconds: float  # everything else
 
+    def __str__(self) -> str:
+        products = f"{self.hessian_vector_products} Hessian-vector products, " if self.hessian_vector_products else ""
+        return (
+            f"Cost: {self.gradients} gradients, {products}{self.log_densities} log densities, "
+            f"{self.compile_seconds:.1f} s compiling, {self.run_seconds:.1f} s running"
+        )
+
 
 class NUTSDraws(NamedTuple):
     """Draws by Markov chain Monte Carlo."""
@@ -242,11 +249,11 @@ class Posterior:
 
     def mean(self) -> Any:
         """Posterior means in the structure of the parameters, importance-weighted when the diagnosis allows it."""
-        return self._map(_mean)
+        return self._map(mean)
 
     def sd(self) -> Any:
         """Posterior standard deviations, likewise."""
-        return self._map(_sd)
+        return self._map(sd)
 
     def quantile(self, q: float | Sequence[float]) -> Any:
         """Posterior quantiles, likewise; a sequence of probabilities adds a leading axis."""
@@ -264,15 +271,9 @@ class Posterior:
 
     def _weighted(self, read: Callable[[Array], Any]) -> tuple[Any, np.ndarray]:
         """What `read` makes of the draws behind the diagnosis, and their weights."""
-        weights = self._weights()
+        weights = weigh(self.pool, self.diagnosis)
         keep = weights > 0
         return read(self.pool.x[keep]), weights[keep]
-
-    def _weights(self) -> np.ndarray:
-        if not self.diagnosis.trusted:
-            return self.pool.from_q / self.pool.from_q.sum()
-        log_weights = smooth(self.pool.log_p - self.pool.log_r).log_weights
-        return np.exp(log_weights - log_weights.max())
 
     @property
     def num_scalars(self) -> int:
@@ -286,7 +287,7 @@ class Posterior:
         for name, values in self.named(draws).items():
             left = None if max_rows is None else max_rows - len(rows)
             columns = np.asarray(values, float).reshape(len(weights), -1)[:, :left]
-            statistics = {"mean": _mean(columns, weights), "sd": _sd(columns, weights)}
+            statistics = {"mean": mean(columns, weights), "sd": sd(columns, weights)}
             statistics |= {f"{100 * p:g}%": _quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
             for i, index in zip(range(columns.shape[1]), np.ndindex(*values.shape[1:]), strict=False):
                 label = name + "".join(f"[{k}]" for k in index)
@@ -396,7 +397,7 @@ class Posterior:
         lines += [f"({source}; sample() likewise)", str(self.diagnosis)]
         if len(self.ladder) > 1:
             lines += ["Tried:", *(f"  {rung}" for rung in self.ladder)]
-        lines.append(_cost_line(self.cost))
+        lines.append(str(self.cost))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -410,25 +411,27 @@ def copy(q: Distribution) -> Distribution:
     return jax.tree.map(np.array, q)
 
 
-def _mean(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weigh(pool: Draws, diagnosis: Diagnosis) -> np.ndarray:
+    """Weights of the draws `(n,)`: importance weights where the verdict trusts them, else those of plain draws of q."""
+    if not diagnosis.trusted:
+        return pool.from_q / pool.from_q.sum()
+    log_weights = smooth(pool.log_p - pool.log_r).log_weights
+    return np.exp(log_weights - log_weights.max())
+
+
+def mean(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean over the first axis."""
     return np.average(draws, axis=0, weights=weights)
 
 
-def _sd(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def sd(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted standard deviation over the first axis."""
     with np.errstate(over="ignore", invalid="ignore"):  # a posterior that has run off prints nonsense, and says so
-        return np.sqrt(np.average((draws - _mean(draws, weights)) ** 2, axis=0, weights=weights))
+        return np.sqrt(np.average((draws - mean(draws, weights)) ** 2, axis=0, weights=weights))
 
 
 def _quantile(draws: np.ndarray, weights: np.ndarray, q: float | np.ndarray) -> np.ndarray:
     return np.quantile(draws, q, axis=0, weights=weights, method="inverted_cdf")
-
-
-def _cost_line(cost: Cost) -> str:
-    products = f"{cost.hessian_vector_products} Hessian-vector products, " if cost.hessian_vector_products else ""
-    return (
-        f"Cost: {cost.gradients} gradients, {products}{cost.log_densities} log densities, "
-        f"{cost.compile_seconds:.1f} s compiling, {cost.run_seconds:.1f} s running"
-    )
 
 
 @jax.jit

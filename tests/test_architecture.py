@@ -24,7 +24,7 @@ LEVELS = [
     {"diagnostics"},
     {"arguments", "ladder"},
     {"reporting", "posterior", "files"},
-    {"inference"},
+    {"inference", "many"},
     {"__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

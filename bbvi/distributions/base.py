@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import gammaln
 
 Array = Any  # a jax.Array, a tracer or a numpy.ndarray
@@ -108,7 +109,7 @@ class Distribution(ABC):
 
     def nearest(self, x: Array) -> Array:
         """The component that each of the points `(n, dim)` is most likely from, `(n,)`: 0 where there is but one."""
-        return jnp.zeros(len(x), int)
+        return np.zeros(len(x), int)
 
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
