@@ -419,4 +419,5 @@ class NumPyroModel(Model):
 
 
 def _read_all(density: _Density, read: Callable[[Trace], Any], at_once: int, values: Any, data: Any) -> Any:
-    return jax.lax.map(lambda each: read(density.trace(each, data)), values, batch_size=at_once)
+    with lenient_promotion():
+        return jax.lax.map(lambda each: read(density.trace(each, data)), values, batch_size=at_once)
