@@ -73,6 +73,11 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, wid
 def evaluate(
     problem: Problem, q: Distribution, noise: Array, stretch: Array, batch: int
 ) -> tuple[Array, Array, Array, Array]:
+    """Draws `(n, dim)` with log_p, log_q and log_r, each `(n,)`, from noise whose last rows, for t, have a `stretch`.
+
+    Arguments:
+        batch: draws at which the log density is evaluated at a time; it divides n.
+    """
     wide = len(stretch)
     x = jnp.concatenate([q.push(noise[:-wide]), q.push_wide(jnp.asarray(noise[-wide:]), stretch)])
     if batch < len(noise):  # log densities of a few draws at a time

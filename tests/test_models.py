@@ -1,9 +1,5 @@
 """Front ends: the densities they make, what a posterior knows of its model, and what they refuse."""
 
-import subprocess
-from pathlib import Path
-from shutil import which
-
 import arviz_stats
 import jax
 import jax.numpy as jnp
@@ -13,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints
 from numpyro_models import CASES, POSTERIORDB, X, Y, eight_schools, hidden_markov, imputed, masked
+from stan_library import stan_library
 
 import bbvi
 from bbvi.parameters import make_parameters
@@ -315,21 +312,15 @@ def test_external_wants_functions():
 
 
 @pytest.fixture(scope="module")
-def stan_library(tmp_path_factory):
-    pytest.importorskip("bridgestan")
-    if which("cc") is None:
-        pytest.skip("needs a C compiler")
-    library = tmp_path_factory.mktemp("stan") / "eight_schools_model.so"
-    source = Path(__file__).parent / "stan" / "eight_schools.c"
-    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source, "-lm"], check=True)
-    return library
+def library(tmp_path_factory):
+    return stan_library(tmp_path_factory.mktemp("stan"))
 
 
 @pytest.fixture(scope="module")
-def stan_model(stan_library):
+def stan_model(library):
     from bridgestan import StanModel
 
-    return StanModel(stan_library, warn=False)
+    return StanModel(library, warn=False)
 
 
 def test_a_stan_model_has_the_density_of_the_same_in_numpyro(stan_model, x64):
@@ -362,9 +353,9 @@ def test_stan_rejections_are_points_without_density(stan_model, x64):
 
 
 @pytest.mark.filterwarnings("ignore:Loading a shared object")
-def test_stan_mistakes(stan_library):
+def test_stan_mistakes(library):
     with pytest.raises(RuntimeError, match="bad data"):
-        bbvi.from_stan(stan_library, {"bad": 1})
+        bbvi.from_stan(library, {"bad": 1})
 
 
 class RejectsAll:

@@ -1,6 +1,6 @@
 """What a front end makes of a model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class Model:
         coords, dims: labels of dimensions, and the dimensions of each array, for arviz.
     """
 
-    logprob: Callable[..., Any]
+    logprob: Any  # a function
     dim: Any
     constraints: Any = None
     data: Any = None

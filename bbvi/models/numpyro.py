@@ -57,7 +57,7 @@ def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, seed: int) -
 
     if not callable(model):
         raise TypeError(f"model={model!r} must be a function with numpyro primitives.")
-    initial = init_to_uniform()
+    initial: Any = init_to_uniform()
 
     def begin(site: Any) -> Array | None:
         _check(site)
@@ -371,6 +371,7 @@ class NumPyroModel(Model):
         deterministic: sites that follow from the parameters.
     """
 
+    logprob: _Density
     names: tuple[str, ...]
     deterministic: tuple[str, ...]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from bbvi.models.base import Model, Named
 from bbvi.parameters import Parameters, nearest
+from bbvi.precision import lenient_promotion
 
 Array = Any
 
@@ -29,8 +31,8 @@ def from_pymc(model: Any) -> Model:
         TypeError, ValueError: when it is no model, has nothing to infer, or discrete free variables, which it names.
     """
     try:
-        import pymc
-        from pymc.sampling.jax import get_jaxified_graph
+        pymc: Any = import_module("pymc")
+        get_jaxified_graph = import_module("pymc.sampling.jax").get_jaxified_graph
     except ImportError as error:
         raise ImportError('from_pymc needs PyMC: pip install "bbvi[pymc]".') from error
     if not isinstance(model, pymc.Model):
@@ -72,7 +74,8 @@ class _Graph:
     inputs: tuple[str, ...]
 
     def __call__(self, values: dict[str, Array]) -> Sequence[Array]:
-        return self.function(*(values[name] for name in self.inputs))
+        with lenient_promotion():
+            return self.function(*(values[name] for name in self.inputs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +125,7 @@ class PyMCModel(Model):
         return self.graphs["log_likelihood"](values) or None
 
     def predict(self, values: Any, seed: int, *args: Any, **kwargs: Any) -> Named:
-        import pymc
-
+        pymc: Any = import_module("pymc")
         if args:
             raise TypeError("predict: name the data to replace, as in posterior.predict(x=...), after their pymc.Data.")
         if unknown := [name for name in kwargs if name not in self.model.named_vars]:
