@@ -18,7 +18,23 @@ from bbvi.distributions import (
     StudentT,
 )
 from bbvi.driver import Progress, Stop
-from bbvi.estimators import ELBO, IID, Antithetic, Estimator, Noise, ScoreFunction, Sobol, StickingTheLanding
+from bbvi.estimators import (
+    CUBO,
+    ELBO,
+    IID,
+    Antithetic,
+    Estimator,
+    FisherDivergence,
+    HessianControl,
+    ImportanceWeighted,
+    InclusiveKL,
+    MonteCarloEntropy,
+    Noise,
+    Renyi,
+    ScoreFunction,
+    Sobol,
+    StickingTheLanding,
+)
 from bbvi.files import load
 from bbvi.inference import Budget, fit
 from bbvi.many import Posteriors, fit_many
@@ -30,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ADVI",
+    "CUBO",
     "DADVI",
     "ELBO",
     "GSM",
@@ -44,14 +61,19 @@ __all__ = [
     "Distribution",
     "Estimator",
     "Factorized",
+    "FisherDivergence",
     "Flow",
     "FullRank",
+    "HessianControl",
+    "ImportanceWeighted",
+    "InclusiveKL",
     "Laplace",
     "LinearResponse",
     "LowRank",
     "MeanField",
     "Mixture",
     "Model",
+    "MonteCarloEntropy",
     "NaturalGradient",
     "Newton",
     "Noise",
@@ -59,6 +81,7 @@ __all__ = [
     "Posterior",
     "Posteriors",
     "Progress",
+    "Renyi",
     "ScoreFunction",
     "SinhArcsinh",
     "Sobol",

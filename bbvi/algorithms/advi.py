@@ -59,7 +59,7 @@ class ADVI(Rounds):
 
     @property
     def begins(self) -> Begin:
-        return Begin.POLISHED if self.uses_gradients else Begin.POINT
+        return Begin.POLISHED if self.estimator.starts_polished else Begin.POINT
 
     @property
     def draws_per_step(self) -> int:
@@ -87,8 +87,10 @@ class ADVI(Rounds):
         damping = jnp.where(jnp.isfinite(optax.tree.norm(updates)), damping, 0)
         q = jax.tree.map(lambda p, u: p + damping * jnp.where(damping > 0, u, 0), q, updates)
         n = self.draws_per_step
-        info = Info.of(estimate, gradients=n) if self.uses_gradients else Info.of(estimate, log_densities=n)
-        return q, memory, info
+        if not self.uses_gradients:
+            return q, memory, Info.of(estimate, log_densities=n)
+        products = self.estimator.products(n, problem.dim)
+        return q, memory, Info.of(estimate, gradients=n, hessian_vector_products=products)
 
     def _optimizer(self, q: Distribution) -> Any:
         if self.optimizer is not None:

@@ -32,15 +32,41 @@ class Estimate(NamedTuple):
 class Estimator(ABC):
     """A pure function of a distribution, a problem and noise.
 
+    Whatever it optimises, the estimate that it returns is of the ELBO, so that histories can be compared.
+
     Arguments:
         noise: how its draws are made.
     """
 
     noise: Noise = IID()
     name: ClassVar[str]
+    bounds: ClassVar[str | None] = "lower"  # which bound of the log evidence it optimises: "lower", "upper" or None
+    unbiased: ClassVar[bool] = True  # whether its gradient is that of its objective in expectation
+    derivatives: ClassVar[int] = 1  # of the log density that must exist
     uses_gradients: ClassVar[bool] = True  # of the log density
+    starts_polished: ClassVar[bool] = True  # whether gradients may be used to find where to start
+    independent: ClassVar[bool] = False  # whether it needs independent draws, each from the whole of q
     default_draws: ClassVar[int] = 10
     min_draws: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.independent and not isinstance(self.noise, IID):
+            raise ValueError(
+                f"noise={self.noise!r}: {type(self).__name__} is biased unless draws are independent. Use IID(), or "
+                "StickingTheLanding or ELBO with these draws."
+            )
+
+    def check_family(self, q: Distribution) -> None:
+        """Raise ValueError when q's draws have no gradient in all of its parameters, as those of a mixture."""
+        if type(q).weighted_draws is not Distribution.weighted_draws:
+            raise ValueError(
+                f"{type(self).__name__} is biased for {type(q).__name__}: its draws have no gradient in the weights of "
+                "the components. Use StickingTheLanding, or a family such as a flow."
+            )
+
+    def products(self, num_draws: int, dim: int) -> int:
+        """Hessian-vector products in one call."""
+        return 0
 
     @abstractmethod
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:

@@ -31,6 +31,23 @@ class ELBO(Estimator):
 
 
 @dataclass(frozen=True)
+class MonteCarloEntropy(Estimator):
+    """Total derivative: ELBO = mean_s [log p(x_s) - log q(x_s)], differentiated as it stands.
+
+    Unbiased. It is `StickingTheLanding` plus a term of mean zero, so it is noisier; use it for a family whose log
+    density cannot be evaluated with its parameters held constant.
+    """
+
+    name = "monte_carlo_entropy"
+
+    def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
+        x, weights = q.weighted_draws(noise)
+        log_p, good = differentiable_log_densities(problem, x)
+        log_ratio = log_p - q.log_prob(x)
+        return -(weights @ log_ratio), self.estimate(log_ratio, good, weights)
+
+
+@dataclass(frozen=True)
 class StickingTheLanding(Estimator):
     """Path derivative: ELBO = mean_s [log p(x_s) - log q(x_s)] with q's own parameters held constant in log q.
 

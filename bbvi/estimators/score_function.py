@@ -8,7 +8,6 @@ from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import Estimate, Estimator
-from bbvi.estimators.noise import IID
 from bbvi.problem import Problem
 
 Array = Any
@@ -31,15 +30,11 @@ class ScoreFunction(Estimator):
 
     name = "score_function"
     uses_gradients = False
+    starts_polished = False
+    derivatives = 0
+    independent = True
     default_draws = 100
     min_draws = 2
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.noise, IID):
-            raise ValueError(
-                f"noise={self.noise!r}: the leave-one-out baseline of ScoreFunction is biased unless draws are "
-                "independent. Use IID(), or an estimator that uses gradients."
-            )
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x = stop_gradient(q.push(noise))
