@@ -7,6 +7,20 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+TESTS_RUN = pytest.StashKey[int]()
+
+
+TESTS_BETWEEN = 40
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_programs(request):
+    """Now and then: each takes some memory maps of the process, of which there are 65 530 on Linux."""
+    yield
+    count = request.config.stash.setdefault(TESTS_RUN, 0) + 1
+    request.config.stash[TESTS_RUN] = count
+    if count % TESTS_BETWEEN == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture

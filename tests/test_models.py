@@ -8,7 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints
-from numpyro_models import CASES, POSTERIORDB, X, Y, eight_schools, hidden_markov, imputed, masked
+from numpyro_models import CASES, POSTERIORDB, X, Y, eight_schools, imputed, masked, mixture
 from stan_library import stan_library
 
 import bbvi
@@ -102,7 +102,7 @@ def test_prediction_at_the_data_and_elsewhere(hierarchy):
 
 def test_a_model_with_sums_over_discrete_sites_predicts_too():
     pytest.importorskip("funsor")
-    posterior = bbvi.fit(bbvi.from_numpyro(hidden_markov, Y), method="laplace")
+    posterior = bbvi.fit(bbvi.from_numpyro(mixture, Y), method="laplace")
     assert posterior.predict(num_samples=20).posterior_predictive["y"].shape == (1, 20, 20)
     assert "log_likelihood" not in posterior.to_arviz(20)  # a row's likelihood is no site's
     with pytest.raises(ValueError, match="which observation"):
@@ -152,8 +152,8 @@ def test_a_subsampled_plate_is_run_on_minibatches():
 
 def test_what_is_missing_is_imputed_and_disturbs_nothing():
     case = CASES["missing observations"]
-    posterior = bbvi.fit(bbvi.from_numpyro(imputed, *case.args))
-    without = bbvi.fit(bbvi.from_numpyro(masked, *case.args))
+    posterior = bbvi.fit(bbvi.from_numpyro(imputed, *case.args), method="newton")
+    without = bbvi.fit(bbvi.from_numpyro(masked, *case.args), method="newton")
     assert posterior.diagnosis.trusted
     assert posterior.mean()["mu"] == pytest.approx(without.mean()["mu"], abs=0.03)
     assert posterior.sample(10)["y"].shape == (10, 20)
@@ -240,13 +240,13 @@ def external(hvp: bool) -> tuple:
     def logprob(p, centre):
         assert isinstance(p["x"], np.ndarray)
         deviation = p["x"] - centre
-        return -0.5 * deviation @ PRECISION @ deviation - p["rate"] + 2 * np.log(p["rate"])
+        return -0.5 * deviation @ PRECISION @ deviation - 20 * p["rate"] + 20 * np.log(p["rate"])
 
     def gradient(p, centre):
-        return {"x": -PRECISION @ (p["x"] - centre), "rate": -1 + 2 / p["rate"]}
+        return {"x": -PRECISION @ (p["x"] - centre), "rate": -20 + 20 / p["rate"]}
 
     def product(p, v, centre):
-        return {"x": -PRECISION @ v["x"], "rate": -2 / p["rate"] ** 2 * v["rate"]}
+        return {"x": -PRECISION @ v["x"], "rate": -20 / p["rate"] ** 2 * v["rate"]}
 
     return logprob, gradient, product if hvp else None
 
@@ -256,7 +256,7 @@ EXTERNAL = {"dim": {"x": 3, "rate": ()}, "constraints": {"rate": constraints.pos
 
 def traced(p, centre):
     deviation = p["x"] - centre
-    return -0.5 * deviation @ PRECISION @ deviation - p["rate"] + 2 * jnp.log(p["rate"])
+    return -0.5 * deviation @ PRECISION @ deviation - 20 * p["rate"] + 20 * jnp.log(p["rate"])
 
 
 def test_an_external_density_has_the_derivatives_of_the_same_in_jax(x64):
@@ -274,7 +274,7 @@ def test_an_external_density_has_the_derivatives_of_the_same_in_jax(x64):
 def test_methods_take_an_external_density(method):
     posterior = bbvi.fit(bbvi.external(*external(hvp=True)), data=np.array([1.0, 2.0, 3.0]), method=method, **EXTERNAL)
     np.testing.assert_allclose(posterior.mean()["x"], [1, 2, 3], atol=0.1)
-    assert posterior.mean()["rate"] == pytest.approx(3, abs=0.2)
+    assert posterior.mean()["rate"] == pytest.approx(21 / 20, abs=0.05)
 
 
 @pytest.mark.parametrize("method", ["laplace", "dadvi"])
@@ -333,7 +333,7 @@ def test_a_stan_model_has_the_density_of_the_same_in_numpyro(stan_model, x64):
 
 @pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of arviz: eight schools are few
 def test_a_stan_model_is_fitted_with_its_names(stan_model):
-    posterior = bbvi.fit(bbvi.from_stan(stan_model))
+    posterior = bbvi.fit(bbvi.from_stan(stan_model), method="newton")
     assert posterior.diagnosis.trusted
     assert posterior.mean()["mu"] == pytest.approx(MEANS["mu"], abs=0.3)
     assert posterior.mean()["tau"] == pytest.approx(MEANS["tau"], abs=0.4)
