@@ -3,6 +3,7 @@
 from bbvi import curvature
 from bbvi.algorithms import ADVI, DADVI, GSM, IVON, Adam, Algorithm, BaM, Laplace, NaturalGradient, Newton, Pathfinder
 from bbvi.algorithms.linear_response import LinearResponse
+from bbvi.calibration import Calibration, calibrate
 from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import (
@@ -57,6 +58,7 @@ __all__ = [
     "Antithetic",
     "BaM",
     "Budget",
+    "Calibration",
     "Diagnosis",
     "Distribution",
     "Estimator",
@@ -91,6 +93,7 @@ __all__ = [
     "StickingTheLanding",
     "Stop",
     "StudentT",
+    "calibrate",
     "curvature",
     "external",
     "fit",

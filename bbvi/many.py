@@ -1,13 +1,13 @@
 """Many small posteriors at once: the same log density for each of many sets of data, in one compiled program.
 
-Each fit is that of `method="newton"`: a quasi-Newton path to a mode, then the full-rank Gaussian of largest ELBO. All
-are stepped together, so that a fit costs what its arithmetic costs, without a call for each step. Then each is judged
-by fresh draws of its own, as a single fit is.
+Each fit is that of `method="newton"`, a quasi-Newton path to a mode and then the full-rank Gaussian of largest ELBO; or
+the mean-field one, by `method="dadvi"`. All are stepped together, so that a fit costs what its arithmetic costs, and
+no call for each step. Then each is judged by fresh draws of its own, as a single fit is.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,15 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi import timing
-from bbvi.algorithms import Newton
+from bbvi.algorithms import DADVI, Algorithm, Newton
 from bbvi.algorithms.climb import climb
-from bbvi.arguments import observed, positive, read_data, read_model
+from bbvi.arguments import choose, observed, positive, read_data, read_model
 from bbvi.concern import Status
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.pareto import resample
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import FullRank, MeanField
-from bbvi.distributions.full_rank import scale_tril
 from bbvi.driver import History, Stop
 from bbvi.evaluation import DEGREES_OF_FREEDOM, POOL, WIDE, WORKING_SET, Draws, evaluate
 from bbvi.models import Model
@@ -37,6 +36,7 @@ from bbvi.random import stream
 from bbvi.start import start_at
 
 Array = Any
+METHODS = {"full_rank": Newton, "mean_field": DADVI}  # by family: deterministic ones, which need no noise
 CHUNK = 256  # fits in one call of the compiled program
 NUM_DRAWS = 1024  # of each approximation, to judge it by
 FIXED, CHECK, RESAMPLE = 7, 8, 9  # streams of random numbers
@@ -48,6 +48,7 @@ def fit_many(
     data: Any = None,
     *,
     constraints: Any = None,
+    family: str = "full_rank",
     labels: Sequence[Any] | None = None,
     coord: str = "fit",
     num_draws: int = NUM_DRAWS,
@@ -61,6 +62,7 @@ def fit_many(
         data: a pytree of arrays whose leading axis counts the fits; `logprob` gets it without that axis. Fits with
             fewer rows than others have theirs padded, and a mask of them among the data. For a model: in the structure
             of its own `data`.
+        family: "full_rank", by Newton's steps, or "mean_field", by those of DADVI.
         labels: a name for each fit; by default their numbers.
         coord: name of that axis in arviz.
         num_draws: of each approximation, to judge and to correct it by, a multiple of 4; a quarter as many wider ones
@@ -87,6 +89,7 @@ def fit_many(
         raise ValueError("data is missing: arrays whose leading axis counts the fits.")
     model = read_model(logprob, dim, constraints, None if isinstance(logprob, Model) else data)
     parameters = make_parameters(model.dim, model.constraints)
+    algorithm: Algorithm = choose("family", family, METHODS)()
     if positive("num_draws", num_draws) % 4:
         raise ValueError(f"num_draws={num_draws} must be a multiple of 4.")
     with scope(double := use_double(precision)):
@@ -94,17 +97,17 @@ def fit_many(
         labels = _labels(data, labels)
         problem = Problem(parameters, _row(data, 0), model.logprob)
         width = trace(problem)
-        draws = Newton().draws(np.random.default_rng((seed, FIXED)), problem.dim)
+        draws = algorithm.draws(np.random.default_rng((seed, FIXED)), problem.dim)
         look = partial(_look, problem, width, seed, num_draws)
         waiting: list[tuple[range, _Gaussians, Any]] = []
         fits: list[_Fit] = []
         for chunk in _chunks(len(labels)):
-            found = _solve(problem, _rows(data, chunk), draws)
+            found = _solve(algorithm, problem, _rows(data, chunk), draws)
             waiting.append((chunk, found, look(data, chunk, found.loc, found.scale)))
             if len(waiting) > 1:  # the device goes on with the next chunk while the host judges this one
-                fits += _judge(problem, data, *waiting.pop(0))
+                fits += _judge(family, problem, data, *waiting.pop(0))
         for chunk in waiting:
-            fits += _judge(problem, data, *chunk)
+            fits += _judge(family, problem, data, *chunk)
     compiling = timing.compile_seconds() - compiled
     return Posteriors(
         tuple(fits),
@@ -114,7 +117,7 @@ def fit_many(
         Cost(
             log_densities=sum(each.diagnosis.num_draws for each in fits),
             gradients=sum(each.gradients for each in fits),
-            hessian_vector_products=0,
+            hessian_vector_products=sum(each.products for each in fits),
             compile_seconds=compiling,
             run_seconds=time.perf_counter() - began - compiling,
         ),
@@ -161,26 +164,29 @@ class _Gaussians(NamedTuple):
 
     loc: Array  # (fits, dim)
     scale: Array  # (fits, dim, dim)
-    settled: Array  # (fits,)
+    converged: Array  # (fits,)
     gradients: Array  # (fits,)
+    products: Array  # (fits,) Hessian-vector products
 
 
-@jax.jit
-def _solve(problem: Problem, data: Any, draws: Array) -> _Gaussians:
-    newton = Newton()
+@partial(jax.jit, static_argnames="algorithm")
+def _solve(algorithm: Any, problem: Problem, data: Any, draws: Array) -> _Gaussians:
     dim, dtype = problem.dim, draws.dtype
 
     def one(data: Any) -> _Gaussians:
         local = replace(problem, data=data)
         path = climb(local, jnp.zeros((1, dim), dtype), jnp.zeros((0, dim), dtype))
-        state = newton.init(local, FullRank.standard(dim, dtype).near(path.loc[0], path.scale[0]), draws)
+        q = algorithm.default_family(dim).standard(dim, dtype).near(path.loc[0], path.scale[0])
+        begun = (algorithm.init(local, q, draws), path.evaluations, jnp.zeros((), int))
 
-        def step(carry: tuple[Any, Array]) -> tuple[Any, Array]:
-            state, info = newton.step(None, local, carry[0])
-            return state, carry[1] + info.gradients
+        def step(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+            state, info = algorithm.step(None, local, carry[0])
+            return state, carry[1] + info.gradients, carry[2] + info.hessian_vector_products
 
-        state, gradients = jax.lax.while_loop(lambda c: ~newton.done(c[0]), step, (state, path.evaluations))
-        return _Gaussians(state.loc, state.scale, state.settled, gradients)
+        state, gradients, products = jax.lax.while_loop(lambda carry: ~algorithm.done(carry[0]), step, begun)
+        loc, scale, _ = algorithm.extract(state).standardise()
+        converged = state.settled if isinstance(algorithm, Newton) else state.checked
+        return _Gaussians(loc, jnp.diag(scale) if scale.ndim == 1 else scale, converged, gradients, products)
 
     return jax.vmap(one)(data)
 
@@ -214,28 +220,36 @@ def _evaluate(
 class _Fit(NamedTuple):
     """What is kept of one fit."""
 
-    q: FullRank
+    q: FullRank | MeanField
     diagnosis: Diagnosis
     gradients: int
+    products: int
     mean: Any
     sd: Any
 
 
-def _judge(problem: Problem, data: Any, chunk: range, found: _Gaussians, looked: Any) -> list[_Fit]:
+def _judge(family: str, problem: Problem, data: Any, chunk: range, found: _Gaussians, looked: Any) -> list[_Fit]:
     """The fits of a chunk, each with its own verdict."""
-    loc, scale, settled, gradients = jax.device_get(found)
+    loc, scale, converged, gradients, products = jax.device_get(found)
     columns, fits = jax.device_get(looked), []
     for k, i in enumerate(chunk):
-        q = FullRank(loc[k], np.tril(scale[k], -1) + np.diag(np.log(np.diagonal(scale[k]))))
+        log_diagonal = np.log(np.diagonal(scale[k]))
+        full = family == FullRank.name
+        q = FullRank(loc[k], np.tril(scale[k], -1) + np.diag(log_diagonal)) if full else MeanField(loc[k], log_diagonal)
         pool = _draws(columns, k)
         local = replace(problem, data=_row(data, i))
         concerns = find_concerns(local, q, start_at(loc[k], scale[k]), pool, np.zeros(0))
-        diagnosis = diagnose(pool, Stop.CONVERGED if settled[k] else Stop.STALLED, concerns)
+        diagnosis = diagnose(pool, Stop.CONVERGED if converged[k] else Stop.STALLED, concerns)
         weights = weigh(pool, diagnosis)
         draws, kept = problem.parameters.structure(pool.x[weights > 0]), weights[weights > 0]
         moments = [jax.tree.map(partial(of, weights=kept), draws) for of in (mean, sd)]
-        fits.append(_Fit(q, diagnosis, int(gradients[k]), *moments))
+        fits.append(_Fit(q, diagnosis, int(gradients[k]), int(products[k]), *moments))
     return fits
+
+
+def _matrix(q: FullRank | MeanField) -> np.ndarray:
+    scale = np.asarray(q.standardise()[1])
+    return np.diag(scale) if scale.ndim == 1 else scale
 
 
 def _draws(columns: tuple[np.ndarray, ...], k: int) -> Draws:
@@ -282,13 +296,13 @@ class Posteriors(Sequence[Posterior]):
         with scope(self.double):
             pool = _draws(self._look(chunk), i - chunk.start)
             problem = jax.device_put(replace(self.problem, data=data))
-        cost = Cost(fit.diagnosis.num_draws, fit.gradients, 0, 0.0, 0.0)
+        cost = Cost(fit.diagnosis.num_draws, fit.gradients, fit.products, 0.0, 0.0)
         return Posterior(
             fit.q,
             fit.diagnosis,
             History(*[np.zeros(0)] * len(History._fields)),
             cost,
-            "newton",
+            METHODS[fit.q.name].name,
             self.parameters,
             observed(data),
             pool,
@@ -298,10 +312,18 @@ class Posteriors(Sequence[Posterior]):
             model=replace(self.model, data=data),
         )
 
+    def pools(self) -> Iterator[Draws]:
+        """The draws that each was judged by, one after the other."""
+        for chunk in _chunks(len(self)):
+            with scope(self.double):
+                columns = self._look(chunk)
+            for k in range(len(chunk)):
+                yield _draws(columns, k)
+
     def _look(self, chunk: range) -> tuple[np.ndarray, ...]:
         indices = np.minimum(np.arange(chunk.start, chunk.start + CHUNK), chunk.stop - 1)
         loc = np.stack([self.fits[i].q.loc for i in indices])
-        scale = np.stack([np.asarray(scale_tril(self.fits[i].q.raw_tril)) for i in indices])
+        scale = np.stack([_matrix(self.fits[i].q) for i in indices])
         return jax.device_get(_look(self.problem, self.width, self.seed, self.num_draws, self.data, chunk, loc, scale))
 
     def at(self, label: Any) -> Posterior:
@@ -329,14 +351,10 @@ class Posteriors(Sequence[Posterior]):
         Where the verdict does not allow it they are plain draws of the approximation.
         """
         num_samples, rows = positive("num_samples", num_samples), []
-        for chunk in _chunks(len(self)):
-            with scope(self.double):
-                columns = self._look(chunk)
-            for k, i in enumerate(chunk):
-                pool, diagnosis = _draws(columns, k), self.fits[i].diagnosis
-                weights = weigh(pool, diagnosis)
-                rng = np.random.default_rng((self.seed, RESAMPLE, i))
-                rows.append(pool.x[resample(rng, np.log(np.maximum(weights / weights.sum(), 1e-300)), num_samples)])
+        for i, pool in enumerate(self.pools()):
+            weights = weigh(pool, self.fits[i].diagnosis)
+            rng = np.random.default_rng((self.seed, RESAMPLE, i))
+            rows.append(pool.x[resample(rng, np.log(np.maximum(weights / weights.sum(), 1e-300)), num_samples)])
         with scope(self.double):
             flat = self.parameters.structure(np.concatenate(rows))
         return jax.tree.map(lambda leaf: leaf.reshape(len(self), num_samples, *leaf.shape[1:]), flat)
@@ -381,7 +399,7 @@ class Posteriors(Sequence[Posterior]):
         statuses = ", ".join(f"{counts[status]} {status.name.lower()}" for status in Status if counts[status])
         return "\n".join(
             [
-                f"{len(self)} posteriors over {self.parameters.dim} coordinates by newton: {statuses}",
+                f"{len(self)} posteriors over {self.parameters.dim} coordinates, {self.fits[0].q.name}: {statuses}",
                 "table() has a row for each; posteriors[i] is the i-th",
                 str(self.cost),
             ]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from bbvi.algorithms.linear_response import LinearResponse, linear_response
 from bbvi.concern import Status
 from bbvi.diagnostics.pareto import resample as resample_indices
 from bbvi.diagnostics.pareto import smooth
-from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.distributions import Distribution
 from bbvi.driver import History
 from bbvi.evaluation import Draws, draw
@@ -22,9 +22,12 @@ from bbvi.parameters import Parameters
 from bbvi.precision import scope
 from bbvi.problem import Problem
 
+if TYPE_CHECKING:
+    from bbvi.diagnostics.full import FullDiagnosis
+
 Array = Any
 POOL_FACTOR = 4  # draws evaluated for each one resampled
-SAMPLE, RESAMPLE, FIXED, NUTS = 3, 4, 5, 6  # streams of random numbers
+SAMPLE, RESAMPLE, FIXED, NUTS, FULL = 3, 4, 5, 6, 10  # streams of random numbers
 
 
 class Cost(NamedTuple):
@@ -47,6 +50,7 @@ class Cost(NamedTuple):
 class NUTSDraws(NamedTuple):
     """Draws by Markov chain Monte Carlo."""
 
+    x: np.ndarray  # unconstrained, `(chains, draws, dim)`
     samples: Any  # the structure of the parameters, each `(chains * draws, *shape)`, chain after chain
     r_hat: float  # largest over the unconstrained coordinates: near 1 when the chains agree
     effective_sample_size: float  # smallest
@@ -239,11 +243,64 @@ class Posterior:
             rng = np.random.default_rng((seed, NUTS))
             chains = run_nuts(self.problem, copy(self.distribution), draws.x, num_samples, num_warmup, rng)
         return NUTSDraws(
+            chains.x,
             self.structure(chains.x.reshape(-1, chains.x.shape[-1])),
             float(np.max(chains.r_hat)),
             float(np.min(chains.effective_sample_size)),
             chains.divergences,
         )
+
+    # -- checks ------------------------------------------------------------------------------------------------------
+
+    def diagnose(self, level: str = "quick", *, seed: int = 0) -> "Diagnosis | FullDiagnosis":
+        """The verdict, or more about it.
+
+        Arguments:
+            level: "quick" for the verdict that the fit came with; "full" for bounds of the errors of means and standard
+                deviations, bounds of the evidence, a Stein test, and k-hat for each parameter, from 65 536 further
+                draws.
+            seed: of these.
+
+        Raises:
+            ValueError: when `level` is unknown, or "full" is asked of a posterior that was loaded without its log
+                density.
+        """
+        if level == "quick":
+            return self.diagnosis
+        if level != "full":
+            raise ValueError(f"level={level!r} is unknown. Known: quick, full.")
+        if self.problem is None:
+            raise ValueError("The full checks need the log density: bbvi.load(path, logprob=...).")
+        from bbvi.diagnostics.full import DRAWS, diagnose_fully
+
+        with scope(self.double):
+            pool = draw(self.problem, copy(self.distribution), (seed, FULL), DRAWS, self.width)
+            read = lambda x: self.named(self.variables(x))
+            return diagnose_fully(self.problem, self.diagnosis, pool, read, seed)
+
+    def bridge(self, nuts: "NUTSDraws", *, seed: int = 0) -> Value:
+        """Log evidence by bridge sampling between this approximation and draws of the posterior by `to_nuts`.
+
+        For approximations whose tails are too light for importance sampling, which the verdict calls unreliable.
+
+        Returns:
+            The log evidence in nats, with its standard error.
+
+        Raises:
+            ValueError: when the posterior was loaded without its log density.
+            FloatingPointError: when the draws of the two hardly overlap.
+        """
+        from bbvi.diagnostics.bridge import bridge
+
+        if self.problem is None:
+            raise ValueError("bridge needs the log density: bbvi.load(path, logprob=...).")
+        x = nuts.x.reshape(-1, nuts.x.shape[-1])
+        with scope(self.double):
+            pool = draw(self.problem, copy(self.distribution), (seed, FULL), len(x), self.width)
+            log_p, log_q = _log_ratio(self.problem, copy(self.distribution), x)
+        of_q = pool.take(pool.from_q)
+        ratios = np.where(np.isfinite(of_q.log_p), of_q.log_p - of_q.log_q, -np.inf)
+        return bridge(np.asarray(log_p) - np.asarray(log_q), ratios, min(nuts.effective_sample_size, len(x)))
 
     # -- summaries ---------------------------------------------------------------------------------------------------
 
@@ -432,6 +489,11 @@ def sd(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _quantile(draws: np.ndarray, weights: np.ndarray, q: float | np.ndarray) -> np.ndarray:
     return np.quantile(draws, q, axis=0, weights=weights, method="inverted_cdf")
+
+
+@jax.jit
+def _log_ratio(problem: Problem, q: Distribution, x: Array) -> tuple[Array, Array]:
+    return problem.log_densities(x), q.log_prob(x)
 
 
 @jax.jit

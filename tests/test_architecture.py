@@ -25,6 +25,7 @@ LEVELS = [
     {"arguments", "ladder"},
     {"reporting", "posterior", "files"},
     {"inference", "many"},
+    {"calibration"},
     {"__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

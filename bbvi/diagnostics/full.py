@@ -1,0 +1,108 @@
+"""Checks beyond the verdict, from many more draws: `posterior.diagnose(level="full")`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from bbvi.diagnostics.bounds import Bounds, find_bounds
+from bbvi.diagnostics.pareto import smooth
+from bbvi.diagnostics.stein import SteinTest, stein_test
+from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.evaluation import Draws
+from bbvi.problem import Problem
+
+Array = Any
+DRAWS = 65_536  # of q
+TESTED = 1000  # of them for the Stein test, whose cost is quadratic
+DIFFERENT = 0.01  # p-value of the Stein test, below which q is said to differ from p
+SHOWN = 10  # parameters in the printed table, the worst first
+
+
+@dataclass(frozen=True)
+class FullDiagnosis:
+    """What further draws of q say about it.
+
+    Fields:
+        verdict: of the fit.
+        bounds: of the evidence, and of the errors of means and standard deviations of q itself, before importance
+            sampling corrects them; on the unconstrained scale.
+        stein: whether q's draws come from p.
+        names: of the unconstrained coordinates.
+        sds: of q in these.
+        k_hat: for each scalar parameter by name: the larger one of the k-hat of the weights and of those times its
+            squared deviation from the mean, for resampled draws. Above 0.7 its mean or standard deviation rests on few
+            draws.
+        num_draws: of q behind bounds and k-hats.
+    """
+
+    verdict: Diagnosis
+    bounds: Bounds
+    stein: SteinTest
+    names: tuple[str, ...]
+    sds: np.ndarray
+    k_hat: dict[str, float]
+    num_draws: int
+
+    def __str__(self) -> str:
+        bounds, stein = self.bounds, self.stein
+        lines = [str(self.verdict), f"From {self.num_draws} further draws of q:"]
+        lines.append(f"  evidence: ELBO {bounds.elbo} <= log Z = {bounds.log_evidence} <= CUBO {bounds.cubo}")
+        if np.isfinite(bounds.divergence):
+            lines += [
+                f"  means of q are within {np.max(bounds.mean / self.sds):.2g} of its standard deviations of the "
+                f"posterior's, standard deviations within {100 * np.max(bounds.sd / self.sds):.2g} %: upper bounds for "
+                "all coordinates, before importance sampling corrects them"
+            ]
+        else:
+            lines.append("  no bound on the errors of q itself: its weights have no variance (k-hat above 0.5)")
+        differs = stein.p_value < DIFFERENT
+        lines.append(
+            f"  Stein test with {stein.num_draws} draws: p-value {stein.p_value:.3f}: q itself "
+            + ("differs from the posterior" if differs else "cannot be told from the posterior")
+        )
+        worst = sorted(self.k_hat.items(), key=lambda item: -item[1])[:SHOWN]
+        lines.append("  largest k-hat of means and sds: " + ", ".join(f"{name} {k:.2f}" for name, k in worst))
+        return "\n".join(lines)
+
+
+def diagnose_fully(
+    problem: Problem, verdict: Diagnosis, pool: Draws, read: Callable[[Array], dict[str, np.ndarray]], seed: int
+) -> FullDiagnosis:
+    """All checks on fresh draws.
+
+    Arguments:
+        pool: draws of q and of t.
+        read: from unconstrained vectors `(n, dim)` to parameters by name, each `(n, *shape)`.
+    """
+    of_q = pool.take(pool.from_q)
+    bounds = find_bounds(of_q.x, of_q.log_p - of_q.log_q)
+    _, scores, good = jax.device_get(_scores(problem, of_q.x[:TESTED]))
+    stein = stein_test(of_q.x[:TESTED][good], scores[good], np.random.default_rng(seed))
+    log_weights = pool.log_p - pool.log_r
+    weights = np.exp(smooth(log_weights).log_weights)
+    overall = smooth(log_weights).k_hat
+    k_hat = {}
+    for name, array in read(pool.x).items():
+        columns = np.reshape(array, (len(array), -1)).astype(float)
+        for index, column in zip(np.ndindex(*np.shape(array)[1:]), columns.T, strict=True):
+            with np.errstate(all="ignore"):  # a draw that overflows, or has no density, counts as a heavy tail
+                squares = (column - weights @ column) ** 2
+                own = smooth(np.nan_to_num(log_weights + np.log(squares), nan=np.inf, neginf=-np.inf)).k_hat
+            k_hat[name + "".join(f"[{i}]" for i in index)] = max(overall, np.inf if np.isnan(own) else own)
+    return FullDiagnosis(
+        verdict,
+        bounds,
+        stein,
+        tuple(problem.parameters.coordinate_names()),
+        of_q.x.std(axis=0),
+        k_hat,
+        len(of_q),
+    )
+
+
+@jax.jit
+def _scores(problem: Problem, x: Array) -> tuple[Array, Array, Array]:
+    return problem.values_and_gradients(x)
