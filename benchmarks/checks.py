@@ -3,9 +3,9 @@
     python -m benchmarks.checks FOLDER [--num 10]
 
 FOLDER is a checkout of posteriordb (https://github.com/stan-dev/posteriordb). Fits full-rank Gaussians, takes the
-bounds of `diagnose(level="full")`, and compares the means and standard deviations of q with those of the reference draws, on
-the unconstrained scale, in standard deviations of q. Where q's weights have no variance there is no bound. Prints, for
-each, the largest true error and the bound, the p-value of the Stein test and the bounds of the evidence.
+bounds of `diagnose(level="full")`, and compares the means and standard deviations of q with those of the reference
+draws, on the unconstrained scale, in standard deviations of q. Where q's weights have no variance there is no bound.
+Prints, for each, the largest true error and the bound, the p-value of the Stein test and the bounds of the evidence.
 """
 
 import argparse

@@ -40,6 +40,21 @@ def test_bounds_hold_and_are_not_loose(name):
         assert bounds.mean[0] == pytest.approx(np.expm1(0.01) ** 0.5, rel=0.05)  # 0.1002: the bound is sharp
 
 
+def test_bounds_of_all_coordinates_together():
+    """p = N(m, S) with q = N(0, I) in three dimensions: W_2 of Gaussians is known, and the covariance."""
+    mean, sds = np.array([0.1, 0.0, -0.1]), np.array([0.9, 1.0, 0.95])
+    x = RNG.standard_normal((N, 3)) @ np.diag([1.0, 10.0, 0.1])  # the bounds do not depend on units
+    z = x / [1.0, 10.0, 0.1]
+    log_weights = (stats.norm.logpdf(z, mean, sds) - stats.norm.logpdf(z)).sum(axis=1)
+    bounds = find_bounds(x, log_weights)
+    exact = (np.sum(mean**2) + np.sum((sds - 1) ** 2)) ** 0.5
+    assert np.linalg.norm(mean) < bounds.wasserstein[0]
+    assert exact < bounds.wasserstein[1]
+    assert np.abs(sds**2 - 1).max() < bounds.covariance
+    whitened = find_bounds(z, log_weights)
+    np.testing.assert_allclose(whitened.wasserstein, bounds.wasserstein, rtol=1e-6)
+
+
 def test_there_is_no_bound_where_the_weights_have_no_variance():
     x = RNG.standard_normal((N, 1))
     bounds = find_bounds(x, stats.t.logpdf(x[:, 0], 3) - stats.norm.logpdf(x[:, 0]))
