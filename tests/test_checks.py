@@ -161,7 +161,7 @@ def test_evidence_of_conjugate_models(name):
 def test_bridge_from_nuts():
     logprob, dim, constraint, exact = EVIDENCE["normal-inverse-gamma"]
     posterior = bbvi.fit(logprob, dim, constraints=constraint, method="laplace")
-    found = posterior.bridge(posterior.to_nuts(500, num_warmup=200, num_chains=4))
+    found = posterior.bridge(posterior.to_nuts(300, num_warmup=100, num_chains=4))
     assert abs(found.value - exact) < 5 * found.standard_error
     assert found.standard_error < 0.1
 

@@ -246,10 +246,8 @@ def test_the_inclusive_divergence_fits_mean_and_variance():
     assert float(posterior.distribution.sd()[0]) == pytest.approx(variance**0.5, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    "name", ["importance_weighted", "renyi", "cubo", "fisher", "monte_carlo_entropy", "hessian_control"]
-)
-def test_fit_takes_every_estimator_by_name(name):
+@pytest.mark.parametrize("name", ["importance_weighted", "cubo", "fisher", "hessian_control"])
+def test_fit_takes_estimators_by_name(name):
     posterior = bbvi.fit(gaussian, DIM, estimator=name, family="full_rank")
     assert posterior.diagnosis.status is bbvi.Status.RELIABLE
     sds = jnp.sqrt(jnp.diagonal(COVARIANCE))

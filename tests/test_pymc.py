@@ -29,7 +29,7 @@ def schools():
 
 @pytest.fixture(scope="module")
 def posterior(schools):
-    return bbvi.fit(bbvi.from_pymc(schools), method="newton")
+    return bbvi.fit(bbvi.from_pymc(schools))
 
 
 def test_the_density_is_the_one_written_by_hand(schools, x64):

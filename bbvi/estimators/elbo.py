@@ -34,8 +34,9 @@ class ELBO(Estimator):
 class MonteCarloEntropy(Estimator):
     """Total derivative: ELBO = mean_s [log p(x_s) - log q(x_s)], differentiated as it stands.
 
-    Unbiased. It is `StickingTheLanding` plus a term of mean zero, so it is noisier; use it for a family whose log
-    density cannot be evaluated with its parameters held constant.
+    Unbiased. It is `StickingTheLanding` plus a term of mean zero; for a Gaussian, whose log density at a draw does not
+    depend on where it lies, its gradient is that of `ELBO`. Use it for a family that has no entropy in closed form and
+    whose log density cannot be evaluated with its parameters held constant.
     """
 
     name = "monte_carlo_entropy"
