@@ -59,6 +59,14 @@ class Calibration:
             lines.append(f"{name:<16}{self.uniformity[name]:>12.3g}{self.symmetry[name]:>14.3g}{spread:>12.2f}")
         return "\n".join([*lines, "(sd of PIT: 1 when right, above when posteriors are too narrow)"])
 
+    def _repr_html_(self) -> str:
+        from html import escape
+        from io import StringIO
+
+        picture = StringIO()
+        self.plot().savefig(picture, format="svg")
+        return f"<pre>{escape(str(self))}</pre>{picture.getvalue()}"
+
     def plot(self) -> Any:
         """A matplotlib Figure: a histogram for each parameter, with the range in which 99 % of uniform bars lie."""
         from matplotlib.figure import Figure
@@ -143,7 +151,11 @@ def calibrate(
     pit = {name: np.array(values) for name, values in columns.items()}
     return Calibration(
         pit,
-        {name: float(kstest(values, "uniform").pvalue) for name, values in pit.items()},
-        {name: float(ks_2samp(values, 1 - values).pvalue) for name, values in pit.items()},
+        {name: _p_value(kstest(values, "uniform")) for name, values in pit.items()},
+        {name: _p_value(ks_2samp(values, 1 - values)) for name, values in pit.items()},
         dict(Counter(diagnosis.status for diagnosis in fits.diagnoses)),
     )
+
+
+def _p_value(result: Any) -> float:
+    return float(result.pvalue)

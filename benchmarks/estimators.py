@@ -6,7 +6,9 @@ A logistic regression with correlated predictors and a mean-field Gaussian. "opt
 the same with its mean one standard deviation away in every coordinate and its scales doubled. For each estimator: the
 variance of the gradient in the means and in the log scales, summed over coordinates, as a ratio to that of `ELBO` with
 independent draws; and the cost of a gradient in gradients of the log density. Estimators of other objectives have
-gradients of another size: theirs are scaled by the length of their mean, at the start only.
+gradients of another size: theirs are scaled by the length of their mean, at the start only. Last, what each fits: the
+largest and smallest ratio of the standard deviations of q to those of the posterior, and the effective number of draws
+that importance sampling gets out of a thousand.
 """
 
 import argparse
@@ -69,6 +71,17 @@ def spread(gradient: Any) -> tuple[float, float]:
     return float(gradient.loc.var(axis=0).sum()), float(gradient.log_scale.var(axis=0).sum())
 
 
+def fit_each(problem: Problem, dim: int) -> None:
+    """Standard deviations, and importance sampling, of the mean-field Gaussians that the objectives end at."""
+    sds = bbvi.fit(problem.logprob, dim, data=problem.data).sd()
+    print(f"{'':<34}smallest and largest sd ratio, effective draws per thousand")
+    for name, estimator in OTHERS.items():
+        fit = bbvi.fit(problem.logprob, dim, data=problem.data, family="mean_field", estimator=estimator)
+        ratio = np.asarray(fit.distribution.sd()) / sds
+        effective = 1000 * fit.diagnosis.effective_sample_size / fit.diagnosis.num_draws
+        print(f"{name:<34}{ratio.min():>10.2f}{ratio.max():>8.2f}{effective:>8.1f}  {fit.diagnosis.stop.value}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("dim", 20), ("rows", 200), ("draws", 8), ("sets", 2000)):
@@ -94,6 +107,7 @@ def main() -> None:
             gradient = gradients(estimator, start, problem, args.draws, args.sets)
             both = np.concatenate([gradient.loc, gradient.log_scale], axis=1)
             print(f"{name:<34}{np.sqrt(both.var(axis=0).sum()) / np.linalg.norm(both.mean(axis=0)):>10.3g}")
+        fit_each(problem, args.dim)
 
 
 if __name__ == "__main__":

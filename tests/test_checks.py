@@ -219,3 +219,4 @@ def test_a_mean_field_fit_of_correlated_parameters_is_not():
     assert "not calibrated" in str(found)
     figure = found.plot()
     assert len([axes for axes in figure.axes if axes.get_title()]) == 2
+    assert "<svg" in found._repr_html_()
