@@ -83,6 +83,7 @@ def centred(p, y):
     return prior + groups - 0.5 * jnp.sum((y - p["theta"]) ** 2)
 
 
+@pytest.mark.slow
 def test_a_hierarchy_in_which_newton_creeps():
     """Against the marginal density of tau, with theta and mu integrated out."""
     y = np.random.default_rng(1).normal(0, 1.12, 30)

@@ -26,6 +26,7 @@ RANK = 256  # of the curvature above DENSE_UP_TO, at most
 EXTRA = 20  # Lanczos steps, besides two for each direction
 SETTLED = 0.01  # residual of a Ritz pair, as a share of its value, below which it is used
 SMALL = 1e-4  # share of its curvature that a coordinate has at least outside the span of the Ritz vectors
+ROUNDING = 1e3  # roundings of the diagonal, below which what is left of it counts as nothing
 COMPLETIONS = 50  # products in completing the diagonal, at most
 WELL = 1e3  # curvature in good coordinates is within this factor of 1
 MAX_ROUNDS = 5
@@ -272,14 +273,15 @@ def _low_rank(problem: Problem, state: LaplaceState) -> Curved:
 
     deflated = lambda y: local.log_density(y) + 0.5 * jnp.sum(values * (vectors.T @ y) ** 2)
     left, error, products = _diagonal_of(deflated, state.y)
-    left = jnp.maximum(-left, 0)
+    whole = -left + jnp.sum(values * vectors**2, axis=1)
+    rounding = ROUNDING * jnp.finfo(left.dtype).eps * jnp.abs(whole)
+    left = jnp.where(-left > rounding, -left, 0)  # where V spans everything, rounding is all that is left
 
     def incomplete(diagonal: Array) -> Array:
         return diagonal - jnp.sum((vectors @ (vectors.T @ (diagonal[:, None] * vectors))) * vectors, axis=1)
 
     # r, less its part in the span of V, is what is left of the diagonal.
     diagonal, _ = cg(incomplete, left, x0=left, tol=1e-8, maxiter=COMPLETIONS)
-    whole = left + jnp.sum(values * vectors**2, axis=1)
     diagonal = jnp.maximum(diagonal, SMALL * jnp.maximum(jnp.abs(whole), jnp.abs(whole).max() * FLAT))
     excess = jnp.diag(made_good) - vectors.T @ (diagonal[:, None] * vectors)
     basis, upper = jnp.linalg.qr(vectors / jnp.sqrt(diagonal)[:, None])
