@@ -56,7 +56,7 @@ class Problem:
 
     parameters: Parameters
     data: Any
-    logprob: Callable[..., Array] = static()
+    logprob: Any = static()
     loc: Array | None = None
     scale: Array | None = None
     weight: Array | None = None
@@ -78,11 +78,11 @@ class Problem:
     @property
     def num_rows(self) -> int:
         """Number of rows of the data."""
-        return self.logprob.num_rows(self.data)  # type: ignore[attr-defined]
+        return self.logprob.num_rows(self.data)
 
     def minibatch(self, rows: Array) -> "Problem":
         """The same density estimated from some rows of the data, given by their indices `(n,)`; unbiased."""
-        data = self.logprob.take(self.data, rows)  # type: ignore[attr-defined]
+        data = self.logprob.take(self.data, rows)
         return replace(self, data=data, weight=jnp.asarray(self.num_rows / len(rows), float))
 
     def log_density(self, y: Array) -> Array:

@@ -16,6 +16,7 @@ References: Burda, Grosse and Salakhutdinov 2016 (arXiv:1509.00519); Li and Turn
 2017 (arXiv:1611.00328); Tucker, Lawson, Gu and Maddison 2019 (arXiv:1810.04152).
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,9 +41,9 @@ class PowerBound(Estimator):
     independent = True
 
     @property
+    @abstractmethod
     def power(self) -> float:
         """a."""
-        raise NotImplementedError
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         self.check_family(q)
