@@ -18,6 +18,7 @@ from bbvi.distributions import Distribution
 from bbvi.driver import History
 from bbvi.evaluation import Draws, draw
 from bbvi.models import Model
+from bbvi.origin import Origin
 from bbvi.parameters import Parameters
 from bbvi.precision import scope
 from bbvi.problem import Problem
@@ -90,6 +91,7 @@ class Posterior:
         parameters: names, shapes and constraints.
         observed_data: the data by name, where they were given to `fit` as a mapping of arrays.
         ladder: the approximations that were tried, in order.
+        origin: what was run, with which versions and where; None for those of `fit_many`.
     """
 
     distribution: Distribution
@@ -106,6 +108,7 @@ class Posterior:
     ladder: tuple[Rung, ...] = ()
     model: Model | None = field(default=None, repr=False)  # None after load
     refit: Callable[..., "Posterior"] | None = field(default=None, repr=False)  # the call of fit that made it
+    origin: Origin | None = None
 
     # -- draws -------------------------------------------------------------------------------------------------------
 
