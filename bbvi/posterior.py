@@ -381,8 +381,8 @@ class Posterior:
     ) -> Any:
         """A DataTree with groups posterior, sample_stats and, where known, log_likelihood and observed_data.
 
-        A slash in a name becomes a dot. sample_stats holds log_p and log_q of each draw, on the unconstrained scale. For
-        `arviz_stats.loo_approximate_posterior` pass `resample=False`: it weights the draws itself.
+        sample_stats holds log_p and log_q of each draw, on the unconstrained scale. A slash in a name becomes a dot.
+        For `arviz_stats.loo_approximate_posterior` pass `resample=False`: it weights the draws itself.
 
         Arguments:
             num_samples, seed, resample: as in `sample`.

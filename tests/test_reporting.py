@@ -1,0 +1,187 @@
+"""The report: one page that needs nothing else, for good posteriors, bad ones and large ones."""
+
+import re
+from html.parser import HTMLParser
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.distributions import constraints
+
+import bbvi
+from bbvi.__main__ import main
+from bbvi.reporting.report import ROWS
+
+NASTY = '<script>alert(1)</script> $v$ & "co"'
+
+
+def regression(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 5))
+    noise = numpyro.sample("noise", dist.HalfNormal(2))
+    with numpyro.plate("rows", len(x)):
+        numpyro.sample("y", dist.Normal(slope * x, noise), obs=y)
+
+
+def funnel(p):
+    v = p[NASTY]
+    return -(v**2) / 18 - jnp.sum(p["x"] ** 2 * jnp.exp(-v)) / 2 - 4.5 * v
+
+
+def wide(p, scale):
+    return -0.5 * jnp.sum((p["w"] * scale) ** 2) - 0.5 * jnp.sum(p["b"] ** 2)
+
+
+def fit_regression():
+    x = np.linspace(-1, 1, 30)
+    return bbvi.fit(bbvi.from_numpyro(regression, x, y=2 * x + 0.3 * np.cos(17 * x)))
+
+
+def fit_funnel():
+    return bbvi.fit(funnel, {NASTY: (), "x": (9,)}, method="pathfinder")
+
+
+def fit_wide():
+    dim = {"w": (100, 100), "b": ()}
+    return bbvi.fit(wide, dim, data=np.linspace(0.5, 2, 10_000).reshape(100, 100), method="advi", num_steps=3)
+
+
+def constrained(p):
+    return -p["rate"] - jnp.sum(p["share"] ** 2)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    made = {}
+    for make in (fit_regression, fit_funnel, fit_wide):
+        name = make.__name__.removeprefix("fit_")
+        posterior = make()
+        posterior.report(folder / f"{name}.html")
+        made[name] = posterior, (folder / f"{name}.html").read_text()
+    return made
+
+
+class Page(HTMLParser):
+    """What a browser would find on a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.targets, self.text, self.open = [], [], [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.append((tag, found))
+        self.ids += [found["id"]] if "id" in found else []
+        self.targets += [found[name] for name in ("src", "href", "xlink:href") if name in found]
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in ("meta", "link", "br"):
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("name", ["regression", "funnel", "wide"])
+def test_a_page_needs_nothing_else(pages, name):
+    _, html = pages[name]
+    page = Page(html)
+    assert not page.open
+    assert all(target.startswith(("#", "data:")) for target in page.targets)
+    assert not re.search(r"url\((?!#)", html)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert len(html) < 2_000_000
+
+
+@pytest.mark.parametrize("name", ["regression", "funnel", "wide"])
+def test_pictures_have_alternatives_and_ids_of_their_own(pages, name):
+    page = Page(pages[name][1])
+    pictures = [found for tag, found in page.tags if tag == "svg"]
+    assert len(pictures) >= 4
+    assert all(found["role"] == "img" and found["aria-label"] for found in pictures)
+    assert len(page.ids) == len(set(page.ids))
+    assert {target[1:] for target in page.targets if target.startswith("#")} <= set(page.ids)
+
+
+@pytest.mark.parametrize("name", ["regression", "funnel", "wide"])
+def test_the_page_says_what_the_verdict_says(pages, name):
+    posterior, html = pages[name]
+    text = " ".join(Page(html).text.split())
+    for words in (
+        posterior.diagnosis.status.name.capitalize(),
+        *posterior.diagnosis.reasons,
+        *posterior.diagnosis.advice,
+    ):
+        assert " ".join(words.split()) in text
+    assert posterior.origin.call in text
+    assert posterior.origin.versions["jax"] in text
+
+
+def test_names_are_shown_as_text(pages):
+    page = Page(pages["funnel"][1])
+    assert NASTY in page.text
+
+
+def test_a_large_posterior_is_summed_up(pages):
+    page = Page(pages["wide"][1])
+    assert "100 × 100" in page.text
+    assert 10 <= len(re.findall(r"w\[\d+\]\[\d+\]", page.text)) <= 4 * ROWS
+
+
+def test_a_model_brings_predictive_checks_and_loo(pages):
+    text = Page(pages["regression"][1]).text
+    assert "Posterior predictive check of y" in text
+    assert "elpd" in text
+
+
+def test_calibration_and_full_checks_are_shown(tmp_path):
+    density = lambda mu, y: -0.5 * mu**2 - 0.5 * jnp.sum((y - mu) ** 2)
+    found = bbvi.calibrate(lambda rng: rng.normal(), lambda rng, mu: rng.normal(mu, 1, 5), density, (), num_fits=40)
+    bbvi.fit(density, (), data=np.ones(5)).report(tmp_path / "page.html", level="full", calibration=found)
+    text = Page((tmp_path / "page.html").read_text()).text
+    assert str(found).splitlines()[0] in text
+    assert "Stein test" in text
+
+
+def test_the_origin_says_how_to_run_it_again():
+    posterior = bbvi.fit(
+        constrained,
+        {"rate": (), "share": (2,)},
+        constraints={"rate": constraints.positive, "share": constraints.interval(0.0, 2.0)},
+        method=bbvi.ADVI(num_draws=4),
+        num_steps=2,
+    )
+    assert posterior.origin.call == (
+        "bbvi.fit(constrained, {'rate': (), 'share': (2,)}, constraints={'rate': constraints.positive, 'share': "
+        "constraints.interval(lower_bound=0.0, upper_bound=2.0)}, method=bbvi.ADVI(num_draws=4), num_steps=2)"
+    )
+    assert "def constrained(p):" in posterior.origin.source
+    eval(posterior.origin.call)
+
+
+def test_the_command_line_reports_a_file(pages, tmp_path, capsys):
+    pages["funnel"][0].save(tmp_path / "fit.nc")
+    assert main(["report", str(tmp_path / "fit.nc"), "-o", str(tmp_path / "page.html")]) == 0
+    assert NASTY in Page((tmp_path / "page.html").read_text()).text
+    assert main(["report", str(tmp_path / "page.html")]) == 2
+    assert "is no bbvi posterior" in capsys.readouterr().err
+
+
+def test_the_command_line_runs_the_demo(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "demo.html")]) == 0
+    assert "Status: " in capsys.readouterr().out
+    assert "tau" in Page((tmp_path / "demo.html").read_text()).text
+
+
+def test_the_command_line_tells_versions_and_devices(capsys):
+    assert main(["info"]) == 0
+    assert {"jax", "devices", "precision"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
