@@ -61,26 +61,32 @@ class Calibration:
 
     def _repr_html_(self) -> str:
         from html import escape
-        from io import StringIO
 
-        picture = StringIO()
-        self.plot().savefig(picture, format="svg")
-        return f"<pre>{escape(str(self))}</pre>{picture.getvalue()}"
+        from bbvi.reporting.svg import INK, inline, style
 
-    def plot(self) -> Any:
-        """A matplotlib Figure: a histogram for each parameter, with the range in which 99 % of uniform bars lie."""
+        with style(INK):
+            return f"<pre>{escape(str(self))}</pre>{inline(self.plot(), 'calibration', 'Histograms of PIT values')}"
+
+    def plot(self, most: int | None = None) -> Any:
+        """A matplotlib Figure: a histogram for each parameter, with the range in which 99 % of uniform bars lie.
+
+        Arguments:
+            most: parameters shown at most, the least uniform first; None for all, in their order.
+        """
         from matplotlib.figure import Figure
         from scipy.stats import binom
 
-        columns = min(4, len(self.pit))
-        rows = -(-len(self.pit) // columns)
-        figure = Figure(figsize=(3 * columns, 2.2 * rows), layout="constrained")
+        names = list(self.pit) if most is None else sorted(self.pit, key=self.uniformity.__getitem__)[:most]
+        columns = min(4, len(names))
+        rows = -(-len(names) // columns)
+        figure = Figure(figsize=(2.4 * columns, 1.9 * rows), layout="constrained")
         panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
-        for axes in panels[len(self.pit) :]:
+        for axes in panels[len(names) :]:
             axes.set_axis_off()
-        for axes, (name, values) in zip(panels, self.pit.items(), strict=False):
+        for axes, name in zip(panels, names, strict=False):
+            values = self.pit[name]
             low, high = binom.ppf([0.005, 0.995], len(values), 1 / BINS)
-            axes.axhspan(low, high, color="0.9")
+            axes.axhspan(low, high, color="0.5", alpha=0.25, linewidth=0)
             axes.hist(values, bins=np.linspace(0, 1, BINS + 1), color="C0")
             axes.set(title=name, xlim=(0, 1), xlabel="PIT", ylabel="fits")
         return figure

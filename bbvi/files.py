@@ -5,7 +5,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws
 from bbvi.models import Model
+from bbvi.origin import Origin
 from bbvi.parameters import Parameters
 from bbvi.posterior import Cost, Posterior, Rung
 from bbvi.precision import scope
 from bbvi.problem import Problem, trace
 
-FORMAT = "bbvi posterior 3"
+FORMAT = "bbvi posterior 4"
 DAMAGE = (
     OSError,
     EOFError,
@@ -50,6 +51,7 @@ def save(posterior: Posterior, path: str | Path) -> None:
         "method": posterior.method,
         "double": posterior.double,
         "cost": posterior.cost._asdict(),
+        "origin": None if posterior.origin is None else asdict(posterior.origin),
         "ladder": [rung._asdict() | {"status": rung.status.name} for rung in posterior.ladder],
         "diagnosis": _diagnosis_to_json(posterior.diagnosis),
         "structure": _structure_to_json(jax.tree.unflatten(parameters.treedef, range(len(parameters.names)))),
@@ -127,7 +129,12 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         Draws(**group("pool.")),
         header["double"],
         ladder=tuple(map(_rung_from_json, header["ladder"])),
+        origin=_origin_from_json(header["origin"]),
     )
+
+
+def _origin_from_json(items: dict[str, Any] | None) -> Origin | None:
+    return None if items is None else Origin(**{**items, "inputs": tuple(items["inputs"])})
 
 
 def _rung_from_json(items: dict[str, Any]) -> Rung:

@@ -1,6 +1,7 @@
 """From what the user gave to a checked posterior."""
 
 import hashlib
+import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from bbvi.estimators import Estimator
 from bbvi.evaluation import Draws, draw
 from bbvi.ladder import SECONDS, Attempt, Plan, next_plan
 from bbvi.models import Model
+from bbvi.origin import Origin
 from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
@@ -134,25 +136,25 @@ def fit(
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed={seed!r} must be a non-negative integer.")
     parameters = make_parameters(model.dim, model.constraints)
-    options = (family, estimator, optimizer, num_draws, batch_size)
+    given = {
+        "method": method,
+        "family": family,
+        "estimator": estimator,
+        "optimizer": optimizer,
+        "seed": seed,
+        "num_steps": num_steps,
+        "num_draws": num_draws,
+        "batch_size": batch_size,
+        "budget": budget,
+        "callbacks": callbacks,
+        "progress": progress,
+        "precision": precision,
+    }
 
     def refit(new: Any, **changes: Any) -> Posterior:
-        options = {
-            "method": method,
-            "family": family,
-            "estimator": estimator,
-            "optimizer": optimizer,
-            "seed": seed,
-            "num_steps": num_steps,
-            "num_draws": num_draws,
-            "batch_size": batch_size,
-            "budget": budget,
-            "callbacks": callbacks,
-            "progress": progress,
-            "precision": precision,
-        }
-        return fit(new if isinstance(new, Model) else replace(model, data=new), **(options | changes))
+        return fit(new if isinstance(new, Model) else replace(model, data=new), **(given | changes))
 
+    options = (family, estimator, optimizer, num_draws, batch_size)
     climbs = method == "auto" and all(given is None for given in (*options, model.batch_size))
     batch_size = model.batch_size if batch_size is None and method in ("auto", "advi") else batch_size
     algorithm = read_algorithm(
@@ -181,8 +183,8 @@ def fit(
         width = trace(problem)
         problem = jax.device_put(problem)
         start = _find_start(problem, algorithm, init, seed)
-        given = family is None and isinstance(init, type(prototype))  # then it is what to begin with
-        plan: Plan | None = Plan(algorithm, prototype, None if given else start[:2])
+        begins = family is None and isinstance(init, type(prototype))  # init is what to begin with
+        plan: Plan | None = Plan(algorithm, prototype, None if begins else start[:2])
         attempts: list[Attempt] = []
         with showing(progress) as bar:
             while plan is not None:
@@ -192,6 +194,9 @@ def fit(
                 path = checkpoint if checkpoint is None or not attempts else f"{checkpoint}.{len(attempts) + 1}"
                 attempts.append(_attempt(problem, start, plan, seed, max_steps, left, [*callbacks, *bar], path, width))
                 plan = next_plan(problem, start, attempts) if climbs else None
+        defaults = inspect.signature(fit).parameters
+        changed = {name: value for name, value in given.items() if value is not defaults[name].default}
+        origin = Origin.of(model, {"init": init, **changed})
     best = min(attempts, key=lambda attempt: attempt.rank)
     history = History(*map(np.concatenate, zip(*(attempt.history for attempt in attempts), strict=True)))
     cost = Cost(
@@ -216,6 +221,7 @@ def fit(
         tuple(map(_rung, attempts)),
         model,
         refit,
+        origin,
     )
 
 

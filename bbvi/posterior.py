@@ -18,11 +18,13 @@ from bbvi.distributions import Distribution
 from bbvi.driver import History
 from bbvi.evaluation import Draws, draw
 from bbvi.models import Model
+from bbvi.origin import Origin
 from bbvi.parameters import Parameters
 from bbvi.precision import scope
 from bbvi.problem import Problem
 
 if TYPE_CHECKING:
+    from bbvi.calibration import Calibration
     from bbvi.diagnostics.full import FullDiagnosis
 
 Array = Any
@@ -90,6 +92,7 @@ class Posterior:
         parameters: names, shapes and constraints.
         observed_data: the data by name, where they were given to `fit` as a mapping of arrays.
         ladder: the approximations that were tried, in order.
+        origin: what was run, with which versions and where; None for those of `fit_many`.
     """
 
     distribution: Distribution
@@ -106,6 +109,7 @@ class Posterior:
     ladder: tuple[Rung, ...] = ()
     model: Model | None = field(default=None, repr=False)  # None after load
     refit: Callable[..., "Posterior"] | None = field(default=None, repr=False)  # the call of fit that made it
+    origin: Origin | None = None
 
     # -- draws -------------------------------------------------------------------------------------------------------
 
@@ -328,9 +332,14 @@ class Posterior:
 
     def _weighted(self, read: Callable[[Array], Any]) -> tuple[Any, np.ndarray]:
         """What `read` makes of the draws behind the diagnosis, and their weights."""
-        weights = weigh(self.pool, self.diagnosis)
+        weights = self.weights
         keep = weights > 0
         return read(self.pool.x[keep]), weights[keep]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Weights of the draws behind the diagnosis, `(n,)`, summing to 1: even ones of q's where it is not trusted."""
+        return weigh(self.pool, self.diagnosis)
 
     @property
     def num_scalars(self) -> int:
@@ -372,7 +381,7 @@ class Posterior:
     ) -> Any:
         """A DataTree with groups posterior, sample_stats and, where known, log_likelihood and observed_data.
 
-        sample_stats holds log_p and log_q of each draw, on the unconstrained scale. For
+        A slash in a name becomes a dot. sample_stats holds log_p and log_q of each draw, on the unconstrained scale. For
         `arviz_stats.loo_approximate_posterior` pass `resample=False`: it weights the draws itself.
 
         Arguments:
@@ -413,6 +422,38 @@ class Posterior:
         from bbvi.reporting.arviz import predict
 
         return predict(self, args, kwargs, num_samples, seed, resample)
+
+    def report(self, path: str | Path, *, level: str = "quick", calibration: "Calibration | None" = None) -> None:
+        """Write one page of HTML that needs nothing else: the verdict, tables, pictures, and what was run.
+
+        Above 50 scalars it shows those with the fewest effective draws, and sums up the others.
+
+        Arguments:
+            path: of the file, which is replaced.
+            level: "full" adds what `diagnose(level="full")` says.
+            calibration: of the same model, by `bbvi.calibrate`, to show on the page.
+        """
+        from bbvi.reporting.report import report
+
+        report(self, path, level, calibration)
+
+    def plot_elbo(self) -> Any:
+        """A matplotlib Figure: ELBO estimates of each rung against evaluations, with a band of two standard errors."""
+        from bbvi.reporting.plots import elbo
+
+        return elbo(self)
+
+    def plot_ladder(self) -> Any:
+        """A matplotlib Figure: what was tried, at what cost, and the verdict on each."""
+        from bbvi.reporting.plots import ladder
+
+        return ladder(self)
+
+    def plot_log_weights(self) -> Any:
+        """A matplotlib Figure: log importance weights, and the largest of them, whose slope is k-hat."""
+        from bbvi.reporting.plots import log_weights
+
+        return log_weights(self)
 
     def update(self, new: Any, **changes: Any) -> "Posterior":
         """Fit again, with new data, from where this fit ended.
@@ -472,8 +513,7 @@ def weigh(pool: Draws, diagnosis: Diagnosis) -> np.ndarray:
     """Weights of the draws `(n,)`: importance weights where the verdict trusts them, else those of plain draws of q."""
     if not diagnosis.trusted:
         return pool.from_q / pool.from_q.sum()
-    log_weights = smooth(pool.log_p - pool.log_r).log_weights
-    return np.exp(log_weights - log_weights.max())
+    return np.exp(smooth(pool.log_p - pool.log_r).log_weights)
 
 
 def mean(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:

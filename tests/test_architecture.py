@@ -22,7 +22,7 @@ LEVELS = [
     {"driver", "evaluation", "nuts"},
     {"checkpoint", "progress", "start"},
     {"diagnostics"},
-    {"arguments", "ladder"},
+    {"arguments", "ladder", "origin"},
     {"reporting", "posterior", "files"},
     {"inference", "many"},
     {"calibration"},

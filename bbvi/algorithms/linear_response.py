@@ -33,6 +33,7 @@ class LinearResponse(NamedTuple):
 
     mean: np.ndarray  # (*shape) as the function returns it, under the mean-field Gaussian
     sd: np.ndarray  # (*shape)
+    mean_field_sd: np.ndarray  # (*shape) of the mean-field Gaussian itself, by the delta method
     covariance: np.ndarray  # (k, k)
     residual: float  # largest relative residual of the systems solved; large where conjugate gradients gave up
 
@@ -53,7 +54,7 @@ def linear_response(
             "The mean-field optimum was not reached, and linear response means nothing elsewhere. Raise num_draws, or "
             "start from a posterior that fits better; a log density with kinks or without density nearby has none."
         )
-    value, covariance, residual = jax.device_get(_respond(function, problem, state))
+    value, covariance, mean_field, residual = jax.device_get(_respond(function, problem, state))
     variance = np.diagonal(covariance)
     if not np.isfinite(variance).all():
         raise FloatingPointError(
@@ -65,7 +66,7 @@ def linear_response(
             "another method."
         )
     sd = np.sqrt(variance).reshape(value.shape)
-    return LinearResponse(value, sd, covariance, float(residual.max(initial=0)))
+    return LinearResponse(value, sd, mean_field.reshape(value.shape), covariance, float(residual.max(initial=0)))
 
 
 @partial(jax.jit, static_argnames="algorithm")
@@ -76,7 +77,9 @@ def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) 
 
 
 @partial(jax.jit, static_argnames="function")
-def _respond(function: Callable[[Any], Array], problem: Problem, state: DADVIState) -> tuple[Array, Array, Array]:
+def _respond(
+    function: Callable[[Any], Array], problem: Problem, state: DADVIState
+) -> tuple[Array, Array, Array, Array]:
     local = problem.in_coordinates(state.loc, state.scale)
     draws = jnp.asarray(state.draws)[0]
 
@@ -96,4 +99,5 @@ def _respond(function: Callable[[Any], Array], problem: Problem, state: DADVISta
     rows = jax.jacrev(expected)(state.eta).reshape(-1, *state.eta.shape)
     solutions, residual = jax.lax.map(solve, rows)
     covariance = jnp.einsum("iab,jab->ij", rows, solutions)
-    return value, (covariance + covariance.T) / 2, residual
+    mean_field = jnp.sqrt(jnp.sum((rows[:, 0] * jnp.exp(state.eta[1])) ** 2, axis=-1))
+    return value, (covariance + covariance.T) / 2, mean_field, residual

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from bbvi.diagnostics.bounds import Bounds, find_bounds
-from bbvi.diagnostics.pareto import smooth
+from bbvi.diagnostics.pareto import k_hat_of_moments
 from bbvi.diagnostics.stein import SteinTest, stein_test
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.evaluation import Draws
@@ -81,17 +81,12 @@ def diagnose_fully(
     bounds = find_bounds(of_q.x, of_q.log_p - of_q.log_q)
     _, scores, good = jax.device_get(_scores(problem, of_q.x[:TESTED]))
     stein = stein_test(of_q.x[:TESTED][good], scores[good], np.random.default_rng(seed))
-    log_weights = pool.log_p - pool.log_r
-    weights = np.exp(smooth(log_weights).log_weights)
-    overall = smooth(log_weights).k_hat
     k_hat = {}
     for name, array in read(pool.x).items():
         columns = np.reshape(array, (len(array), -1)).astype(float)
         for index, column in zip(np.ndindex(*np.shape(array)[1:]), columns.T, strict=True):
-            with np.errstate(all="ignore"):  # a draw that overflows, or has no density, counts as a heavy tail
-                squares = (column - weights @ column) ** 2
-                own = smooth(np.nan_to_num(log_weights + np.log(squares), nan=np.inf, neginf=-np.inf)).k_hat
-            k_hat[name + "".join(f"[{i}]" for i in index)] = max(overall, np.inf if np.isnan(own) else own)
+            label = name + "".join(f"[{i}]" for i in index)
+            k_hat[label] = k_hat_of_moments(pool.log_p - pool.log_r, column)
     return FullDiagnosis(
         verdict,
         bounds,

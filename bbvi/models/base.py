@@ -56,6 +56,11 @@ class Model:
         likelihood = jax.jit(jax.vmap(self.logprob.log_likelihood, in_axes=(0, None)))
         return {"rows": np.asarray(likelihood(values, self.data))}
 
+    @property
+    def predicts(self) -> bool:
+        """Whether new observations can be drawn."""
+        return type(self).predict is not Model.predict
+
     def predict(self, values: Any, seed: int, *args: Any, **kwargs: Any) -> Named:
         """New observations from the posterior predictive distribution, by name, each `(n, *observed shape)`."""
         raise ValueError(

@@ -70,6 +70,11 @@ def _log_likelihood(posterior: "Posterior", xs: np.ndarray, must: bool) -> dict[
     return found
 
 
+def path(name: str) -> str:
+    """The name of a variable in a DataTree, which keeps slashes for paths."""
+    return name.replace("/", ".")
+
+
 def _tree(
     posterior: "Posterior",
     groups: Groups,
@@ -79,15 +84,15 @@ def _tree(
 ) -> Any:
     import arviz_base
 
-    chains = {group: {name: value[None] for name, value in values.items()} for group, values in groups.items()}
+    chains = {group: {path(name): value[None] for name, value in each.items()} for group, each in groups.items()}
     if posterior.observed_data:
-        chains["observed_data"] = dict(posterior.observed_data)
+        chains["observed_data"] = {path(name): value for name, value in posterior.observed_data.items()}
     model = posterior.model
     known = ({}, {}) if model is None else (model.coords, model.dims)
     tree = arviz_base.from_dict(
         chains,
         coords={**known[0], **(coords or {})},
-        dims={name: list(each) for name, each in {**known[1], **(dims or {})}.items()},
+        dims={path(name): list(each) for name, each in {**known[1], **(dims or {})}.items()},
     )
     diagnosis = posterior.diagnosis
     tree.attrs.update(

@@ -1,0 +1,211 @@
+"""A posterior as one page of HTML that needs nothing else: for a colleague, a browser without network, or paper."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bbvi.reporting import plots
+from bbvi.reporting.scalars import PROBABILITIES, Row, Variable, read_variables, worst
+from bbvi.reporting.svg import INK, inline, style
+
+if TYPE_CHECKING:
+    from bbvi.calibration import Calibration
+    from bbvi.posterior import Posterior
+
+ROWS = 50  # scalars shown one by one; of more, those that are worst determined
+COMPARED = 200  # coordinates up to which linear response is worked out
+DIRECTIONS = 1000  # coordinates up to which their correlations are
+VARIABLES = 100  # named arrays in a summary
+REPLICATIONS = 400  # draws behind predictive checks and LOO
+MOST = 2**24  # numbers in the log likelihoods that LOO is worked out from
+CALIBRATED = 16  # parameters whose histograms are shown, the worst first
+
+
+class Picture(NamedTuple):
+    """A figure on the page."""
+
+    svg: str
+    caption: str
+
+
+class Table(NamedTuple):
+    """A table on the page: the first column holds names."""
+
+    titles: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def report(posterior: "Posterior", path: str | Path, level: str, calibration: "Calibration | None") -> None:
+    """See `Posterior.report`."""
+    from jinja2 import Environment
+
+    full = posterior.diagnose(level) if level != "quick" else None
+    variables = read_variables(posterior)
+    total = sum(len(variable.mean) for variable in variables)
+    rows = worst(posterior, variables, ROWS if total <= ROWS else ROWS // 2)
+    page = _Page()
+    with style(INK):
+        context = {
+            "posterior": posterior,
+            "diagnosis": posterior.diagnosis,
+            "words": posterior.diagnosis.status.value.split(": ", 1)[1],
+            "total": total,
+            "overview": _overview(variables) if total > len(rows) else None,
+            "parameters": _parameters(rows),
+            "shown": len(rows),
+            "marginals": page.add(plots.marginals(posterior, rows), "Densities and intervals of the parameters."),
+            "quality": [*_quality(posterior, rows, page)],
+            "directions": _directions(posterior, page),
+            "course": [*_course(posterior, page)],
+            "checks": [*_predictive(posterior, page)],
+            "full": None if full is None else str(full),
+            "calibration": None if calibration is None else str(calibration),
+            "ranks": None if calibration is None else _ranks(calibration, page),
+            "origin": None if posterior.origin is None else asdict(posterior.origin),
+        }
+    template = files("bbvi.reporting").joinpath("report.html").read_text(encoding="utf-8")
+    html = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(context)
+    Path(path).write_text(html, encoding="utf-8")
+
+
+class _Page:
+    """Numbers the figures, so that their ids do not meet."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, figure: Any, caption: str) -> Picture:
+        self._count += 1
+        return Picture(inline(figure, f"figure{self._count}", caption), caption)
+
+
+def _overview(variables: list[Variable]) -> Table:
+    """One line for each named array."""
+    titles = ("", "shape", "means from", "to", "sds from", "to", "least ESS")
+    spans = lambda values: (f"{np.min(values):.4g}", f"{np.max(values):.4g}")
+    return Table(
+        titles,
+        [
+            (
+                variable.name,
+                " × ".join(map(str, variable.shape)) or "scalar",
+                *spans(variable.mean),
+                *spans(variable.sd),
+                f"{variable.effective_sample_size.min():.0f}",
+            )
+            for variable in variables[:VARIABLES]
+            if len(variable.mean)
+        ],
+    )
+
+
+def _parameters(rows: list[Row]) -> Table:
+    titles = ("", "mean", "sd", *(f"{100 * p:g} %" for p in PROBABILITIES), "ESS", "k-hat")
+    return Table(
+        titles,
+        [
+            (
+                row.label,
+                *(f"{value:.4g}" for value in (row.mean, row.sd, *row.quantiles)),
+                f"{row.effective_sample_size:.0f}",
+                f"{row.k_hat:.2f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _quality(posterior: "Posterior", rows: list[Row], page: _Page) -> Iterator[Picture | str]:
+    """How near q is: its weights, and what other means say of the standard deviations."""
+    yield page.add(plots.log_weights(posterior), "Log importance weights of the draws behind the verdict.")
+    others = {f"q itself ({posterior.distribution.name})": np.array([row.of_q for row in rows])}
+    try:
+        others |= _linear_response(posterior, rows)
+    except FloatingPointError as error:
+        yield f"Linear response of a mean-field Gaussian was left out. {error}"
+    source = "importance-weighted" if posterior.diagnosis.trusted else "of plain draws of q"
+    yield page.add(plots.standard_deviations(rows, others), f"Standard deviations against those reported, {source}.")
+
+
+def _linear_response(posterior: "Posterior", rows: list[Row]) -> dict[str, np.ndarray]:
+    problem = posterior.problem
+    if problem is None or not problem.twice_differentiable or problem.dim > COMPARED:
+        return {}
+    if any(row.variable not in posterior.parameters.names for row in rows):
+        return {}  # a model whose variables JAX does not compute
+    import jax.numpy as jnp
+
+    names = dict.fromkeys(row.variable for row in rows)
+    every = lambda values: jnp.concatenate([jnp.ravel(posterior.named(values)[name]) for name in names])
+    labels = [
+        name + "".join(f"[{i}]" for i in index)
+        for name in names
+        for index in np.ndindex(*posterior.parameters.shapes[posterior.parameters.names.index(name)])
+    ]
+    chosen = np.array([labels.index(row.label) for row in rows])
+    found = posterior.linear_response(lambda values: every(values)[chosen])
+    return {"mean field": found.mean_field_sd, "mean field with linear response": found.sd}
+
+
+def _directions(posterior: "Posterior", page: _Page) -> tuple[Picture, list[str]] | None:
+    found = plots.directions(posterior) if posterior.parameters.dim <= DIRECTIONS else None
+    if found is None:
+        return None
+    figure, described = found
+    return page.add(figure, "Draws along the worst-determined directions."), described
+
+
+def _course(posterior: "Posterior", page: _Page) -> Iterator[Picture]:
+    if len(posterior.history.elbo):
+        yield page.add(plots.elbo(posterior), "The evidence lower bound in the course of the fit.")
+    if posterior.ladder:
+        yield page.add(plots.ladder(posterior), "The approximations that were tried.")
+
+
+def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table]:
+    """Posterior predictive checks, and LOO, as far as the model allows them."""
+    model = posterior.model
+    if model is None:
+        return
+    if model.predicts:
+        tree = posterior.predict(num_samples=REPLICATIONS)
+        for name, made in tree["posterior_predictive"].data_vars.items():
+            if name not in tree["observed_data"]:
+                continue
+            seen, made = tree["observed_data"][name].values, made.values[0]
+            yield page.add(plots.predictive(name, seen, made), f"Posterior predictive check of {name}.")
+            yield _predictive_table(name, np.ravel(seen), made.reshape(len(made), -1))
+    size = REPLICATIONS * sum(np.size(value) for value in posterior.observed_data.values())
+    tree = posterior.to_arviz(REPLICATIONS) if size <= MOST else {}
+    if "log_likelihood" not in tree:
+        return
+    from arviz_stats.loo import loo
+
+    table = Table(("LOO", "elpd", "standard error", "p", "k-hat above 0.7"), [])
+    for name in tree["log_likelihood"].data_vars:
+        found: Any = loo(tree, var_name=name, reff=1.0, pointwise=True)
+        k = np.asarray(found.pareto_k).ravel()
+        numbers = (f"{found.elpd:.2f}", f"{found.se:.2f}", f"{found.p:.2f}", f"{(k > 0.7).sum()} of {len(k)}")
+        table.rows.append((str(name), *numbers))
+        yield page.add(plots.loo_k_hats(str(name), k), f"Pareto k-hat of leaving out each observation of {name}.")
+    yield table
+
+
+def _predictive_table(name: str, seen: np.ndarray, made: np.ndarray) -> Table:
+    rows = []
+    statistics: tuple[Any, ...] = (np.mean, np.std, np.min, np.max)
+    for label, statistic in zip(("mean", "sd", "minimum", "maximum"), statistics, strict=True):
+        replicated, own = statistic(made, axis=1), float(statistic(seen))
+        low, high = np.quantile(replicated, [0.05, 0.95])
+        share = np.mean(replicated > own) + np.mean(replicated == own) / 2
+        rows.append((label, f"{own:.4g}", f"{low:.4g} to {high:.4g}", f"{share:.2f}"))
+    return Table((name, "observed", "90 % of replications", "share of replications above"), rows)
+
+
+def _ranks(calibration: "Calibration", page: _Page) -> Picture:
+    caption = "Where true values lie in their posteriors over simulated data: even bars within the band are right."
+    return page.add(calibration.plot(CALIBRATED), caption)

@@ -1,0 +1,93 @@
+"""The scalar parameters of a posterior: statistics of all, and of the ones shown their draws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bbvi.diagnostics.pareto import k_hat_of_moments, smooth
+
+if TYPE_CHECKING:
+    from bbvi.posterior import Posterior
+
+PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A named array of parameters with k elements; statistics are importance-weighted where the verdict allows it."""
+
+    name: str
+    shape: tuple[int, ...]
+    columns: np.ndarray  # (n, k) draws behind the verdict
+    mean: np.ndarray  # (k,)
+    sd: np.ndarray  # (k,)
+    effective_sample_size: np.ndarray  # (k,) of the importance-weighted mean
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scalar."""
+
+    variable: str
+    label: str
+    mean: float
+    sd: float
+    quantiles: tuple[float, ...]  # at PROBABILITIES
+    effective_sample_size: float
+    k_hat: float  # of its mean and variance
+    draws: np.ndarray  # (n,)
+    of_q: float  # its sd under q itself
+
+
+def read_variables(posterior: "Posterior") -> list[Variable]:
+    """All parameters, by name."""
+    pool, weights = posterior.pool, posterior.weights
+    importance = np.exp(smooth(pool.log_p - pool.log_r).log_weights)
+    found = []
+    for name, values in posterior.named(posterior.variables(pool.x)).items():
+        columns = np.reshape(np.asarray(values, float), (len(weights), -1))
+        with np.errstate(all="ignore"):  # draws of a q that has run off
+            mean, squares = _moments(columns, weights)
+            _, of_p = _moments(columns, importance)
+            ess = importance @ of_p / (importance**2 @ of_p)
+        found.append(
+            Variable(name, np.shape(values)[1:], columns, mean, np.sqrt(weights @ squares), np.nan_to_num(ess))
+        )
+    return found
+
+
+def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means `(k,)` and squared deviations from them `(n, k)`; draws of weight zero may overflow."""
+    kept = np.where(weights[:, None] > 0, columns, 0)
+    mean = weights @ kept
+    return mean, np.where(weights[:, None] > 0, (kept - mean) ** 2, 0)
+
+
+def worst(posterior: "Posterior", variables: Sequence[Variable], most: int) -> list[Row]:
+    """The scalars, at most `most` of them: those with the fewest effective draws, in their order."""
+    ess = np.concatenate([variable.effective_sample_size for variable in variables])
+    chosen = np.sort(np.argsort(ess, kind="stable")[:most])
+    starts = np.cumsum([0, *(len(variable.mean) for variable in variables)])
+    rows = []
+    for index in chosen:
+        which = int(np.searchsorted(starts, index, side="right") - 1)
+        rows.append(_row(posterior, variables[which], int(index - starts[which])))
+    return rows
+
+
+def _row(posterior: "Posterior", variable: Variable, i: int) -> Row:
+    pool, column = posterior.pool, variable.columns[:, i]
+    quantiles = np.quantile(column, PROBABILITIES, weights=posterior.weights, method="inverted_cdf")
+    return Row(
+        variable.name,
+        variable.name + "".join(f"[{k}]" for k in np.unravel_index(i, variable.shape)),
+        float(variable.mean[i]),
+        float(variable.sd[i]),
+        tuple(map(float, quantiles)),
+        float(variable.effective_sample_size[i]),
+        k_hat_of_moments(pool.log_p - pool.log_r, column),
+        column,
+        float(column[pool.from_q].std()),
+    )
