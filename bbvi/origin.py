@@ -57,14 +57,14 @@ class Origin:
             f"bbvi.fit({', '.join(arguments)})",
             "\n\n".join(dict.fromkeys(filter(None, map(_source, _functions(model))))),
             tuple(inputs),
-            dict(_versions()),
+            dict(package_versions()),
             f"{device.platform}: {device.device_kind}, {jax.device_count()} in all",
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
 
 @cache
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 

@@ -27,6 +27,7 @@ LEVELS = [
     {"inference", "many"},
     {"calibration"},
     {"__init__"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
