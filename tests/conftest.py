@@ -1,6 +1,9 @@
 """Tests run with warnings as errors (pyproject.toml) and in strict dtype promotion."""
 
 import os
+import runpy
+import sys
+import warnings
 from pathlib import Path
 
 # Most of the time goes into compiling small programs, which takes a quarter less with fewer optimisations.
@@ -38,3 +41,25 @@ def posteriordb_folder() -> Path:
     if not (folder / "posterior_database").is_dir():
         pytest.skip("needs posteriordb: set BBVI_POSTERIORDB to the folder that holds posterior_database/")
     return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run a script as a user would, in a folder of its own, and return what it printed.
+
+    In this process: starting Python and importing everything takes seconds. The first of the README's commands runs an
+    example by itself. Dtypes may be mixed, as they may by default, and warnings are no errors.
+    """
+
+    def run_script(script: Path, *arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("MPLBACKEND", "Agg")
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
+            warnings.simplefilter("default")
+            runpy.run_path(str(script), run_name="__main__")
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close("all")
+        return capsys.readouterr().out
+
+    return run_script

@@ -1,13 +1,9 @@
 """Examples and the Python in the documentation run as they stand."""
 
 import re
-import runpy
-import sys
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-import jax
 import pytest
 from stan_library import stan_library
 
@@ -21,26 +17,6 @@ FRONT_ENDS = {"numpyro_model", "pymc_model", "stan_model", "external_density", "
 def skip_unless_installed(code: str) -> None:
     if re.search(r"^import pymc", code, flags=re.MULTILINE) and find_spec("pymc") is None:
         pytest.skip("needs PyMC")
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Run a script as a user would, in a folder of its own, and return what it printed.
-
-    In this process: starting Python and importing everything takes seconds. The first of the README's commands runs an
-    example by itself.
-    """
-
-    def run_script(script: Path, *arguments: str) -> str:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("MPLBACKEND", "Agg")
-        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
-        with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
-            warnings.simplefilter("default")
-            runpy.run_path(str(script), run_name="__main__")
-        return capsys.readouterr().out
-
-    return run_script
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.stem)
