@@ -10,14 +10,14 @@ import inspect
 import re
 from typing import Any
 
-FIELD = re.compile(r"^    (\w+): [^#]*?  # (.+)$", flags=re.MULTILINE)
 SECTION = re.compile(r"^[A-Z]\w+:$")
 
 
-def read_fields(cls: type) -> list[str]:
+def read_fields(cls: Any) -> list[str]:
     """The section "Fields:" of a named tuple, from the comments beside its fields."""
-    found = FIELD.findall(inspect.getsource(cls))
-    return ["", "Fields:", *(f"    {name}: {comment}" for name, comment in found)] if found else []
+    source = inspect.getsource(cls)
+    comments = {name: re.search(rf"^    {name}: [^#\n]*  # (.+)$", source, flags=re.MULTILINE) for name in cls._fields}
+    return ["", "Fields:", *(f"    {name}: {found[1] if found else ''}" for name, found in comments.items())]
 
 
 def to_rst(lines: list[str]) -> list[str]:
@@ -51,9 +51,11 @@ def process_docstring(app: Any, what: str, name: str, obj: Any, options: Any, li
 
 
 def process_signature(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
-    """Objects that the library makes for the user are shown without the arguments that make them."""
-    made = what == "class" and ("Fields:" in (obj.__doc__ or "") or hasattr(obj, "_fields"))
-    return ("", None) if made or (what == "class" and issubclass(obj, enum.Enum)) else (signature, returns)
+    """Objects that the library makes for the user have none, and `Any` says nothing: arguments are described below."""
+    if what == "class" and (issubclass(obj, enum.Enum) or hasattr(obj, "_fields") or "Fields:" in (obj.__doc__ or "")):
+        return "", None
+    shorter = signature and re.sub(r": (~typing\.)?Any(?=[,)]| =)", "", signature)
+    return shorter, None if returns in ("Any", "~typing.Any") else returns
 
 
 def skip_member(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
