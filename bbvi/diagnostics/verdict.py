@@ -68,7 +68,7 @@ class Diagnosis:
 
     @property
     def rank(self) -> tuple[int, float]:
-        """To compare candidates by: smaller is better."""
+        """What candidates are compared by; smaller is better."""
         return list(Status).index(self.status), self.k_hat
 
     @property
