@@ -24,7 +24,6 @@ from bbvi.precision import scope
 from bbvi.problem import Problem
 
 if TYPE_CHECKING:
-    from bbvi.calibration import Calibration
     from bbvi.diagnostics.full import FullDiagnosis
 
 Array = Any
@@ -423,7 +422,7 @@ class Posterior:
 
         return predict(self, args, kwargs, num_samples, seed, resample)
 
-    def report(self, path: str | Path, *, level: str = "quick", calibration: "Calibration | None" = None) -> None:
+    def report(self, path: str | Path, *, level: str = "quick", calibration: Any = None) -> None:
         """Write one page of HTML that needs nothing else: the verdict, tables, pictures, and what was run.
 
         Above 50 scalars it shows those with the fewest effective draws, and sums up the others.
@@ -431,7 +430,7 @@ class Posterior:
         Arguments:
             path: of the file, which is replaced.
             level: "full" adds what `diagnose(level="full")` says.
-            calibration: of the same model, by `bbvi.calibrate`, to show on the page.
+            calibration: what `bbvi.calibrate` returned for the same model, to show on the page.
         """
         from bbvi.reporting.report import report
 

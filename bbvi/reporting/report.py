@@ -13,7 +13,6 @@ from bbvi.reporting.scalars import PROBABILITIES, Row, Variable, read_variables,
 from bbvi.reporting.svg import INK, inline, style
 
 if TYPE_CHECKING:
-    from bbvi.calibration import Calibration
     from bbvi.posterior import Posterior
 
 ROWS = 50  # scalars shown one by one; of more, those that are worst determined
@@ -39,7 +38,7 @@ class Table(NamedTuple):
     rows: list[tuple[str, ...]]
 
 
-def report(posterior: "Posterior", path: str | Path, level: str, calibration: "Calibration | None") -> None:
+def report(posterior: "Posterior", path: str | Path, level: str, calibration: Any) -> None:
     """See `Posterior.report`."""
     from jinja2 import Environment
 
@@ -206,6 +205,6 @@ def _predictive_table(name: str, seen: np.ndarray, made: np.ndarray) -> Table:
     return Table((name, "observed", "90 % of replications", "share of replications above"), rows)
 
 
-def _ranks(calibration: "Calibration", page: _Page) -> Picture:
+def _ranks(calibration: Any, page: _Page) -> Picture:
     caption = "Where true values lie in their posteriors over simulated data: even bars within the band are right."
     return page.add(calibration.plot(CALIBRATED), caption)
