@@ -65,6 +65,7 @@ class Origin:
 
 @cache
 def package_versions() -> dict[str, str]:
+    """Of Python and the packages that fits rest on."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
