@@ -12,7 +12,7 @@ sys.path.insert(0, str(HERE / "extensions"))
 project, release = "bbvi", bbvi.__version__
 copyright = "the bbvi authors, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "mathml"]
-exclude_patterns = ["_build", "extensions"]
+exclude_patterns = ["_build", "jupyter_execute", "extensions"]
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"
