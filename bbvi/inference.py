@@ -54,6 +54,10 @@ class Budget:
         gradients: evaluations of the log density with its gradient; a Hessian-vector product counts as two. Looked at
             before each step, which is taken while the last one could be taken again: the start, one step, and what a
             method does at the end are not cut short.
+
+    Example:
+        >>> bbvi.Budget(seconds=60, gradients=100_000)  # whichever comes first
+        Budget(seconds=60, gradients=100000)
     """
 
     seconds: float | None = None

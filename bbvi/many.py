@@ -80,9 +80,14 @@ def fit_many(
     Each approximation is one Gaussian. For those that it does not suit, by their status, call `bbvi.fit` on their data.
 
     Example:
-        >>> posteriors = bbvi.fit_many(logprob, 5, {"x": x, "y": y})  # x (10000, 200, 5), y (10000, 200)
-        >>> posteriors.mean()  # (10000, 5)
-        >>> posteriors[17]  # a Posterior
+        >>> counts = np.array([[3.0, 5.0, 4.0], [9.0, 7.0, 11.0]])  # three for each of two shops
+        >>> logprob = lambda rate, y: jnp.sum(y * jnp.log(rate) - rate) - rate / 10
+        >>> positive = numpyro.distributions.constraints.positive
+        >>> posteriors = bbvi.fit_many(logprob, (), counts, constraints=positive)
+        >>> posteriors.mean().round()
+        array([4., 9.])
+        >>> print(posteriors[1].diagnosis.status.name)
+        RELIABLE
     """
     began, compiled = time.perf_counter(), timing.compile_seconds()
     if data is None:

@@ -92,6 +92,16 @@ class Posterior:
         observed_data: the data by name, where they were given to `fit` as a mapping of arrays.
         ladder: the approximations that were tried, in order.
         origin: what was run, with which versions and where; None for those of `fit_many`.
+
+    Example:
+        >>> posterior = bbvi.fit(lambda p: -0.5 * p["a"] ** 2 - jnp.sum(p["b"] ** 2), {"a": (), "b": (3,)})
+        >>> posterior.sample(100)["b"].shape
+        (100, 3)
+        >>> posterior.sd()["b"].round(1)
+        array([0.7, 0.7, 0.7])
+        >>> posterior.save("posterior.npz")
+        >>> print(bbvi.load("posterior.npz").diagnosis.status.name)
+        RELIABLE
     """
 
     distribution: Distribution

@@ -21,6 +21,11 @@ class Factorized:
         log_prior: `log_prior(values)`, a scalar.
         log_likelihood: `log_likelihood(values, rows)`, one number per row `(n,)`; `rows` has the structure of the data,
             each leaf with the same leading axis n.
+
+    Example:
+        >>> density = bbvi.Factorized(lambda mu: -0.5 * mu**2, lambda mu, rows: -0.5 * (rows["y"] - mu) ** 2)
+        >>> print(density(1.0, {"y": jnp.array([1.0, 3.0])}))
+        -2.5
     """
 
     log_prior: Callable[[Any], Array]

@@ -23,6 +23,11 @@ class LowRank(Distribution):
     The density needs no `(dim, dim)` matrix (Woodbury): with G = F / d and C = I + G^T G,
     log|Sigma| = 2 sum log d + log|C| and z^T Sigma^-1 z = |r|^2 - (G^T r)^T C^-1 (G^T r) for r = z / d.
 
+    Example:
+        >>> family = bbvi.LowRank.standard(50, rank=3)  # for fit(family=...)
+        >>> family.factor.shape
+        (50, 3)
+
     Reference: Ong, Nott and Smith 2018 (arXiv:1701.03208).
     """
 

@@ -28,6 +28,11 @@ class Mixture(Distribution):
     Estimators take draws from each component in turn instead and weight them (`weighted_draws`), which has the right
     gradient. The entropy is an average over fixed draws.
 
+    Example:
+        >>> halves = [bbvi.MeanField(jnp.array([centre]), jnp.zeros(1)) for centre in (-2.0, 2.0)]
+        >>> bbvi.Mixture.of(halves).mean()
+        Array([0.], dtype=float32)
+
     Reference: Morningstar et al. 2021 (arXiv:2003.01687) for stratified draws.
     """
 

@@ -26,6 +26,10 @@ class StudentT(Distribution):
         degrees_of_freedom: nu, an integer of at least 3, which optimisation leaves as it is.
 
     A draw takes dim + nu numbers of noise: the last nu make the chi^2.
+
+    Example:
+        >>> bbvi.StudentT(jnp.zeros(2), jnp.zeros((2, 2)), degrees_of_freedom=4).sd().round(2)  # sqrt(4 / 2)
+        Array([1.41, 1.41], dtype=float32)
     """
 
     name = "student_t"

@@ -76,6 +76,10 @@ class Sobol(Noise):
     The points are `scipy.stats.qmc.Sobol`'s; each call applies a random nested uniform scramble (Owen 1995) in the
     hashed form of Laine and Karras 2011. `standard_error` treats the draws as independent, which for smooth functions
     is too large.
+
+    Example:
+        >>> bbvi.ELBO(bbvi.Sobol())  # for fit(estimator=..., num_draws=16)
+        ELBO(noise=Sobol())
     """
 
     def __call__(self, random: Random, sets: int, n: int, dim: int) -> Array:

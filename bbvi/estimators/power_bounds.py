@@ -84,6 +84,11 @@ class Renyi(PowerBound):
     Arguments:
         alpha: between 0, the importance-weighted ELBO, and 1, the ELBO; both ends excluded. Smaller values cover more
             of the mass.
+
+    Example:
+        >>> log_weights = jnp.log(jnp.array([1.0, 4.0]))
+        >>> print(f"{jnp.exp(bbvi.Renyi(alpha=0.5).bound(log_weights)):.2f}")  # (mean of square roots)^2
+        2.25
     """
 
     alpha: float = 0.5

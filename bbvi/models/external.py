@@ -65,7 +65,8 @@ def external(
 
     Example:
         >>> density = bbvi.external(lambda x: -0.5 * x @ x, lambda x: -x, hvp=lambda x, v: -v)
-        >>> posterior = bbvi.fit(density, 3)
+        >>> print(density(jnp.array([1.0, 2.0])))  # give it to bbvi.fit
+        -2.5
     """
     for name, function in (("logprob", logprob), ("gradient", gradient), ("hvp", hvp)):
         if not callable(function) and not (name == "hvp" and hvp is None):

@@ -43,6 +43,13 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Model:
         TypeError, ValueError: naming the site, when a site cannot be inferred.
         ImportError: when sites have to be summed over and funsor is not installed.
 
+    Example:
+        >>> def model(y):
+        ...     scale = numpyro.sample("scale", numpyro.distributions.HalfNormal(1))
+        ...     numpyro.sample("y", numpyro.distributions.Normal(0, scale), obs=y)
+        >>> bbvi.from_numpyro(model, np.ones(3)).dim  # give the model to bbvi.fit
+        {'scale': ()}
+
     A site whose support depends on other sites, such as Uniform(0, sigma), is a parameter under the name `<site>_base`,
     unconstrained, and itself a deterministic site.
     """
