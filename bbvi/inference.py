@@ -1,9 +1,9 @@
 """From what the user gave to a checked posterior."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bbvi.arguments import (
     read_init,
     read_model,
 )
-from bbvi.checkpoint import Checkpoint
+from bbvi.checkpoint import Checkpoint, fingerprint
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
@@ -37,7 +37,7 @@ from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
-from bbvi.start import Start, find_start, start_at
+from bbvi.start import Start, find_start, log_densities, start_at
 
 MAX_STEPS = 20_000
 START, CHECK, FIXED = 0, 2, 5  # streams of random numbers
@@ -110,11 +110,11 @@ def fit(
         num_steps: steps at most of each method tried, 20 000 by default; each stops as soon as it has converged.
         num_draws: draws in each step, or the fixed draws of a method that has some.
         batch_size: rows of `data` used in each step. Needs a `Factorized` log density.
-        budget: seconds, or a `Budget`. Without one, "auto" begins nothing new after a minute.
+        budget: seconds, or a `Budget`. Without one, and without a checkpoint, "auto" begins nothing new after a minute.
         callbacks: called between compiled blocks of steps with a `Progress`; a true return value stops the fit.
         progress: True or False; by default a bar appears in terminals and notebooks when a fit takes over a second.
-        checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was. Further
-            methods that "auto" tries have files of their own beside it.
+        checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was, and ends
+            with the same numbers as one that was not interrupted, unless a budget in seconds decides.
         precision: "double", "single", or "auto": double on a CPU, single elsewhere. JAX's global flag is not touched.
 
     Returns:
@@ -174,23 +174,40 @@ def fit(
     if not all(map(callable, callbacks)):
         raise TypeError(f"callbacks={callbacks!r} must be functions of a Progress.")
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
+    kept = None if checkpoint is None else Checkpoint(checkpoint)
 
     with scope(double := use_double(precision)):
         problem = Problem(parameters, read_data(model.data), model.logprob)
         prototype = read_family(family, init, parameters.dim, algorithm)
+        if kept:
+            begins = init.distribution if isinstance(init, Posterior) else init
+            kept.claim(fingerprint(algorithm, parameters, problem.data, begins, seed, double))
         width = trace(problem)
         problem = jax.device_put(problem)
         start = _find_start(problem, algorithm, init, seed)
+        if kept:
+            kept.compare(start.loc, lambda x: log_densities(problem, x[None])[0])
         given = family is None and isinstance(init, type(prototype))  # then it is what to begin with
         plan: Plan | None = Plan(algorithm, prototype, None if given else start[:2])
         attempts: list[Attempt] = []
         with showing(progress) as bar:
             while plan is not None:
-                left = _left(limit, start, attempts, time.perf_counter() - began)
+                left = _left(limit, start, attempts, time.perf_counter() - began, kept is not None)
                 if attempts and min(left) <= 0:
                     break
-                path = checkpoint if checkpoint is None or not attempts else f"{checkpoint}.{len(attempts) + 1}"
-                attempts.append(_attempt(problem, start, plan, seed, max_steps, left, [*callbacks, *bar], path, width))
+                attempt = (
+                    len(attempts) + 1,
+                    problem,
+                    start,
+                    plan,
+                    seed,
+                    max_steps,
+                    left,
+                    [*callbacks, *bar],
+                    kept,
+                    width,
+                )
+                attempts.append(_attempt(*attempt))
                 plan = next_plan(problem, start, attempts) if climbs else None
     best = min(attempts, key=lambda attempt: attempt.rank)
     history = History(*map(np.concatenate, zip(*(attempt.history for attempt in attempts), strict=True)))
@@ -232,20 +249,21 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) ->
     return start_at(np.asarray(loc, dtype), np.asarray(scale, dtype))
 
 
-def _left(limit: Budget, start: Start, attempts: Sequence[Attempt], elapsed: float) -> tuple[float, float]:
-    """Gradients and seconds that the next rung may take."""
+def _left(limit: Budget, start: Start, attempts: Sequence[Attempt], elapsed: float, kept: bool) -> tuple[float, float]:
+    """Gradients and seconds that the next rung may take; the clock of a fit that is `kept` may have been set back."""
     gradients, seconds = np.inf, np.inf
     if limit.gradients is not None:
         spent = sum(attempt.gradients + 2 * attempt.hessian_vector_products for attempt in attempts)
         gradients = limit.gradients - start.gradients - spent
     if limit.seconds is not None:
         seconds = limit.seconds - elapsed
-    elif attempts and limit.gradients is None:
+    elif attempts and limit.gradients is None and not kept:
         seconds = SECONDS - elapsed
     return gradients, seconds
 
 
 def _attempt(
+    number: int,
     problem: Problem,
     start: Start,
     plan: Plan,
@@ -253,15 +271,14 @@ def _attempt(
     num_steps: int,
     left: tuple[float, float],
     callbacks: Sequence[Callback],
-    checkpoint: str | Path | None,
+    kept: Checkpoint | None,
     width: int,
 ) -> Attempt:
     """Run one algorithm to its end, and check what it found."""
     algorithm = plan.algorithm
     draws = algorithm.draws(np.random.default_rng((seed, FIXED)), problem.dim)
     state = begin(algorithm, problem, plan.q, plan.near, draws)
-    kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
-    state, history = (kept.restore(state) if kept else None) or (state, None)
+    state, history = (kept.restore(number, state) if kept else None) or (state, None)
     gradients, seconds = left
     run = drive(
         algorithm,
@@ -273,10 +290,10 @@ def _attempt(
         history=history,
         callbacks=callbacks,
         seconds=None if seconds == np.inf else seconds,
-        save=kept.save if kept else None,
+        save=partial(kept.save, number) if kept else None,
     )
     if kept:
-        kept.write(run)
+        kept.write(number, run)
     result = algorithm.finish(problem, run.state)
     if run.stop is Stop.CONVERGED and not result.converged:
         run = run._replace(stop=Stop.STALLED)
@@ -316,13 +333,3 @@ def _rung(attempt: Attempt) -> Rung:
         attempt.diagnosis.elbo.value,
         attempt.diagnosis.reasons,
     )
-
-
-def _fingerprint(algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> str:
-    """What must agree for a checkpoint to be gone on with; the code of the log density is the user's to keep."""
-    digest = hashlib.sha256()
-    shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(state)]
-    digest.update(repr((algorithm, problem.parameters.names, problem.parameters.shapes, shapes, seed)).encode())
-    for leaf in jax.tree.leaves((problem.parameters, problem.data)):
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()
