@@ -103,7 +103,7 @@ def begin(algorithm: Algorithm, problem: Problem, q: Distribution, near: tuple[A
         q: what to begin with.
         near: mean and scale of a Gaussian; then it begins with the member most like it that has q's structure.
     """
-    return algorithm.init(problem, q if near is None else q.near(*near), draws)
+    return problem.layout.everywhere(algorithm.init(problem, q if near is None else q.near(*near), draws))
 
 
 def drive(
@@ -157,9 +157,11 @@ def drive(
             elapsed = time.perf_counter() - began
             progress = _progress(rows, run.step, num_steps, elapsed, state, algorithm.name)
             asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
-            if run.stop is Stop.STEPS and any(asked):
+            late = seconds is not None and elapsed >= seconds and run.step > first_step
+            limit, stopped, late = map(int, problem.layout.agree(limit, any(asked), late))
+            if run.stop is Stop.STEPS and stopped:
                 run = run._replace(stop=Stop.CALLBACK)
-            elif run.stop is Stop.STEPS and seconds is not None and elapsed >= seconds and run.step > first_step:
+            elif run.stop is Stop.STEPS and late:
                 run = run._replace(stop=Stop.BUDGET)
     except KeyboardInterrupt:
         run = run._replace(stop=Stop.INTERRUPTED)
@@ -223,7 +225,7 @@ def _advance(
         affordable, body, (jnp.zeros((), int), jnp.asarray(left), jnp.asarray(last), state, trace)
     )
     state = jax.lax.cond(taken == due, lambda s: algorithm.adapt(problem, s), lambda s: s, state)
-    return state, taken, trace, algorithm.done(state)
+    return problem.layout.everywhere((state, taken, trace, algorithm.done(state)))
 
 
 def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any, method: str) -> Progress:

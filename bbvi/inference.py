@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from bbvi import timing
 from bbvi.algorithms import Algorithm
@@ -37,6 +38,7 @@ from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
+from bbvi.sharding import make_layout
 from bbvi.start import Start, find_start, start_at
 
 MAX_STEPS = 20_000
@@ -84,6 +86,7 @@ def fit(
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
     precision: str = "auto",
+    devices: Sequence[jax.Device] | Mesh | None = None,
 ) -> Posterior:
     """Fit a variational approximation to a log density, and check it.
 
@@ -116,6 +119,10 @@ def fit(
         checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was. Further
             methods that "auto" tries have files of their own beside it.
         precision: "double", "single", or "auto": double on a CPU, single elsewhere. JAX's global flag is not touched.
+        devices: None for JAX's default device; a sequence of devices, over which the rows of `data` are split if they
+            are large and their number divides by that of the devices, else the draws; or a `jax.sharding.Mesh` whose
+            axes are called "data" and "draw". The result is that of one device up to rounding. Devices may belong to
+            several processes (`jax.distributed`), which all make the same call.
 
     Returns:
         A Posterior. Ctrl-C while steps are taken returns the one reached so far.
@@ -150,6 +157,7 @@ def fit(
             "callbacks": callbacks,
             "progress": progress,
             "precision": precision,
+            "devices": devices,
         }
         return fit(new if isinstance(new, Model) else replace(model, data=new), **(options | changes))
 
@@ -176,17 +184,19 @@ def fit(
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
 
     with scope(double := use_double(precision)):
-        problem = Problem(parameters, read_data(model.data), model.logprob)
+        data = read_data(model.data)
+        layout = make_layout(devices, data)
+        problem = Problem(parameters, data, model.logprob, layout=layout)
         prototype = read_family(family, init, parameters.dim, algorithm)
         width = trace(problem)
-        problem = jax.device_put(problem)
+        problem = replace(problem, parameters=layout.place(parameters), data=layout.place(data, split=True))
         start = _find_start(problem, algorithm, init, seed)
         given = family is None and isinstance(init, type(prototype))  # then it is what to begin with
         plan: Plan | None = Plan(algorithm, prototype, None if given else start[:2])
         attempts: list[Attempt] = []
         with showing(progress) as bar:
             while plan is not None:
-                left = _left(limit, start, attempts, time.perf_counter() - began)
+                left = layout.agree(*_left(limit, start, attempts, time.perf_counter() - began))
                 if attempts and min(left) <= 0:
                     break
                 path = checkpoint if checkpoint is None or not attempts else f"{checkpoint}.{len(attempts) + 1}"
@@ -251,7 +261,7 @@ def _attempt(
     plan: Plan,
     seed: int,
     num_steps: int,
-    left: tuple[float, float],
+    left: Sequence[float],
     callbacks: Sequence[Callback],
     checkpoint: str | Path | None,
     width: int,
@@ -273,9 +283,9 @@ def _attempt(
         history=history,
         callbacks=callbacks,
         seconds=None if seconds == np.inf else seconds,
-        save=kept.save if kept else None,
+        save=kept.save if kept and problem.layout.leads else None,
     )
-    if kept:
+    if kept and problem.layout.leads:
         kept.write(run)
     result = algorithm.finish(problem, run.state)
     if run.stop is Stop.CONVERGED and not result.converged:
@@ -324,5 +334,5 @@ def _fingerprint(algorithm: Algorithm, problem: Problem, state: Any, seed: int) 
     shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(state)]
     digest.update(repr((algorithm, problem.parameters.names, problem.parameters.shapes, shapes, seed)).encode())
     for leaf in jax.tree.leaves((problem.parameters, problem.data)):
-        digest.update(np.ascontiguousarray(leaf).data)
+        digest.update(np.ascontiguousarray(problem.layout.fetch(leaf)).data)
     return digest.hexdigest()

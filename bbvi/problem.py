@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bbvi.parameters import Parameters
 from bbvi.pytree import pytree, static
+from bbvi.sharding import Layout
 
 Array = Any
 
@@ -52,6 +53,7 @@ class Problem:
             diagonal, `(dim, dim)` for a lower triangular matrix, and None stands for `y = x`.
         weight: how many rows of the full data each row here stands for, when they are a minibatch; else None.
         logprob: `logprob(values)` or `logprob(values, data)`, a scalar.
+        layout: of arrays on the devices.
     """
 
     parameters: Parameters
@@ -60,6 +62,7 @@ class Problem:
     loc: Array | None = None
     scale: Array | None = None
     weight: Array | None = None
+    layout: Layout = static(default=Layout())
 
     @property
     def dim(self) -> int:
@@ -97,7 +100,7 @@ class Problem:
 
     def log_densities(self, ys: Array) -> Array:
         """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf."""
-        values = jax.vmap(self.log_density)(ys)
+        values = jax.vmap(self.log_density)(self.layout.split(ys))
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
     def values_and_gradients(self, ys: Array) -> tuple[Array, Array, Array]:
@@ -105,12 +108,13 @@ class Problem:
 
         A point is good when value and gradient are finite. Elsewhere both are returned as zero.
         """
-        values, gradients = jax.vmap(jax.value_and_grad(self.log_density))(ys)
+        values, gradients = jax.vmap(jax.value_and_grad(self.log_density))(self.layout.split(ys))
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
         return jnp.where(good, values, 0), jnp.where(good[:, None], gradients, 0), good
 
     def hessian_vector_products(self, ys: Array, vs: Array) -> Array:
         """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
+        ys, vs = self.layout.split(ys), self.layout.split(vs)
         return jax.vmap(lambda y, v: jax.jvp(jax.grad(self.log_density), (y,), (v,))[1])(ys, vs)
 
 

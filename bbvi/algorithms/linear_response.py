@@ -72,7 +72,8 @@ def linear_response(
 def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) -> DADVIState:
     step = lambda state: algorithm.step(None, problem, state)[0]
     going = lambda state: ~(state.arrived | algorithm.done(state))
-    return jax.lax.while_loop(going, step, algorithm.init(problem, q, draws))
+    state = jax.lax.while_loop(going, step, algorithm.init(problem, q, draws))
+    return problem.layout.everywhere(state)
 
 
 @partial(jax.jit, static_argnames="function")
@@ -96,4 +97,4 @@ def _respond(function: Callable[[Any], Array], problem: Problem, state: DADVISta
     rows = jax.jacrev(expected)(state.eta).reshape(-1, *state.eta.shape)
     solutions, residual = jax.lax.map(solve, rows)
     covariance = jnp.einsum("iab,jab->ij", rows, solutions)
-    return value, (covariance + covariance.T) / 2, residual
+    return problem.layout.everywhere((value, (covariance + covariance.T) / 2, residual))
