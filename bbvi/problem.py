@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bbvi.parameters import Parameters
 from bbvi.pytree import pytree, static
-from bbvi.sharding import Layout
+from bbvi.sharding import DATA, Layout
 
 Array = Any
 
@@ -85,7 +85,7 @@ class Problem:
 
     def minibatch(self, rows: Array) -> "Problem":
         """The same density estimated from some rows of the data, given by their indices `(n,)`; unbiased."""
-        data = self.logprob.take(self.data, rows)
+        data = self.layout.split(self.logprob.take(self.data, rows), DATA)
         return replace(self, data=data, weight=jnp.asarray(self.num_rows / len(rows), float))
 
     def log_density(self, y: Array) -> Array:
@@ -114,7 +114,7 @@ class Problem:
 
     def hessian_vector_products(self, ys: Array, vs: Array) -> Array:
         """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
-        ys, vs = self.layout.split(ys), self.layout.split(vs)
+        ys, vs = self.layout.split((ys, vs))
         return jax.vmap(lambda y, v: jax.jvp(jax.grad(self.log_density), (y,), (v,))[1])(ys, vs)
 
 

@@ -46,11 +46,19 @@ class Layout:
         parts = isinstance(array, jax.Array) and not array.is_fully_addressable
         return np.asarray(jax.jit(self.everywhere)(array) if parts else array)
 
-    def split(self, draws: Any) -> Any:
-        """Draws `(n, ...)` in a compiled program, split over the devices if there are enough of them."""
-        if self.mesh is None or not 1 < self.mesh.shape[DRAW] <= len(draws):
-            return draws
-        return jax.lax.with_sharding_constraint(draws, self._sharding(DRAW))
+    def split(self, tree: Any, axis: str = DRAW) -> Any:
+        """Arrays `(n, ...)` in a compiled program, split over their leading axis where n is enough for all devices.
+
+        It need not divide evenly here, inside a program.
+        """
+        if self.mesh is None or (parts := self.mesh.shape[axis]) == 1:
+            return tree
+
+        def put(leaf: Any) -> Any:
+            enough = leaf.ndim > 0 and len(leaf) >= parts
+            return jax.lax.with_sharding_constraint(leaf, self._sharding(axis)) if enough else leaf
+
+        return jax.tree.map(put, tree)
 
     def everywhere(self, tree: Any) -> Any:
         """Arrays in a compiled program, whole on every device: what it returns, so that every host can read it."""
@@ -64,7 +72,9 @@ class Layout:
             return numbers
         from jax.experimental.multihost_utils import broadcast_one_to_all
 
-        return tuple(float(number) for number in broadcast_one_to_all(np.asarray(numbers, jax.dtypes.canonicalize_dtype(float))))
+        return tuple(
+            float(number) for number in broadcast_one_to_all(np.asarray(numbers, jax.dtypes.canonicalize_dtype(float)))
+        )
 
     @property
     def leads(self) -> bool:
