@@ -56,6 +56,11 @@ def affordable(problem: Problem) -> int:
     return BUDGET.get(jax.default_backend(), FASTER) // max(work(problem), 1)
 
 
+def is_costly(problem: Problem) -> bool:
+    """Whether a set of draws is smaller for the cost of the log density."""
+    return affordable(problem) < pool_size(problem.dim)
+
+
 def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, width: int) -> Draws:
     """Sets of `POOL` draws of q and a quarter as many of t, at least `num` draws of q in all.
 

@@ -37,7 +37,7 @@ from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
-from bbvi.rows import Elsewhere
+from bbvi.rows import Elsewhere, plain_errors
 from bbvi.start import Start, find_start, start_at
 from bbvi.tall import find_tall_start, for_verdict, is_sampled, with_reference
 
@@ -181,7 +181,9 @@ def fit(
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
 
     with scope(double := use_double(precision)):
-        problem = Problem(parameters, read_rows(model.data, model.logprob), model.logprob)
+        rows = read_rows(model.data, model.logprob)
+    with scope(double), plain_errors(rows):
+        problem = Problem(parameters, rows, model.logprob)
         prototype = read_family(family, init, parameters.dim, algorithm)
         width = trace(problem)
         problem = jax.device_put(problem)

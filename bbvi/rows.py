@@ -12,8 +12,9 @@ order in which it comes.
 import hashlib
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,8 +29,9 @@ Shape = tuple[int, ...]
 STREAM = 11  # sets these random numbers apart from others with the same seed
 BLOCK = 2**14  # numbers in rows that are read together, about
 WINDOW = 2**23  # numbers in rows that are shuffled together, about
-SAMPLE = 2**21  # numbers in the rows that stand for all where a fit starts, at most
-LEAST = 1000  # rows of them
+SAMPLE = 2**20  # numbers in the rows that stand for all where a fit starts; more of them up to MANY rows
+MANY, LARGE = 10_000, 2**24  # as long as these are no more numbers than LARGE
+LEAST = 256  # rows
 
 
 @dataclass(frozen=True)
@@ -394,9 +396,23 @@ def find_source(key: int) -> Source:
     return _OPEN[key]
 
 
+@contextmanager
+def plain_errors(data: Any) -> Iterator[None]:
+    """Inside, what goes wrong while chunks of rows are read is raised as it was, not as compiled code reports it."""
+    try:
+        yield
+    except Exception as error:
+        cause = data.source.error if isinstance(data, Elsewhere) else None
+        if cause is None:
+            raise
+        data.source.error = None
+        raise cause from error
+
+
 def num_sampled(num_rows: int, width: int) -> int:
     """How many rows stand for all, where a row is `width` numbers."""
-    return min(num_rows, max(LEAST, SAMPLE // max(width, 1)))
+    width = max(width, 1)
+    return min(num_rows, max(LEAST, SAMPLE // width, min(MANY, LARGE // width)))
 
 
 def sample_rows(num_rows: int, width: int) -> np.ndarray:

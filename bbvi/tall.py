@@ -26,8 +26,8 @@ from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import constant
 from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution
-from bbvi.evaluation import FEWEST, affordable
-from bbvi.problem import Problem, Reference
+from bbvi.evaluation import FEWEST, affordable, is_costly
+from bbvi.problem import Problem, Reference, work
 from bbvi.start import Start, find_start, pairs
 
 Array = Any
@@ -133,7 +133,8 @@ def _value_and_gradient(problem: Problem, x: Array) -> Any:
 def for_verdict(problem: Problem, q: Distribution) -> tuple[Problem, list[Concern]]:
     """The density by which q is judged: of all rows, or where these are too many, of a sample."""
     if not is_sampled(problem) or affordable(problem) >= FEWEST:
-        return problem, []
+        words = f"judged by fewer draws than usual: each takes about {work(problem):.0e} operations"
+        return problem, [Concern(Status.RELIABLE, words)] if is_costly(problem) else []
     n, total = problem.num_sampled, problem.num_rows
     reason = (
         f"judged on {n} of {total} rows, with value and gradient of all rows at the mean of q: all rows at each of "
