@@ -86,7 +86,7 @@ def _shapes(dim: Any) -> str:
 
 def _code(value: Any, name: str) -> str:
     """Python for an argument; what has no short code is called by the argument's name."""
-    if name == "data":
+    if name in ("data", "init"):
         return name
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_code(item, name)}" for key, item in value.items()) + "}"
