@@ -226,12 +226,6 @@ loaded = bbvi.load("eight_schools.npz", logprob=logprob, data=DATA)
 print(loaded.diagnosis.status.name, np.array_equal(loaded.sample(10)["tau"], posterior.sample(10)["tau"]))
 
 # %% [markdown]
-# And for a colleague, one page of HTML with the verdict, tables and pictures, and with what was run:
-
-# %%
-posterior.report("report.html")
-
-# %% [markdown]
 # ## Where to go from here
 #
 # - `bbvi.fit` takes models of NumPyro, PyMC and Stan too, and densities that JAX cannot trace.
