@@ -57,6 +57,7 @@ posterior = bbvi.fit(
     {"mu": (), "tau": (), "z": (8,)},  # the shape of each parameter
     data=DATA,
     constraints={"tau": constraints.positive},
+    budget=600,  # seconds at most, for a slow machine; left out, nothing new is begun after a minute
 )
 posterior
 
@@ -224,6 +225,12 @@ print(
 posterior.save("eight_schools.npz")
 loaded = bbvi.load("eight_schools.npz", logprob=logprob, data=DATA)
 print(loaded.diagnosis.status.name, np.array_equal(loaded.sample(10)["tau"], posterior.sample(10)["tau"]))
+
+# %% [markdown]
+# And for a colleague, one page of HTML with the verdict, tables and pictures, and with what was run:
+
+# %%
+posterior.report("report.html")
 
 # %% [markdown]
 # ## Where to go from here
