@@ -96,17 +96,27 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         tuple(header["names"]),
     )
     distribution = FAMILIES[header["family"]].from_leaves(group("q."))
-    if distribution.dim != parameters.dim or parameters.treedef.num_leaves != len(parameters.names):
+    pool, history = Draws(**group("pool.")), History(**group("history."))
+    with scope(header["double"]):
+        shape = jax.eval_shape(distribution.log_prob, pool.x).shape
+    fits = (
+        distribution.dim == parameters.dim
+        and parameters.treedef.num_leaves == len(parameters.names) == len(parameters.shapes)
+        and pool.x.shape == (len(pool), parameters.dim)
+        and {column.shape for column in pool[1:]} == {shape}
+        and len({column.shape for column in history}) == 1
+    )
+    if not fits:
         raise ValueError("its parts do not fit together")
     return Posterior(
         distribution,
         _diagnosis_from_json(header["diagnosis"]),
-        History(**group("history.")),
+        history,
         Cost(**header["cost"]),
         header["method"],
         parameters,
         group("observed."),
-        Draws(**group("pool.")),
+        pool,
         header["double"],
         ladder=tuple(map(_rung_from_json, header["ladder"])),
     )
