@@ -101,7 +101,7 @@ def make_layout(devices: Sequence[jax.Device] | Mesh | None, data: Any) -> Layou
         names = devices.axis_names
         if not names or not set(names) <= {DRAW, DATA}:
             raise ValueError(
-                f"devices: the axes of the mesh are {names}. They must be called {DRAW!r} and {DATA!r}, or one of them, "
+                f"devices: the axes of the mesh are {names}; they must be {DRAW!r} and {DATA!r}, or one of them, "
                 'as in jax.make_mesh((2, 4), ("draw", "data")): they say what is split over them.'
             )
         array = devices.devices if names[0] == DRAW else devices.devices.T

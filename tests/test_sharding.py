@@ -87,7 +87,7 @@ def test_two_processes_end_where_one_does():
         (4, TypeError, "sequence of JAX devices"),
         ([], ValueError, "at least one"),
         ([jax.devices()[0]] * 2, ValueError, "none twice"),
-        (Mesh(ONE, ("batch",)), ValueError, "must be called 'draw' and 'data'"),
+        (Mesh(ONE, ("batch",)), ValueError, "must be 'draw' and 'data'"),
     ],
 )
 def test_what_is_no_mesh_is_refused(devices, error, says):
