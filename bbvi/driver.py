@@ -239,7 +239,8 @@ def _advance(
 ) -> tuple[Any, Array, Info, Array]:
     """At most `limit` steps, and the adaptation if it is due after them.
 
-    Random numbers and minibatches come as a page of them and a place in it from which to go on. A step is taken while the gradients `left` suffice for another one like the last.
+    Random numbers and minibatches come as a page of them and a place in it from which to go on. A step is taken while
+    the gradients `left` suffice for another one like the last.
     """
     due = algorithm.steps_to_adapt(state)
     count = jnp.minimum(limit, due)
