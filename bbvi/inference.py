@@ -201,7 +201,8 @@ def fit(
                 path = checkpoint if checkpoint is None or not attempts else f"{checkpoint}.{len(attempts) + 1}"
                 attempts.append(_attempt(problem, start, plan, seed, max_steps, left, [*callbacks, *bar], path, width))
                 plan = next_plan(problem, start, attempts) if climbs else None
-    best = min(attempts, key=lambda attempt: attempt.rank)
+        best = min(attempts, key=lambda attempt: attempt.rank)
+        width = width if best.problem is problem else trace(best.problem)
     history = History(*map(np.concatenate, zip(*(attempt.history for attempt in attempts), strict=True)))
     cost = Cost(
         log_densities=start.log_densities + sum(attempt.log_densities for attempt in attempts),
@@ -221,7 +222,7 @@ def fit(
         best.pool,
         double,
         best.problem,
-        width if best.problem is problem else trace(best.problem),
+        width,
         tuple(map(_rung, attempts)),
         model,
         refit,

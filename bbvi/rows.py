@@ -319,8 +319,10 @@ class _StreamReader:
             self._batches = _begin(self._stream)
         batch = _next(self._batches, place)
         if batch is None:
-            again = " The iterator must be a fresh one at each call of batches()." if not place else ""
-            raise ValueError(f"data: the stream ended after {place} rows, but num_rows={num_rows}.{again}")
+            raise ValueError(
+                f"data: the stream ended after {place} rows, but num_rows={num_rows}. Correct it, and let batches() "
+                "return a fresh iterator at each call."
+            )
         batch = self._layout.read(batch, f"the rows that came after {place}")
         extra = place + _length(batch) - num_rows
         if extra > 0 or (extra == 0 and _next(self._batches, num_rows) is not None):

@@ -26,7 +26,7 @@ MODEL = bbvi.Factorized(
     lambda w: -0.5 * jnp.sum(w**2), lambda w, rows: -0.5 * (rows["y"] - rows["x"] @ w) ** 2 - 0.5 * jnp.log(2 * jnp.pi)
 )
 CURVED = bbvi.Factorized(
-    lambda w: -0.5 * jnp.sum(w**2), lambda w, rows: -jnp.logaddexp(0.0, -rows["y"] * rows["x"] @ w)
+    lambda w: -0.5 * jnp.sum(w**2), lambda w, rows: -jnp.logaddexp(0.0, -rows["y"] * (rows["x"] @ w))
 )
 POINTS = np.array([[0.0, 0.0], [1.0, -1.0], [0.3, 2.0]])
 KINDS = ("arrays", "memmap", "stream")
@@ -94,7 +94,7 @@ def test_blocks_are_read_as_blocks():
 
 
 @pytest.mark.parametrize("kind", ["memmap", "stream"])
-def test_rows_elsewhere_are_those_in_memory(data, kind):
+def test_rows_elsewhere_are_those_in_memory(x64, data, kind):
     source = Stored(data[kind]) if kind == "memmap" else Streamed(data[kind])
     reader = source.in_order()
     for first, count in ((0, 100), (100, 30), (60, 100), (N - 100, 100), (0, N)):  # forwards and backwards
@@ -160,7 +160,9 @@ def test_operations_are_counted(x64, tall, monkeypatch):
     whole = work(problem({"x": X, "y": Y}))
     assert N * DIM <= whole <= 10 * N * DIM
     monkeypatch.setattr(chunks, "WHOLE", 0)
-    chunked = work(problem({"x": X, "y": Y}, bbvi.Factorized(MODEL.log_prior, MODEL.log_likelihood)))
+    chunked = work(
+        problem({"x": X, "y": Y}, bbvi.Factorized(MODEL.log_prior, lambda w, rows: MODEL.log_likelihood(w, rows)))
+    )
     assert whole <= chunked <= 2 * whole
 
 
