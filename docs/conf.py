@@ -37,5 +37,7 @@ highlight_language = "text"  # equations in them are indented
 python_maximum_signature_line_length = 100
 napoleon_custom_sections = [("Fields", "params_style")]
 
+for copy in HERE.glob("notebooks/*.ipynb"):
+    copy.unlink()
 for notebook in HERE.parent.glob("examples/notebooks/*.ipynb"):
     shutil.copy(notebook, HERE / "notebooks")
