@@ -9,13 +9,15 @@ import bbvi
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-CODE = re.compile(r"^```.*?^```|`[^`\n]*`", flags=re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
+CODE = re.compile(BLOCK.pattern + r"|`[^`\n]*`", flags=BLOCK.flags)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def anchors(page):
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE), re.M)
+    text = BLOCK.sub("", page.read_text())
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

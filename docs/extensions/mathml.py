@@ -6,7 +6,6 @@ from typing import Any
 import latex2mathml.converter
 from docutils.nodes import SkipNode
 
-
 WORDS = re.compile(r"(<mi>(?:log|exp|det|max|min)</mi>)(?!<mo[^>]*>&#x00028;)")
 
 
