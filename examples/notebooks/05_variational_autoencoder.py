@@ -36,7 +36,7 @@ plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figu
 # z \sim \mathrm N(0, I_2), \qquad x_i \mid z \sim \mathrm{Binomial}(16,\, \sigma(f_\theta(z)_i)), \quad i = 1, \dots, 64 .
 # $$
 #
-# Two latent coordinates are few, but they can be drawn as a map. The decoder $f_\theta$ makes 4 x 4 pixels with 16
+# Two latent coordinates are few, but they can be drawn as a map. The decoder $f_\theta$ makes 4 x 4 pixels with 8
 # channels of $z$, doubles them by a transposed convolution, and ends with a second one that leaves one channel.
 
 # %%
@@ -63,7 +63,7 @@ def decode(decoder, z):
     """Log odds of each pixel, (8, 8, 1), from z (2,)."""
     first, second, third, last = decoder
     x = jax.nn.relu(z @ first[0] + first[1])
-    x = jax.nn.relu(x @ second[0] + second[1]).reshape(4, 4, 16)
+    x = jax.nn.relu(x @ second[0] + second[1]).reshape(4, 4, 8)
     return upsample(last, jax.nn.relu(upsample(third, x, 2)), 1)
 
 
@@ -94,8 +94,8 @@ def encode(encoder, image):
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 rng = np.random.default_rng(1)
 weights = {
-    "encoder": make_weights(rng, (3, 3, 1, 16), (256, 64), (64, 2 * LATENT)),
-    "decoder": make_weights(rng, (LATENT, 64), (64, 256), (3, 3, 16, 16), (3, 3, 16, 1)),
+    "encoder": make_weights(rng, (3, 3, 1, 8), (128, 64), (64, 2 * LATENT)),
+    "decoder": make_weights(rng, (LATENT, 64), (64, 128), (3, 3, 8, 8), (3, 3, 8, 1)),
 }
 print({name: sum(leaf.size for leaf in jax.tree.leaves(each)) for name, each in weights.items()}, "weights")
 
@@ -139,11 +139,11 @@ def loss(weights, images, noise):
 
 
 # %% [markdown]
-# Training is Adam on batches of 100 images with two draws each: 1500 steps, about a hundred times through the data.
+# Training is Adam on batches of 100 images with one draw each: 1000 steps, about seventy times through the data.
 
 # %%
-STEPS, BATCH, DRAWS = 1500, 100, 2
-optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, STEPS))
+STEPS, BATCH, DRAWS = 1000, 100, 1
+optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, STEPS))
 
 
 @jax.jit
