@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Bayesian neural networks
 #
-# A network that was trained gives one answer. A network whose weights have a posterior gives a distribution of answers,
-# which should be wide where the data say little. Nothing about `bbvi.fit` is special to networks: the weights are a
-# pytree, the log density is a prior and a likelihood. There are two examples,
+# A network that was trained gives one answer. A network whose weights have a posterior gives a distribution of
+# answers, which should be wide where the data say little. Nothing about `bbvi.fit` is special to networks: the
+# weights are a pytree, the log density is a prior and a likelihood. There are two examples,
 #
 # 1. regression by a small multilayer perceptron, with a full-rank Gaussian over its weights;
 # 2. a convolutional classifier of handwritten digits, written in the style of stax, with a mean-field Gaussian fitted
@@ -30,9 +30,9 @@ plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figu
 # ## A band around a curve
 #
 # The network is $f(x) = \sum_j v_j \tanh(w_j x + c_j) + b$ with 16 hidden units. Its parameters are a list of pairs
-# (weights, biases), so that is what `fit` is told: the shapes in a list. All are standard normal a priori; the constants
-# in `network` make that a prior of functions that bend a few times in the range of the data. There are observations
-# $y_i \sim \mathrm N(\sin 3x_i,\, 0.1^2)$ in two intervals, with nothing between them or outside.
+# (weights, biases), so that is what `fit` is told: the shapes in a list. All are standard normal a priori; the
+# constants in `network` make that a prior of functions that bend a few times in the range of the data. There are
+# observations $y_i \sim \mathrm N(\sin 3x_i,\, 0.1^2)$ in two intervals, with nothing between them or outside.
 
 # %%
 LAYERS = [((1, 16), (16,)), ((16, 1), (1,))]  # a tuple of ints is a shape
@@ -60,10 +60,10 @@ band = bbvi.fit(log_curve, LAYERS, data=curve, family="full_rank", init=begin, p
 print(band.diagnosis)
 
 # %% [markdown]
-# The verdict is harsh, and right. The hidden units can be exchanged, and the signs of each one flipped, without changing
-# $f$: the posterior has at least $16! \cdot 2^{16}$ modes, of which a Gaussian covers one, and only roughly. It cannot be
-# turned into the exact posterior of the weights by importance sampling. That does not say that its *functions* are poor;
-# whether they are is a question to be asked of predictions.
+# The verdict is harsh, and right. The hidden units can be exchanged, and the signs of each one flipped, without
+# changing $f$: the posterior has at least $16! \cdot 2^{16}$ modes, of which a Gaussian covers one, and only
+# roughly. It cannot be turned into the exact posterior of the weights by importance sampling. That does not say that
+# its *functions* are poor; whether they are is a question to be asked of predictions.
 
 # %%
 grid = np.linspace(-2.5, 2.5, 101)[:, None]
@@ -98,19 +98,19 @@ for name, here in regions.items():
 # %% [markdown]
 # The standard deviation is several times larger in the gap and outside than it is among most of the data. In the gap
 # the truth stays in the band or at its edge. Far outside it does not: a tanh network levels off there, whatever its
-# weights, and the posterior inherits that belief from the prior. A posterior is uncertain among the functions that the
-# prior thought of, and among no others.
+# weights, and the posterior inherits that belief from the prior. A posterior is uncertain among the functions that
+# the prior thought of, and among no others.
 
 # %% [markdown]
 # ## A convolutional classifier
 #
-# [Stax](https://github.com/jax-ml/jax/blob/main/jax/example_libraries/stax.py), JAX's first library of networks, has one
-# idea that fits into forty lines: a layer is a pair of functions `(init, apply)`, and `serial` makes one layer of
-# several. `init` returns the shape of its output and its parameters. Layers without parameters have `[]`: to `bbvi` an
-# empty tuple would be the shape of a scalar.
+# [Stax](https://github.com/jax-ml/jax/blob/main/jax/example_libraries/stax.py), JAX's first library of networks, has
+# one idea that fits into forty lines: a layer is a pair of functions `(init, apply)`, and `serial` makes one layer
+# of several. `init` returns the shape of its output and its parameters. Layers without parameters have `[]`: to
+# `bbvi` an empty tuple would be the shape of a scalar.
 #
-# All parameters are standard normal a priori. The usual scaling by $1/\sqrt{\text{fan-in}}$ stands in `apply`, times 6,
-# which makes the prior vague enough not to force outputs near each other.
+# All parameters are standard normal a priori. The usual scaling by $1/\sqrt{\text{fan-in}}$ stands in `apply`, times
+# 6, which makes the prior vague enough not to force outputs near each other.
 
 # %%
 GAIN = 6.0
@@ -228,8 +228,8 @@ ml, mode = train_point(start, 0.0), train_point(start, 1.0)
 # %% [markdown]
 # ### A posterior
 #
-# With prior and likelihood in two parts, as a `bbvi.Factorized`, each step may use a minibatch: here 100 images and 2
-# draws of all weights. The fit begins at the mode, with small standard deviations.
+# With prior and likelihood in two parts, as a `bbvi.Factorized`, each step may use a minibatch: here 100 images and
+# 2 draws of all weights. The fit begins at the mode, with small standard deviations.
 
 # %%
 centre = ravel_pytree(mode)[0]
@@ -257,11 +257,11 @@ print(f"{np.mean(q.sd() > 0.5):.0%} of the weights have a standard deviation abo
 #
 # $$p(y \mid x, \text{data}) \approx \frac1S \sum_{s=1}^S p(y \mid x, w_s), \qquad w_s \sim q .$$
 #
-# Three numbers judge probabilities on images that were not seen in training: the accuracy of the most probable digit; the
-# log score, the mean log probability of the true digit in nats (larger is better); and the expected calibration error
-# (ECE), which groups predictions by confidence, the probability of the most probable digit, and averages
-# $|\text{accuracy} - \text{confidence}|$ over the groups. Besides the test images as they are, there are two kinds that
-# training never showed: with noise on the pixels, and turned by 20°.
+# Three numbers judge probabilities on images that were not seen in training: the accuracy of the most probable
+# digit; the log score, the mean log probability of the true digit in nats (larger is better); and the expected
+# calibration error (ECE), which groups predictions by confidence, the probability of the most probable digit, and
+# averages $|\text{accuracy} - \text{confidence}|$ over the groups. Besides the test images as they are, there are
+# two kinds that training never showed: with noise on the pixels, and turned by 20°.
 
 # %%
 noise = jnp.asarray(np.random.default_rng(2).standard_normal((100, q.dim)))

@@ -2,9 +2,9 @@
 # # A variational autoencoder
 #
 # So far each posterior was fitted by itself. A variational autoencoder has a posterior for each image, thousands of
-# them, and two networks: a *decoder* that makes an image from a latent vector $z$, the model, and an *encoder* that looks
-# at an image and answers with the parameters of an approximate posterior $q(z \mid x)$. Kingma and Welling (2014) and
-# Rezende et al. (2014) train both at once, by the same bound that `bbvi.fit` maximises.
+# them, and two networks: a *decoder* that makes an image from a latent vector $z$, the model, and an *encoder* that
+# looks at an image and answers with the parameters of an approximate posterior $q(z \mid x)$. Kingma and Welling
+# (2014) and Rezende et al. (2014) train both at once, by the same bound that `bbvi.fit` maximises.
 #
 # This notebook builds one from the pieces that `fit` is made of: a `bbvi.MeanField` that comes out of the encoder, a
 # `Problem` for each image, and an estimator of the ELBO, which is a pure function of (q, problem, noise) and can be
@@ -29,8 +29,8 @@ plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figu
 # %% [markdown]
 # ## The model
 #
-# Each of the 1797 digits of scikit-learn has 8 x 8 pixels that count from 0 to 16, each the number of dark points in a
-# 4 x 4 square of the scan. So the likelihood of a pixel is binomial, and its chance comes from the decoder:
+# Each of the 1797 digits of scikit-learn has 8 x 8 pixels that count from 0 to 16, each the number of dark points in
+# a 4 x 4 square of the scan. So the likelihood of a pixel is binomial, and its chance comes from the decoder:
 #
 # $$
 # z \sim \mathrm N(0, I_2), \qquad x_i \mid z \sim \mathrm{Binomial}(16,\, \sigma(f_\theta(z)_i)), \quad i = 1, \dots, 64 .
@@ -164,7 +164,9 @@ def train_all(weights, key):
 
 
 trained, elbos = train_all(weights, jax.random.key(0))
-print(f"ELBO of an image: {elbos[:10].mean():.0f} nats in the first ten steps, {elbos[-200:].mean():.1f} in the last 200")
+print(
+    f"ELBO of an image: {elbos[:10].mean():.0f} nats in the first ten steps, {elbos[-200:].mean():.1f} in the last 200"
+)
 
 # %% [markdown]
 # ## Pictures of it
@@ -203,16 +205,23 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.8))
 for digit in range(10):
     here = test_labels == digit
     left.scatter(*codes.loc[here].T, s=9, color=plt.cm.tab10(digit))
-    left.text(*np.median(codes.loc[here], axis=0), str(digit), fontsize=13, weight="bold", ha="center", va="center",
-              bbox={"facecolor": "white", "edgecolor": plt.cm.tab10(digit), "boxstyle": "circle,pad=0.15"})
+    left.text(
+        *np.median(codes.loc[here], axis=0),
+        str(digit),
+        fontsize=13,
+        weight="bold",
+        ha="center",
+        va="center",
+        bbox={"facecolor": "white", "edgecolor": plt.cm.tab10(digit), "boxstyle": "circle,pad=0.15"},
+    )
 left.set(xlabel="$z_1$", ylabel="$z_2$", title="Means of q(z | x) of test images, by digit", aspect="equal")
 sheet(right, chances(plane), 14, f"What the decoder makes of z from -{edge} to {edge}")
 
 # %% [markdown]
 # ## An honest number
 #
-# The ELBO is a lower bound of the log likelihood, and too low by the divergence of $q(z \mid x)$ from the posterior. With
-# $K$ draws the importance-weighted bound (Burda et al. 2016),
+# The ELBO is a lower bound of the log likelihood, and too low by the divergence of $q(z \mid x)$ from the posterior.
+# With $K$ draws the importance-weighted bound (Burda et al. 2016),
 #
 # $$
 # \mathcal L_K = \mathrm E\left[\log \frac1K \sum_{k=1}^K \frac{p_\theta(z_k, x)}{q(z_k \mid x)}\right],
@@ -248,14 +257,14 @@ for k in (1, 4, 16, 64, 256, 1024):
     print(f"K = {k:4}: {bounds[k]:8.2f} ± {error:.2f} nats an image, {-bounds[k] / 64 / np.log(2):.3f} bits a pixel")
 
 # %% [markdown]
-# The standard error is that of the choice of test images, which all rows share. What is compared between the rows is far
-# more certain.
+# The standard error is that of the choice of test images, which all rows share. What is compared between the rows is
+# far more certain.
 #
 # ## How good is the encoder?
 #
-# Two things keep the ELBO below the log likelihood: the family, independent Gaussians, and that one network must answer
-# for all images (Cremer et al. 2018 call it the amortisation gap). `bbvi.fit_many` finds the best full-rank Gaussian of
-# each image by itself, and judges each one. The decoder is now a constant of the log density.
+# Two things keep the ELBO below the log likelihood: the family, independent Gaussians, and that one network must
+# answer for all images (Cremer et al. 2018 call it the amortisation gap). `bbvi.fit_many` finds the best full-rank
+# Gaussian of each image by itself, and judges each one. The decoder is now a constant of the log density.
 
 
 # %%

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # From a fit to NUTS
 #
-# Some posteriors have a shape that no Gaussian matches. A fit then says so, and what it knows is still worth something:
-# where the posterior lies, how wide it is in each direction, and which directions belong together. This is what the
-# warm-up of Markov chain Monte Carlo has to find out. `posterior.to_nuts()` hands it over: the chains of numpyro's NUTS
-# begin at draws of the fit, with its covariance as their first inverse mass matrix.
+# Some posteriors have a shape that no Gaussian matches. A fit then says so, and what it knows is still worth
+# something: where the posterior lies, how wide it is in each direction, and which directions belong together. This
+# is what the warm-up of Markov chain Monte Carlo has to find out. `posterior.to_nuts()` hands it over: the chains of
+# numpyro's NUTS begin at draws of the fit, with its covariance as their first inverse mass matrix.
 #
 # The example is a classic of pharmacology. Kwan et al. (1976) gave indometacin to six people and followed its
-# concentration in their blood; the eleven measurements of the first one are the data (`Indometh` in R). The drug spreads
-# through the body and is eliminated, and the concentration is a sum of two exponentials:
+# concentration in their blood; the eleven measurements of the first one are the data (`Indometh` in R). The drug
+# spreads through the body and is eliminated, and the concentration is a sum of two exponentials:
 #
 # $$
 # \mu(t) = A\, e^{-(\lambda + \delta) t} + B\, e^{-\lambda t}, \qquad
@@ -51,8 +51,8 @@ def decline(hours, concentration=None):
 # %% [markdown]
 # ## The fit and its verdict
 #
-# One full-rank Gaussian, by Newton's steps. Left to itself (`method="auto"`) `fit` would go on to a normalising flow; here
-# it is to stop, because the question is what to do with a fit that is not good enough.
+# One full-rank Gaussian, by Newton's steps. Left to itself (`method="auto"`) `fit` would go on to a normalising
+# flow; here it is to stop, because the question is what to do with a fit that is not good enough.
 
 # %%
 posterior = bbvi.fit(bbvi.from_numpyro(decline, hours, concentration=concentration), method="newton", progress=False)
@@ -61,10 +61,10 @@ print(posterior)
 # %% [markdown]
 # ## Warm and cold
 #
-# The warm chains get a short warm-up of 200 iterations. Two cold runs of NUTS on the same model begin where numpyro lets
-# them begin, at random, one with the same warm-up and one with numpyro's habitual 1000. All have four chains of 500 draws.
-# Seconds depend on the machine; gradients do not. So each is judged by the gradients that it spends, after the warm-up,
-# on one effective draw of the coordinate that mixes worst.
+# The warm chains get a short warm-up of 200 iterations. Two cold runs of NUTS on the same model begin where numpyro
+# lets them begin, at random, one with the same warm-up and one with numpyro's habitual 1000. All have four chains of
+# 500 draws. Seconds depend on the machine; gradients do not. So each is judged by the gradients that it spends,
+# after the warm-up, on one effective draw of the coordinate that mixes worst.
 
 # %%
 COORDINATES = posterior.parameters.coordinate_names()
@@ -99,16 +99,15 @@ for name, (draws, gradients, divergences) in runs.items():
     print(f"{name:<16}{r_hat:7.3f}{ess:7.0f}{divergences:13}{gradients:11}{gradients / ess:20.0f}")
 
 # %% [markdown]
-# Whether the chains agree is seen from ranks: if all chains draw from the same distribution, the ranks of the draws of
-# each among those of all are uniform, and the differences of their distribution functions from that of uniform ranks stay
-# within the band.
+# Whether the chains agree is seen from ranks: if all chains draw from the same distribution, the ranks of the draws
+# of each among those of all are uniform, and the differences of their distribution functions from that of uniform
+# ranks stay within the band.
 
 # %%
 import arviz_base as az  # noqa: E402
 
 chains = az.from_dict({"posterior": {name: np.exp(warm.x[..., i]) for i, name in enumerate(COORDINATES)}})
-azp.plot_rank(chains, var_names=["A", "B", "slow", "delta", "sigma"], figure_kwargs={"figsize": (9.5, 4)});
-
+azp.plot_rank(chains, var_names=["A", "B", "slow", "delta", "sigma"], figure_kwargs={"figsize": (9.5, 4)})
 # %% [markdown]
 # ## What the Gaussian missed
 
@@ -126,9 +125,9 @@ figure.suptitle("Draws on the logarithmic scale on which both were made")
 # %% [markdown]
 # ## The evidence
 #
-# Importance sampling from $q$ alone has an error that cannot be trusted where the verdict is unreliable. Bridge sampling
-# (Meng and Wong 1996) uses the draws of both sides and needs only that they overlap: with $\ell = \log p - \log q$ and
-# the shares $s_p + s_q = 1$ of the draws, the evidence $r$ solves
+# Importance sampling from $q$ alone has an error that cannot be trusted where the verdict is unreliable. Bridge
+# sampling (Meng and Wong 1996) uses the draws of both sides and needs only that they overlap: with $\ell = \log p -
+# \log q$ and the shares $s_p + s_q = 1$ of the draws, the evidence $r$ solves
 #
 # $$
 # r = \frac{\mathrm E_q\!\left[ e^{\ell} / (s_p e^{\ell} + s_q r) \right]}

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Comparing models: deaths by horse kicks
 #
-# Bortkiewicz (1898) counted, for 14 corps of the Prussian army in the 20 years from 1875 to 1894, the soldiers who were
-# killed by the kick of a horse. His table became the textbook example of Poisson's distribution. Is it one? Three models
-# of the 280 counts are asked:
+# Bortkiewicz (1898) counted, for 14 corps of the Prussian army in the 20 years from 1875 to 1894, the soldiers who
+# were killed by the kick of a horse. His table became the textbook example of Poisson's distribution. Is it one?
+# Three models of the 280 counts are asked:
 #
 # 1. *Poisson*: one rate for all corps and years, $y_{ct} \sim \mathrm{Poisson}(\lambda)$;
 # 2. *negative binomial*: a rate of its own for each corps and year, of mean $\lambda$ and variance
@@ -11,11 +11,10 @@
 #    $\kappa \to \infty$;
 # 3. *corps*: a rate for each corps, $\log \lambda_c \sim \mathrm N(\mu, \tau^2)$.
 #
-# They are compared by what they predict, with leave-one-out cross-validation (LOO), and by how probable they make the data,
-# the evidence. Both come with the fits.
+# They are compared by what they predict, with leave-one-out cross-validation (LOO), and by how probable they make
+# the data, the evidence. Both come with the fits.
 
 # %%
-import arviz_plots as azp
 import arviz_stats as azs
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -62,15 +61,15 @@ figure.align_labels()
 # %% [markdown]
 # ## Three models
 #
-# Each is a `bbvi.Factorized`: a log prior, and a log likelihood of each row, which is what cross-validation needs. The
-# negative binomial is written with the relative standard deviation of its rates, $r = \kappa^{-1/2}$,
+# Each is a `bbvi.Factorized`: a log prior, and a log likelihood of each row, which is what cross-validation needs.
+# The negative binomial is written with the relative standard deviation of its rates, $r = \kappa^{-1/2}$,
 #
 # $$
 # \log p(y) = y \log \lambda + \sum_{j < y} \log(1 + j r^2) - (r^{-2} + y) \log(1 + \lambda r^2) - \log y!
 # $$
 #
-# so that it is Poisson at $r = 0$, and the prior of $r$ is the same as that of $\tau$, which plays the same part between
-# corps.
+# so that it is Poisson at $r = 0$, and the prior of $r$ is the same as that of $\tau$, which plays the same part
+# between corps.
 
 
 # %%
@@ -119,8 +118,8 @@ for name, model in models.items():
     print(f"{name}\n{fits[name].diagnosis}\n")
 
 # %% [markdown]
-# One of these evidences is known exactly: the prior of the Poisson model is conjugate, and with $n = 280$ counts of sum
-# $s = 196$
+# One of these evidences is known exactly: the prior of the Poisson model is conjugate, and with $n = 280$ counts of
+# sum $s = 196$
 #
 # $$
 # \log p(y) = \log \Gamma(s + 1) - (s + 1) \log(n + 1) - \sum_{ct} \log y_{ct}! .
@@ -134,10 +133,10 @@ print(f"exact {exact:.3f}, from the fit {fits['Poisson'].diagnosis.log_evidence}
 # %% [markdown]
 # ## Leave-one-out cross-validation
 #
-# The expected log predictive density of a count from all others,
-# $\mathrm{elpd} = \sum_i \log p(y_i \mid y_{-i})$, is estimated from draws of one posterior by importance sampling with
-# smoothed weights $1 / p(y_i \mid \theta)$ (Vehtari, Gelman and Gabry 2017). The k-hat of each count says whether that is
-# sound: below 0.7 it is. `posterior.to_arviz()` brings the `log_likelihood` group that `arviz_stats.loo` reads.
+# The expected log predictive density of a count from all others, $\mathrm{elpd} = \sum_i \log p(y_i \mid y_{-i})$,
+# is estimated from draws of one posterior by importance sampling with smoothed weights $1 / p(y_i \mid \theta)$
+# (Vehtari, Gelman and Gabry 2017). The k-hat of each count says whether that is sound: below 0.7 it is.
+# `posterior.to_arviz()` brings the `log_likelihood` group that `arviz_stats.loo` reads.
 
 # %%
 trees = {name: fit.to_arviz(4000) for name, fit in fits.items()}
@@ -174,9 +173,21 @@ figure.align_labels()
 figure, axis = plt.subplots(figsize=(9.5, 3.0))
 grid = np.linspace(0, 1.2, 61)
 for name, parameter, color in (("negative binomial", "r", BLUE), ("corps", "tau", ORANGE)):
-    axis.hist(fits[name].sample(8000)[parameter], grid, density=True, histtype="step", color=color, linewidth=1.5,
-              label=f"{parameter} of the model “{name}”")
+    axis.hist(
+        fits[name].sample(8000)[parameter],
+        grid,
+        density=True,
+        histtype="step",
+        color=color,
+        linewidth=1.5,
+        label=f"{parameter} of the model “{name}”",
+    )
 axis.plot(grid, np.exp(half_normal(grid, 0.5)), color="grey", linestyle=":", label="prior of both")
-axis.set(xlabel="relative standard deviation of the rates", ylabel="density", xlim=(0, 1.2), title="How unequal are the rates?")
+axis.set(
+    xlabel="relative standard deviation of the rates",
+    ylabel="density",
+    xlim=(0, 1.2),
+    title="How unequal are the rates?",
+)
 axis.legend(frameon=False)
 figure.align_labels()
