@@ -202,6 +202,7 @@ def fit(
         changed = {name: value for name, value in given.items() if value is not defaults[name].default}
         origin = Origin.of(model, {"init": init, **changed})
     best = min(attempts, key=lambda attempt: attempt.rank)
+    diagnosis = _with_what_was_left(best, attempts, plan)
     history = History(*map(np.concatenate, zip(*(attempt.history for attempt in attempts), strict=True)))
     cost = Cost(
         log_densities=start.log_densities + sum(attempt.log_densities for attempt in attempts),
@@ -212,7 +213,7 @@ def fit(
     )
     return Posterior(
         copy(best.q),
-        best.diagnosis,
+        diagnosis,
         history,
         cost,
         best.plan.algorithm.name,
@@ -227,6 +228,20 @@ def fit(
         refit,
         origin,
     )
+
+
+def _with_what_was_left(best: Attempt, attempts: Sequence[Attempt], pending: Plan | None) -> Diagnosis:
+    """The verdict on the best attempt, with a word on what there was no time or budget for."""
+    last = attempts[-1]
+    if pending is not None:
+        left = f"{pending.algorithm.name} ({pending.q.name}) was not tried"
+    elif last is not best and last.diagnosis.stop is Stop.BUDGET:
+        left = f"{last.plan.algorithm.name} ({last.q.name}) was not finished"
+    else:
+        return best.diagnosis
+    reason = f"{left}: the budget was spent, which is {SECONDS:.0f} seconds unless one is given"
+    verdict = best.diagnosis
+    return replace(verdict, reasons=(*verdict.reasons, reason), advice=(*verdict.advice, "raise the budget"))
 
 
 def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) -> Start:

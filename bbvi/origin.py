@@ -47,11 +47,7 @@ class Origin:
         objects |= dict(given)
         arguments += [f"{name}={_code(value, name)}" for name, value in objects.items() if value is not None]
         inputs = [] if plain else [f"model: {type(model).__name__}"]
-        inputs += [
-            line
-            for name in ("data", "init")
-            for line in _arrays(name, model.data if name == "data" else given.get(name))
-        ]
+        inputs += [*_arrays("data", model.data), *_arrays("init", given.get("init"))]
         device = jax.devices()[0]
         return cls(
             f"bbvi.fit({', '.join(arguments)})",

@@ -116,6 +116,8 @@ def test_a_budget_holds_for_the_whole_ladder():
     assert [rung.family for rung in posterior.ladder] == ["full_rank", "flow"]
     assert 19_000 < posterior.cost.gradients <= 20_000
     assert posterior.ladder[-1].steps < 200
+    assert posterior.diagnosis.stop is bbvi.Stop.BUDGET or "adam (flow) was not finished" in str(posterior.diagnosis)
+    assert "raise the budget" in posterior.diagnosis.advice
 
 
 def test_nothing_new_is_begun_once_the_time_is_up(monkeypatch):
@@ -124,6 +126,8 @@ def test_nothing_new_is_begun_once_the_time_is_up(monkeypatch):
     posterior = bbvi.fit(banana, 2)
     assert [rung.family for rung in posterior.ladder] == ["full_rank"]
     assert posterior.diagnosis.status is bbvi.Status.UNRELIABLE
+    assert any("adam (flow) was not tried" in reason for reason in posterior.diagnosis.reasons)
+    assert "raise the budget" in posterior.diagnosis.advice
 
 
 def test_an_interrupted_ladder_goes_on_where_it_was(tmp_path):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from bbvi.diagnostics.bounds import Bounds, find_bounds
-from bbvi.diagnostics.pareto import k_hat_of_moments
+from bbvi.diagnostics.pareto import k_hat_of_moments, smooth
 from bbvi.diagnostics.stein import SteinTest, stein_test
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.evaluation import Draws
@@ -81,12 +81,14 @@ def diagnose_fully(
     bounds = find_bounds(of_q.x, of_q.log_p - of_q.log_q)
     _, scores, good = jax.device_get(_scores(problem, of_q.x[:TESTED]))
     stein = stein_test(of_q.x[:TESTED][good], scores[good], np.random.default_rng(seed))
+    log_weights = pool.log_p - pool.log_r
+    smoothed = smooth(log_weights)
     k_hat = {}
     for name, array in read(pool.x).items():
         columns = np.reshape(array, (len(array), -1)).astype(float)
         for index, column in zip(np.ndindex(*np.shape(array)[1:]), columns.T, strict=True):
             label = name + "".join(f"[{i}]" for i in index)
-            k_hat[label] = k_hat_of_moments(pool.log_p - pool.log_r, column)
+            k_hat[label] = k_hat_of_moments(log_weights, smoothed, column)
     return FullDiagnosis(
         verdict,
         bounds,

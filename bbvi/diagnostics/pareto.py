@@ -50,16 +50,15 @@ def smooth(log_weights: np.ndarray) -> Smoothed:
     return Smoothed(scaled - log_sum_exp(scaled), k)
 
 
-def k_hat_of_moments(log_weights: np.ndarray, column: np.ndarray) -> float:
+def k_hat_of_moments(log_weights: np.ndarray, smoothed: Smoothed, column: np.ndarray) -> float:
     """Shape of the tail on which mean and variance of a scalar `(n,)` rest: that of weights times squared deviations.
 
-    The larger one of it and the k-hat of the log weights `(n,)` themselves.
+    The larger one of it and the k-hat of the log weights `(n,)` themselves, `smoothed`.
     """
-    overall = smooth(log_weights)
     with np.errstate(all="ignore"):  # a draw that overflows, or has no density, counts as a heavy tail
-        squares = (column - np.exp(overall.log_weights) @ column) ** 2
+        squares = (column - np.exp(smoothed.log_weights) @ column) ** 2
         own = smooth(np.nan_to_num(log_weights + np.log(squares), nan=np.inf, neginf=-np.inf)).k_hat
-    return max(overall.k_hat, np.inf if np.isnan(own) else own)
+    return max(smoothed.k_hat, np.inf if np.isnan(own) else own)
 
 
 def fit_generalised_pareto(excess: np.ndarray) -> tuple[float, float]:

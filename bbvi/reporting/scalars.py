@@ -70,16 +70,20 @@ def worst(posterior: "Posterior", variables: Sequence[Variable], most: int) -> l
     ess = np.concatenate([variable.effective_sample_size for variable in variables])
     chosen = np.sort(np.argsort(ess, kind="stable")[:most])
     starts = np.cumsum([0, *(len(variable.mean) for variable in variables)])
-    rows = []
-    for index in chosen:
-        which = int(np.searchsorted(starts, index, side="right") - 1)
-        rows.append(_row(posterior, variables[which], int(index - starts[which])))
-    return rows
+    log_weights = posterior.pool.log_p - posterior.pool.log_r
+    smoothed, weights = smooth(log_weights), posterior.weights
+
+    def row(variable: Variable, i: int) -> Row:
+        k_hat = k_hat_of_moments(log_weights, smoothed, variable.columns[:, i])
+        return _row(variable, i, weights, posterior.pool.from_q, k_hat)
+
+    places = np.searchsorted(starts, chosen, side="right") - 1
+    return [row(variables[k], int(index - starts[k])) for k, index in zip(places, chosen, strict=True)]
 
 
-def _row(posterior: "Posterior", variable: Variable, i: int) -> Row:
-    pool, column = posterior.pool, variable.columns[:, i]
-    quantiles = np.quantile(column, PROBABILITIES, weights=posterior.weights, method="inverted_cdf")
+def _row(variable: Variable, i: int, weights: np.ndarray, from_q: np.ndarray, k_hat: float) -> Row:
+    column = variable.columns[:, i]
+    quantiles = np.quantile(column, PROBABILITIES, weights=weights, method="inverted_cdf")
     return Row(
         variable.name,
         variable.name + "".join(f"[{k}]" for k in np.unravel_index(i, variable.shape)),
@@ -87,7 +91,7 @@ def _row(posterior: "Posterior", variable: Variable, i: int) -> Row:
         float(variable.sd[i]),
         tuple(map(float, quantiles)),
         float(variable.effective_sample_size[i]),
-        k_hat_of_moments(pool.log_p - pool.log_r, column),
+        k_hat,
         column,
-        float(column[pool.from_q].std()),
+        float(column[from_q].std()),
     )
