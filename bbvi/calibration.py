@@ -121,11 +121,11 @@ def calibrate(
         seed: of all random numbers.
 
     Example:
-        >>> result = bbvi.calibrate(  # doctest: +SKIP
+        >>> result = bbvi.calibrate(
         ...     lambda rng: rng.normal(), lambda rng, mu: rng.normal(mu, 1, 10),
-        ...     lambda mu, y: -0.5 * mu**2 - 0.5 * jnp.sum((y - mu) ** 2), (),
+        ...     lambda mu, y: -0.5 * mu**2 - 0.5 * jnp.sum((y - mu) ** 2), (), num_fits=50,
         ... )
-        >>> result.passed  # doctest: +SKIP
+        >>> result.passed
         True
     """
     from scipy.stats import ks_2samp, kstest

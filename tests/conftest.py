@@ -55,9 +55,11 @@ def run(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("MPLBACKEND", "Agg")
         monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        double = jax.config.jax_enable_x64
         with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
             warnings.simplefilter("default")
             runpy.run_path(str(script), run_name="__main__")
+        jax.config.update("jax_enable_x64", double)  # a script may set it, as its own process would be its own
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
         return capsys.readouterr().out

@@ -202,7 +202,7 @@ def _predictive_table(name: str, seen: np.ndarray, made: np.ndarray) -> Table:
         low, high = np.quantile(replicated, [0.05, 0.95])
         share = np.mean(replicated > own) + np.mean(replicated == own) / 2
         rows.append((label, f"{own:.4g}", f"{low:.4g} to {high:.4g}", f"{share:.2f}"))
-    return Table((name, "observed", "90 % of replications", "share of replications above"), rows)
+    return Table((name, "observed", "90 % of replications", "share above"), rows)
 
 
 def _ranks(calibration: Any, page: _Page) -> Picture:
