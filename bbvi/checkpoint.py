@@ -1,8 +1,15 @@
-"""Interrupted runs go on where they were: the driver's state in one file, replaced atomically."""
+"""Interrupted runs go on where they were: what the driver has reached, in one file that is replaced atomically.
 
-import os
+The file holds the state and the history of each method that was tried, those that ended and the one under way. So a
+method that "auto" had finished is restored, not run again, and what is stored of one always follows from the ones
+before it.
+"""
+
+import hashlib
+import re
 import time
-import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +17,68 @@ import jax
 import numpy as np
 
 from bbvi.driver import History, Run
+from bbvi.storage import read_arrays, read_path, write_arrays
 
 INTERVAL = 10.0  # seconds between writes
+FRESH = "Delete it to start afresh, or give another path."
+SAME = 0.4  # power of the rounding unit, up to which log densities are the same on another machine
 
 
 class Checkpoint:
-    """Reads and writes the state of a run.
+    """The file of one fit.
 
     Arguments:
         path: of the file.
-        fingerprint: identifies the run; a file with another one is refused.
+
+    Raises:
+        TypeError, ValueError, OSError: here and in all methods, naming the argument, when the file cannot be read or
+            written, or belongs to another run.
     """
 
-    def __init__(self, path: str | Path, fingerprint: str) -> None:
-        if not isinstance(path, str | Path):
-            raise TypeError(f"checkpoint={path!r} must be the path of a file.")
-        self._path = Path(path)
-        self._fingerprint = fingerprint
-        self._written = time.perf_counter()
+    def __init__(self, path: str | Path) -> None:
+        self._path = read_path("checkpoint", path)
         if not self._path.parent.is_dir():
             raise ValueError(f"checkpoint={str(path)!r}: the folder {str(self._path.parent)!r} does not exist.")
+        self._written = time.perf_counter()
+        self._format = f"checkpoint of bbvi {version('bbvi')}, format 2"
+        self._arrays = self._read() if self._path.exists() else {"format": np.array(self._format)}
+        self._method = 0  # under way, counted from 1
+
+    def claim(self, fingerprint: str) -> None:
+        """Refuse a file of a run with another fingerprint, and write: better now than after hours of work."""
+        if str(self._arrays.setdefault("fingerprint", np.array(fingerprint))) != fingerprint:
+            raise ValueError(f"checkpoint={str(self._path)!r} belongs to a run with other arguments or data. {FRESH}")
+        self._write(self._arrays)
+
+    def compare(self, xs: np.ndarray, log_densities: Callable[[np.ndarray], Any]) -> None:
+        """Refuse a file of a run with another log density, judged at a few points.
+
+        Arguments:
+            xs: where, in a run that has just begun, `(n, dim)`; afterwards the points in the file count.
+            log_densities: a function of such points, `(n,)`.
+        """
+        now = np.asarray(log_densities(self._arrays.setdefault("xs", xs)))
+        then = self._arrays.setdefault("log_densities", now)
+        rounding = np.finfo(now.dtype).eps ** SAME
+        same = np.isclose(now, then, rounding, rounding, equal_nan=True)
+        if not same.all():
+            raise ValueError(
+                f"checkpoint={str(self._path)!r} belongs to a run with another logprob: at a point where it was "
+                f"{then[~same][0]:.6g} it is now {now[~same][0]:.6g}. {FRESH}"
+            )
 
     def restore(self, like: Any) -> tuple[Any, History] | None:
-        """State (in the structure of `like`) and history, or None when there is no file yet."""
-        if not self._path.exists():
+        """State (in the structure of `like`) and history of the next method, or None where there is none yet."""
+        self._method += 1
+        if f"{self._method}.kind" not in self._arrays:
             return None
-        try:
-            with open(self._path, "rb") as file:
-                arrays = dict(np.load(file, allow_pickle=False))
-            fingerprint = str(arrays["fingerprint"])
-            leaves = [arrays[f"state{i}"] for i in range(len(jax.tree.leaves(like)))]
-            history = History(*(arrays[name] for name in History._fields))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if str(self._arrays[f"{self._method}.kind"]) != _kind(like):
             raise ValueError(
-                f"checkpoint={str(self._path)!r} cannot be read ({error}). Delete it to start afresh."
-            ) from error
-        if fingerprint != self._fingerprint:
-            raise ValueError(
-                f"checkpoint={str(self._path)!r} belongs to a run with other arguments or data. Give another path, or "
-                "delete it to start afresh."
+                f"checkpoint={str(self._path)!r} does not fit: the {self._method}. method tried was another, as on "
+                f"another machine or with another version of a package. {FRESH}"
             )
+        leaves = [self._arrays[f"{self._method}.state.{i}"] for i in range(len(jax.tree.leaves(like)))]
+        history = History(*(self._arrays[f"{self._method}.{name}"] for name in History._fields))
         return jax.tree.unflatten(jax.tree.structure(like), leaves), history
 
     def save(self, run: Run) -> None:
@@ -58,12 +87,60 @@ class Checkpoint:
             self.write(run)
 
     def write(self, run: Run) -> None:
-        """Write now."""
-        arrays = {f"state{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(run.state))}
-        temporary = self._path.with_name(self._path.name + ".partial")
-        with open(temporary, "wb") as file:
-            np.savez(file, fingerprint=np.array(self._fingerprint), **arrays, **run.history._asdict())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
-        self._written = time.perf_counter()
+        """Write now, without what there was of later methods, unless the file has just this already."""
+        method = self._method
+        if f"{method}.kind" in self._arrays and len(self._arrays[f"{method}.elbo"]) == run.step:
+            return
+        kept = {name: array for name, array in self._arrays.items() if not _is_from(name, method)}
+        state = {f"{method}.state.{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(run.state))}
+        history = {f"{method}.{name}": column for name, column in run.history._asdict().items()}
+        self._write({**kept, f"{method}.kind": np.array(_kind(run.state)), **state, **history})
+
+    def _read(self) -> dict[str, np.ndarray]:
+        try:
+            arrays = read_arrays(self._path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"checkpoint={str(self._path)!r} cannot be read: {error}. {FRESH}") from error
+        if str(arrays.get("format")) != self._format:
+            raise ValueError(f"checkpoint={str(self._path)!r} is no {self._format}. {FRESH}")
+        return arrays
+
+    def _write(self, arrays: dict[str, np.ndarray]) -> None:
+        try:
+            write_arrays(self._path, arrays)
+        except OSError as error:
+            raise OSError(
+                f"checkpoint={str(self._path)!r} cannot be written: {error}. Make room, or give a path that can be "
+                "written to. The same call goes on from what was written last."
+            ) from error
+        self._arrays, self._written = arrays, time.perf_counter()
+
+
+def fingerprint(*parts: Any) -> str:
+    """A digest of pytrees of arrays, and of anything whose `repr` says what it is; addresses do not count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        leaves, structure = jax.tree.flatten(part)
+        digest.update(_text(structure).encode())
+        for leaf in leaves:
+            if isinstance(leaf, np.ndarray | np.generic | jax.Array | int | float):
+                array = np.asarray(leaf)
+                digest.update(f"{array.shape} {array.dtype} ".encode() + array.tobytes())
+            else:
+                digest.update(_text(leaf).encode())
+    return digest.hexdigest()
+
+
+def _kind(state: Any) -> str:
+    leaves, structure = jax.tree.flatten(state)
+    return _text((structure, [(np.shape(leaf), str(np.asarray(leaf).dtype)) for leaf in leaves]))
+
+
+def _text(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _is_from(name: str, method: int) -> bool:
+    """Whether an array belongs to the `method`-th method or to one after it."""
+    number = name.partition(".")[0]
+    return number.isdigit() and int(number) >= method

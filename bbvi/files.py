@@ -1,9 +1,6 @@
 """A posterior in one file: a zip of NumPy arrays (`.npz`) and a JSON header. Reading it never runs code."""
 
 import json
-import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,23 +20,15 @@ from bbvi.parameters import Parameters
 from bbvi.posterior import Cost, Posterior, Rung
 from bbvi.precision import scope
 from bbvi.problem import Problem, trace
+from bbvi.storage import read_arrays, read_path, write_arrays
 
-FORMAT = "bbvi posterior 4"
-DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+FORMAT = "bbvi posterior 5"
+MISFITS = (ValueError, LookupError, TypeError, AttributeError)  # of parts that do not fit together
 
 
 def save(posterior: Posterior, path: str | Path) -> None:
     """Write `posterior` to `path`; a file that was there is replaced only once the new one is complete."""
+    path = read_path("path", path)
     arrays = {f"q.{name}": leaf for name, leaf in posterior.distribution.leaves().items()}
     arrays |= {f"history.{name}": row for name, row in posterior.history._asdict().items()}
     arrays |= {f"pool.{name}": column for name, column in posterior.pool._asdict().items()}
@@ -61,15 +50,10 @@ def save(posterior: Posterior, path: str | Path) -> None:
         "constraints": [_constraint_to_json(constraint, bounds) for constraint in parameters.constraints],
     }
     arrays |= {f"bound.{i}": bound for i, bound in enumerate(bounds)}
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
     try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-        os.replace(temporary, path)
+        write_arrays(path, {"header": np.array(json.dumps(header)), **arrays}, compress=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"path={str(path)!r} cannot be written: {error}") from error
+        raise OSError(f"path={str(path)!r} cannot be written: {error}. Make room, or give another path.") from error
 
 
 def load(path: str | Path, logprob: Callable[..., Any] | Model | None = None, data: Any = None) -> Posterior:
@@ -84,16 +68,14 @@ def load(path: str | Path, logprob: Callable[..., Any] | Model | None = None, da
         OSError: when the file cannot be opened.
         ValueError: when it is no such file, or is damaged.
     """
+    path = read_path("path", path)
     try:
-        with open(path, "rb") as file:
-            arrays = dict(np.load(file, allow_pickle=False))
+        arrays = read_arrays(path)
         header = json.loads(str(arrays["header"]))
         if header["format"] != FORMAT:
             raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT!r}")
         posterior = _read(header, arrays)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except DAMAGE as error:
+    except MISFITS as error:
         raise ValueError(f"path={str(path)!r} is no bbvi posterior, or is damaged: {error}") from error
     if logprob is None:
         return posterior
@@ -116,17 +98,27 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         tuple(header["names"]),
     )
     distribution = FAMILIES[header["family"]].from_leaves(group("q."))
-    if distribution.dim != parameters.dim or parameters.treedef.num_leaves != len(parameters.names):
+    pool, history = Draws(**group("pool.")), History(**group("history."))
+    with scope(header["double"]):
+        shape = jax.eval_shape(distribution.log_prob, pool.x).shape
+    fits = (
+        distribution.dim == parameters.dim
+        and parameters.treedef.num_leaves == len(parameters.names) == len(parameters.shapes)
+        and pool.x.shape == (len(pool), parameters.dim)
+        and {column.shape for column in pool[1:]} == {shape}
+        and len({column.shape for column in history}) == 1
+    )
+    if not fits:
         raise ValueError("its parts do not fit together")
     return Posterior(
         distribution,
         _diagnosis_from_json(header["diagnosis"]),
-        History(**group("history.")),
+        history,
         Cost(**header["cost"]),
         header["method"],
         parameters,
         group("observed."),
-        Draws(**group("pool.")),
+        pool,
         header["double"],
         ladder=tuple(map(_rung_from_json, header["ladder"])),
         origin=_origin_from_json(header["origin"]),

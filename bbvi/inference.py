@@ -1,10 +1,10 @@
 """From what the user gave to a checked posterior."""
 
-import hashlib
 import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from bbvi.arguments import (
     read_init,
     read_model,
 )
-from bbvi.checkpoint import Checkpoint
+from bbvi.checkpoint import Checkpoint, fingerprint
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
@@ -39,10 +39,11 @@ from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
-from bbvi.start import Start, find_start, start_at
+from bbvi.start import Start, find_start, log_densities, start_at
 
 MAX_STEPS = 20_000
 START, CHECK, FIXED = 0, 2, 5  # streams of random numbers
+WITNESSES = 4  # points at which the log density is compared with that of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,11 @@ def fit(
         num_steps: steps at most of each method tried, 20 000 by default; each stops as soon as it has converged.
         num_draws: draws in each step, or the fixed draws of a method that has some.
         batch_size: rows of `data` used in each step. Needs a `Factorized` log density.
-        budget: seconds, or a `Budget`. Without one, "auto" begins nothing new after a minute.
+        budget: seconds, or a `Budget`. Without one, and without a checkpoint, "auto" begins nothing new after a minute.
         callbacks: called between compiled blocks of steps with a `Progress`; a true return value stops the fit.
         progress: True or False; by default a bar appears in terminals and notebooks when a fit takes over a second.
-        checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was. Further
-            methods that "auto" tries have files of their own beside it.
+        checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was, and ends
+            with the same numbers as one that was not interrupted, unless a budget in seconds decides.
         precision: "double", "single", or "auto": double on a CPU, single elsewhere. JAX's global flag is not touched.
 
     Returns:
@@ -180,23 +181,29 @@ def fit(
     if not all(map(callable, callbacks)):
         raise TypeError(f"callbacks={callbacks!r} must be functions of a Progress.")
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
+    kept = None if checkpoint is None else Checkpoint(checkpoint)
 
     with scope(double := use_double(precision)):
         problem = Problem(parameters, read_data(model.data), model.logprob)
         prototype = read_family(family, init, parameters.dim, algorithm)
+        if kept:
+            begins = init.distribution if isinstance(init, Posterior) else init
+            kept.claim(fingerprint(algorithm, prototype, parameters, problem.data, begins, seed, double))
         width = trace(problem)
         problem = jax.device_put(problem)
         start = _find_start(problem, algorithm, init, seed)
+        if kept:
+            kept.compare(start.around(WITNESSES), partial(log_densities, problem))
         begins = family is None and isinstance(init, type(prototype))  # init is what to begin with
         plan: Plan | None = Plan(algorithm, prototype, None if begins else start[:2])
         attempts: list[Attempt] = []
         with showing(progress) as bar:
             while plan is not None:
-                left = _left(limit, start, attempts, time.perf_counter() - began)
+                patience = SECONDS if kept is None else np.inf  # the clock starts anew with each call
+                left = _left(limit, start, attempts, time.perf_counter() - began, patience)
                 if attempts and min(left) <= 0:
                     break
-                path = checkpoint if checkpoint is None or not attempts else f"{checkpoint}.{len(attempts) + 1}"
-                attempts.append(_attempt(problem, start, plan, seed, max_steps, left, [*callbacks, *bar], path, width))
+                attempts.append(_attempt(problem, start, plan, seed, max_steps, left, [*callbacks, *bar], kept, width))
                 plan = next_plan(problem, start, attempts) if climbs else None
         defaults = inspect.signature(fit).parameters
         changed = {name: value for name, value in given.items() if value is not defaults[name].default}
@@ -257,8 +264,10 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) ->
     return start_at(np.asarray(loc, dtype), np.asarray(scale, dtype))
 
 
-def _left(limit: Budget, start: Start, attempts: Sequence[Attempt], elapsed: float) -> tuple[float, float]:
-    """Gradients and seconds that the next rung may take."""
+def _left(
+    limit: Budget, start: Start, attempts: Sequence[Attempt], elapsed: float, patience: float
+) -> tuple[float, float]:
+    """Gradients and seconds that the next rung may take; without a limit, further ones have `patience` seconds."""
     gradients, seconds = np.inf, np.inf
     if limit.gradients is not None:
         spent = sum(attempt.gradients + 2 * attempt.hessian_vector_products for attempt in attempts)
@@ -266,7 +275,7 @@ def _left(limit: Budget, start: Start, attempts: Sequence[Attempt], elapsed: flo
     if limit.seconds is not None:
         seconds = limit.seconds - elapsed
     elif attempts and limit.gradients is None:
-        seconds = SECONDS - elapsed
+        seconds = patience - elapsed
     return gradients, seconds
 
 
@@ -278,14 +287,13 @@ def _attempt(
     num_steps: int,
     left: tuple[float, float],
     callbacks: Sequence[Callback],
-    checkpoint: str | Path | None,
+    kept: Checkpoint | None,
     width: int,
 ) -> Attempt:
     """Run one algorithm to its end, and check what it found."""
     algorithm = plan.algorithm
     draws = algorithm.draws(np.random.default_rng((seed, FIXED)), problem.dim)
     state = begin(algorithm, problem, plan.q, plan.near, draws)
-    kept = None if checkpoint is None else Checkpoint(checkpoint, _fingerprint(algorithm, problem, state, seed))
     state, history = (kept.restore(state) if kept else None) or (state, None)
     gradients, seconds = left
     run = drive(
@@ -341,13 +349,3 @@ def _rung(attempt: Attempt) -> Rung:
         attempt.diagnosis.elbo.value,
         attempt.diagnosis.reasons,
     )
-
-
-def _fingerprint(algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> str:
-    """What must agree for a checkpoint to be gone on with; the code of the log density is the user's to keep."""
-    digest = hashlib.sha256()
-    shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(state)]
-    digest.update(repr((algorithm, problem.parameters.names, problem.parameters.shapes, shapes, seed)).encode())
-    for leaf in jax.tree.leaves((problem.parameters, problem.data)):
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()

@@ -36,6 +36,13 @@ class Start(NamedTuple):
     log_densities: int  # evaluations without gradient
     gradients: int  # evaluations with gradient
 
+    def around(self, num: int) -> np.ndarray:
+        """The mean and draws of the Gaussian, always the same, `(num, dim)`."""
+        loc, scale = np.asarray(self.loc), np.asarray(self.scale)
+        noise = np.random.default_rng(0).standard_normal((num, len(loc))).astype(loc.dtype)
+        noise[0] = 0
+        return loc + (noise @ scale.T if scale.ndim == 2 else noise * scale)
+
 
 def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | None, begins: Begin) -> Start:
     """Find a Gaussian from which to optimise.

@@ -254,18 +254,6 @@ def test_a_resumed_run_is_bit_identical(tmp_path):
     assert np.array_equal(again.history.elbo, undisturbed.history.elbo)
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    path = tmp_path / "run.npz"
-    bbvi.fit(smooth, DIM, num_steps=5, checkpoint=path)
-    with pytest.raises(ValueError, match="other arguments"):
-        bbvi.fit(smooth, DIM, num_steps=5, seed=1, checkpoint=path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="Delete it"):
-        bbvi.fit(smooth, DIM, num_steps=5, checkpoint=path)
-    with pytest.raises(ValueError, match="does not exist"):
-        bbvi.fit(smooth, DIM, num_steps=5, checkpoint=tmp_path / "nowhere" / "run.npz")
-
-
 def test_progress_shows_and_keeps_silent(capsys, monkeypatch):
     monkeypatch.setattr("bbvi.progress.DELAY", 0.0)
     bbvi.fit(smooth, DIM, method=bbvi.ADVI(tolerance=0), num_steps=300, progress=True)

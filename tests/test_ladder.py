@@ -144,6 +144,9 @@ def test_an_interrupted_ladder_goes_on_where_it_was(tmp_path):
     again = bbvi.fit(banana, 2, checkpoint=path)
     whole = fitted("banana").distribution
     jax.tree.map(np.testing.assert_array_equal, again.distribution.leaves(), whole.leaves())
+    stops.clear()
+    assert bbvi.fit(banana, 2, checkpoint=path, callbacks=[stop]).diagnosis == again.diagnosis
+    assert stops == []  # both methods are restored, and neither is run again
 
 
 @pytest.mark.parametrize("family", ["sinh_arcsinh", "mixture", "flow", "spline_flow"])

@@ -13,6 +13,7 @@ from scipy import stats
 import bbvi
 from bbvi.arguments import FAMILIES
 from bbvi.parameters import make_parameters
+from bbvi.storage import write_arrays
 
 DATA = {"y": np.array([1.2, 0.7, 2.1, 1.6, 0.9, 1.4, 1.1, 2.5, 1.3, 0.2, 1.8, 1.0])}
 
@@ -184,43 +185,18 @@ def test_every_structure_and_family_is_stored(dim, given, family, tmp_path):
     assert type(loaded.distribution) is type(posterior.distribution)
 
 
-def test_damaged_and_foreign_files(posterior, tmp_path):
-    path = tmp_path / "fit.npz"
-    posterior.save(path)
-    whole = path.read_bytes()
+def test_foreign_files(tmp_path):
     bad = tmp_path / "bad.npz"
-    for content in (b"", b"hello", whole[:100], whole[: len(whole) // 2], whole[:-10]):
-        bad.write_bytes(content)
-        with pytest.raises(ValueError, match=r"bad\.npz.* is no bbvi posterior, or is damaged"):
-            bbvi.load(bad)
-    np.savez(bad, x=np.zeros(3))
-    with pytest.raises(ValueError, match="is no bbvi posterior"):
-        bbvi.load(bad)
     np.savez(bad, header=np.array([{"a": 1}], dtype=object))  # a pickle: never loaded
     with pytest.raises(ValueError, match="is no bbvi posterior"):
         bbvi.load(bad)
-    np.savez(bad, header=np.array(json.dumps({"format": "bbvi posterior 99"})))
+    write_arrays(bad, {"header": np.array(json.dumps({"format": "bbvi posterior 99"}))})
     with pytest.raises(ValueError, match="bbvi posterior 99"):
         bbvi.load(bad)
     with pytest.raises(FileNotFoundError):
         bbvi.load(tmp_path / "nowhere.npz")
-
-
-def test_bytes_changed_at_random_never_load_silently_wrong(posterior, tmp_path):
-    """A zip file carries checksums: a changed byte gives an error, or lies where it does not matter."""
-    path = tmp_path / "fit.npz"
-    posterior.save(path)
-    whole, text = path.read_bytes(), str(posterior)
-    rng = np.random.default_rng(0)
-    for _ in range(60):
-        changed = bytearray(whole)
-        changed[rng.integers(len(whole))] ^= int(rng.integers(1, 256))
-        path.write_bytes(bytes(changed))
-        try:
-            loaded = bbvi.load(path)
-        except (ValueError, OSError):
-            continue
-        assert str(loaded) == text
+    with pytest.raises(TypeError, match="path=3 must be the path"):
+        bbvi.load(3)
 
 
 def test_a_file_that_cannot_be_written(posterior, tmp_path):

@@ -6,9 +6,13 @@ transformations are equal when their functions stand at the same place in the so
 equal values.
 """
 
+import functools
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
+
+import jax
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,14 @@ def _fingerprint(value: Any) -> Any:
         return type(value).__name__, tuple(map(_fingerprint, value))
     if isinstance(value, dict):
         return tuple((key, _fingerprint(item)) for key, item in value.items())
+    if isinstance(value, functools.partial):
+        return "partial", _fingerprint((value.func, value.args, value.keywords))
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(value)
+        return array.shape, str(array.dtype), array.tobytes()
     if isinstance(value, int | float | str | bool | type(None)):
         return type(value).__name__, value
-    return _Identity(value)  # an array, a partial, a class: equal only to itself
+    return _Identity(value)  # a class, an object: equal only to itself
 
 
 @dataclass(frozen=True, eq=False, repr=False)
