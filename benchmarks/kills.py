@@ -41,7 +41,9 @@ FITS = {
     "ladder to a flow": (banana, 2, {"num_steps": 600}),
     "ladder to a mixture": (two_modes, 4, {"num_steps": 600}),
     "advi": (skewed, 4, {"method": bbvi.ADVI(tolerance=0), "num_steps": 1500}),
+    "adam": (skewed, 4, {"method": "adam", "family": "sinh_arcsinh", "num_steps": 1500}),
     "natural gradients": (skewed, 4, {"method": "natural_gradient", "num_steps": 1500}),
+    "ivon": (skewed, 4, {"method": "ivon", "num_steps": 1500}),
 }
 
 
@@ -83,7 +85,7 @@ def child(name, path, programs, answer):
 def run(name, path, programs, patience=None):
     """Numbers of one fit in a process of its own, or None when it was killed after `patience` seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bbvi", "bbvi.inference", "numpyro", "benchmarks.kills"])
+    context.set_forkserver_preload(["bbvi", "numpyro"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=child, args=(name, path, programs, theirs))
     process.start()

@@ -7,22 +7,67 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import bbvi
+from bbvi.algorithms.optimizer import Optimizer
+from bbvi.checkpoint import fingerprint
 from bbvi.storage import read_arrays, write_arrays
-from benchmarks.kills import campaign
+from benchmarks.kills import campaign, numbers, same
 from tests.targets import DIM, smooth
 
 ADVI = {"method": bbvi.ADVI(tolerance=0), "num_steps": 60}
+BASE = {"num_steps": 5}
 
 
 def test_killed_fits_end_with_the_same_bits(tmp_path):
-    killed, ended, differ, left_over = campaign("ladder to a mixture", 3, np.random.default_rng(0), tmp_path)
-    assert killed >= 3
+    """More kills, and of other methods: benchmarks/kills.py."""
+    killed, ended, differ, left_over = campaign("advi", 4, np.random.default_rng(0), tmp_path)
+    assert killed >= 4
     assert ended
     assert differ == []
     assert len(left_over) <= killed
+
+
+METHODS = {
+    "optax": {"method": "advi", "family": "mean_field", "optimizer": optax.adam(0.01)},
+    "adam": {"method": "adam", "family": "mean_field"},
+    "natural gradient": {"method": "natural_gradient"},
+    "ivon": {"method": "ivon"},
+}
+
+
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
+def test_a_fit_that_dies_goes_on_with_the_same_bits(options, tmp_path, monkeypatch):
+    monkeypatch.setattr("bbvi.checkpoint.INTERVAL", 0.0)
+    options = {**options, "num_steps": 40, "init": np.ones(DIM)}
+
+    def die(progress):
+        if progress.step > 1:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        bbvi.fit(smooth, DIM, checkpoint=tmp_path / "state", callbacks=[die], **options)
+    assert 1 < len(read_arrays(tmp_path / "state")["1.elbo"]) < 40
+    resumed, whole = (bbvi.fit(smooth, DIM, checkpoint=tmp_path / name, **options) for name in ("state", "new"))
+    assert same(numbers(resumed), numbers(whole)) == []
+
+
+def test_ctrl_c_during_a_write_loses_nothing(tmp_path, monkeypatch):
+    path, replace = tmp_path / "state", os.replace
+    monkeypatch.setattr("bbvi.checkpoint.INTERVAL", 0.0)
+
+    def press(*arguments):
+        monkeypatch.setattr("os.replace", replace)
+        raise KeyboardInterrupt
+
+    posterior = bbvi.fit(
+        smooth, DIM, **ADVI, checkpoint=path, callbacks=[lambda progress: monkeypatch.setattr("os.replace", press)]
+    )
+    assert posterior.diagnosis.stop is bbvi.Stop.INTERRUPTED
+    assert len(read_arrays(path)["1.elbo"]) == len(posterior.history.elbo) < 60
+    assert os.listdir(tmp_path) == ["state"]
 
 
 @pytest.fixture
@@ -87,54 +132,87 @@ def test_a_path_that_cannot_be_used_is_found_before_anything_is_computed(path, e
         bbvi.fit(logprob, 2, checkpoint=path)
 
 
-def other(x):
-    return smooth(x) - 0.1 * jnp.sum(x**2)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The bytes of a posterior and of a checkpoint."""
+    folder = tmp_path_factory.mktemp("files")
+    bbvi.fit(smooth, DIM, **BASE, checkpoint=folder / "state").save(folder / "fit.npz")
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture
+def written(files, tmp_path):
+    """A folder with a posterior and a checkpoint."""
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
 
 
 FOREIGN = {
-    "data": ({"data": np.zeros(4)}, "other arguments or data"),
-    "init": ({"init": np.ones(DIM)}, "other arguments or data"),
-    "seed": ({"seed": 1}, "other arguments or data"),
-    "method": ({"method": "advi"}, "other arguments or data"),
-    "precision": ({"precision": "single"}, "other arguments or data"),
-    "log density": ({"logprob": other}, "another logprob"),
+    "data": {"data": np.zeros(4)},
+    "init": {"init": np.ones(DIM)},
+    "seed": {"seed": 1},
+    "method": {"method": "advi"},
+    "family": {"family": "low_rank"},
+    "precision": {"precision": "single"},
 }
 
 
-@pytest.mark.parametrize(("changes", "message"), FOREIGN.values(), ids=FOREIGN)
-def test_a_checkpoint_of_another_run_is_refused(changes, message, tmp_path):
-    path = tmp_path / "state"
-    bbvi.fit(smooth, DIM, num_steps=5, checkpoint=path)
-    with pytest.raises(ValueError, match=message):
-        bbvi.fit(**{"logprob": smooth, "dim": DIM, "num_steps": 5, "checkpoint": path} | changes)
+@pytest.mark.parametrize("changes", FOREIGN.values(), ids=FOREIGN)
+def test_a_checkpoint_of_another_run_is_refused(changes, written):
+    with pytest.raises(ValueError, match=r"other arguments or data.*Delete it"):
+        bbvi.fit(smooth, DIM, checkpoint=written / "state", **BASE | changes)
+
+
+def test_a_checkpoint_of_another_log_density_is_refused(written):
+    """Also of one that is the same at the mode."""
+    mode = read_arrays(written / "state")["xs"][0]
+    with pytest.raises(ValueError, match=r"another logprob: at a point where it was -?\d.*Delete it"):
+        bbvi.fit(lambda x: smooth(x) - 0.1 * jnp.sum((x - mode) ** 2), DIM, checkpoint=written / "state", **BASE)
+
+
+def test_optimizers_differ_in_their_numbers():
+    rates = (0.1, 0.1, 0.2, np.float32(0.1), np.float32(0.2), optax.linear_schedule(0.1, 0.2, 9))
+    digests = [fingerprint(bbvi.ADVI(optimizer=Optimizer(optax.adam(rate)))) for rate in rates]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 5
 
 
 def damages(whole: bytes, rng: np.random.Generator):
-    """Ways in which a file goes bad."""
-    yield from (b"", b"hello", whole + b"x", b"x" + whole)
-    for _ in range(25):
-        cut, place, length = rng.integers(len(whole), size=3)
-        yield whole[:cut]
-        yield whole[:place] + bytes([whole[place] ^ 1 << int(rng.integers(8))]) + whole[place + 1 :]
-        yield whole[:cut] + whole[place:]
-        yield whole[:place] + bytes(int(length)) + whole[place + length :] if whole[place : place + length] else b""
+    """Ways in which a file goes bad: bytes that are lost, changed, put in or set to zero."""
+    yield from (b"", b"hello", whole + b"x", b"x" + whole, whole[:-1])
+    for _ in range(60):
+        (start, end), bit = np.sort(rng.choice(len(whole), 2, replace=False)), 1 << int(rng.integers(8))
+        yield whole[:end]
+        yield whole[:start] + whole[end:]
+        yield whole[:start] + bytes([whole[start] ^ bit]) + whole[start + 1 :]
+        yield whole[:end] + whole[start:]
+        yield whole[:start] + bytes(int(end - start) + 1) + whole[end:]
 
 
-def test_no_damage_goes_unnoticed(tmp_path):
-    path, state = tmp_path / "fit.npz", tmp_path / "state"
-    posterior = bbvi.fit(smooth, DIM, num_steps=5, checkpoint=state)
-    posterior.save(path)
-    for file, read, message in (
-        (path, bbvi.load, "fit.npz' is no bbvi posterior, or is damaged"),
-        (state, lambda path: bbvi.fit(smooth, DIM, num_steps=5, checkpoint=path), "state' cannot be read.*Delete it"),
-    ):
-        whole = file.read_bytes()
-        for damaged in damages(whole, np.random.default_rng(0)):
-            if damaged == whole:
-                continue
-            file.write_bytes(damaged)
-            with pytest.raises(ValueError, match=message):
-                read(file)
+READERS = {
+    "fit.npz": (bbvi.load, "fit.npz' is no bbvi posterior, or is damaged"),
+    "state": (lambda path: bbvi.fit(smooth, DIM, checkpoint=path, **BASE), "state' cannot be read.*Delete it"),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_damage_goes_unnoticed(name, written):
+    (read, message), whole = READERS[name], (written / name).read_bytes()
+    for damaged in damages(whole, np.random.default_rng(0)):
+        (written / name).write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            read(written / name)
+
+
+def test_no_byte_can_change(tmp_path):
+    path = tmp_path / "x"
+    write_arrays(path, {"x": np.arange(3), "name": np.array("n")}, compress=True)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"digest|another kind"):
+            read_arrays(path)
 
 
 def without(name):
@@ -161,12 +239,24 @@ WRONG = {
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
-def test_a_file_of_wrong_arrays_is_refused(change, tmp_path):
-    path = tmp_path / "fit.npz"
-    bbvi.fit(smooth, DIM, num_steps=5).save(path)
+def test_a_file_of_wrong_arrays_is_refused(change, written):
+    path = written / "fit.npz"
     write_arrays(path, change(read_arrays(path)))
     with pytest.raises(ValueError, match="is no bbvi posterior, or is damaged"):
         bbvi.load(path)
+
+
+OLDER = {
+    "before there was a digest": (lambda path: np.savez(path, fingerprint="x"), "was not written by this"),
+    "of another version": (lambda path: write_arrays(path, {"format": np.array("older")}), "is no checkpoint of bbvi"),
+}
+
+
+@pytest.mark.parametrize(("write", "message"), OLDER.values(), ids=OLDER)
+def test_a_checkpoint_of_another_version_is_refused(write, message, tmp_path):
+    write(tmp_path / "state.npz")
+    with pytest.raises(ValueError, match=message + ".*Delete it"):
+        bbvi.fit(smooth, DIM, checkpoint=tmp_path / "state.npz", **BASE)
 
 
 def test_what_killed_writes_left_is_removed_in_time(tmp_path):
