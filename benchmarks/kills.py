@@ -128,7 +128,7 @@ def campaign(name, kills, rng, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Fits that are killed again and again.")
     parser.add_argument("--kills", type=int, default=100, help="of all fits together")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
