@@ -42,6 +42,7 @@ from bbvi.many import Posteriors, fit_many
 from bbvi.models import Model, external, from_numpyro, from_pymc, from_stan
 from bbvi.posterior import Posterior
 from bbvi.problem import Factorized
+from bbvi.rows import Stream
 
 __version__ = "0.1.0"
 
@@ -92,6 +93,7 @@ __all__ = [
     "Status",
     "StickingTheLanding",
     "Stop",
+    "Stream",
     "StudentT",
     "calibrate",
     "curvature",

@@ -16,6 +16,7 @@ from bbvi.ladder import first_method, structure
 from bbvi.models import Model
 from bbvi.parameters import Parameters, nearest
 from bbvi.problem import Factorized
+from bbvi.rows import Elsewhere, Stored, Stream, Streamed
 
 
 def _by_name(package: Any, base: type) -> dict[str, Any]:
@@ -128,14 +129,39 @@ def read_data(data: Any, nan: bool = False) -> Any:
     return jax.tree_util.tree_map_with_path(read, data)
 
 
+def read_rows(data: Any, logprob: Any) -> Any:
+    """Data as arrays, or as `Elsewhere` where they are not in memory and the log density is a sum over rows."""
+    leaves = jax.tree.leaves(data)
+    stored = any(isinstance(leaf, np.memmap) for leaf in leaves)
+    if isinstance(data, Stream):
+        if not isinstance(logprob, Factorized):
+            raise TypeError("data: a Stream needs a log density that is a sum over rows, bbvi.Factorized(...).")
+        return Elsewhere.of(Streamed(data))
+    if any(isinstance(leaf, Stream) for leaf in leaves):
+        raise TypeError("data: a Stream must be all of the data: let its iterator give everything that a row has.")
+    if not (stored and isinstance(logprob, Factorized)):
+        return read_data(data)
+    _check_lengths(data)
+    for leaf in leaves:
+        if not (jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool):
+            raise TypeError(f"data: dtype {leaf.dtype}. Data must be arrays of numbers.")
+    return Elsewhere.of(Stored(data))
+
+
+def _check_lengths(data: Any) -> None:
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError(f"Rows of data need arrays that share their leading axis; it is {sorted(lengths)} here.")
+
+
 def check_rows(batch_size: int, logprob: Any, data: Any) -> None:
     """Refuse minibatches of what is not a sum over rows of data."""
-    if isinstance(logprob, Factorized):
-        lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
-        if len(lengths) != 1 or lengths == {()}:
-            shown = sorted(lengths)
-            raise ValueError(f"batch_size needs data whose arrays share their leading axis; it is {shown} here.")
-    rows = logprob.num_rows(data) if hasattr(logprob, "num_rows") else None
+    if isinstance(data, Stream):
+        rows = data.num_rows if isinstance(logprob, Factorized) else None
+    else:
+        if isinstance(logprob, Factorized):
+            _check_lengths(data)
+        rows = logprob.num_rows(data) if hasattr(logprob, "num_rows") else None
     if rows is None:
         raise ValueError(
             "batch_size needs a log density that separates prior and likelihood, so that the likelihood of some rows "
@@ -147,10 +173,11 @@ def check_rows(batch_size: int, logprob: Any, data: Any) -> None:
 
 
 def observed(data: Any) -> dict[str, np.ndarray]:
-    """The arrays of a mapping, by name, for arviz; nothing for other structures."""
+    """The arrays in memory of a mapping, by name, for arviz; nothing for other structures."""
     if not isinstance(data, Mapping):
         return {}
-    arrays = {str(name): np.asarray(value) for name, value in data.items() if hasattr(value, "shape")}
+    held = {name: value for name, value in data.items() if hasattr(value, "shape") and not isinstance(value, np.memmap)}
+    arrays = {str(name): np.asarray(value) for name, value in held.items()}
     return {name: array for name, array in arrays.items() if array.ndim}
 
 

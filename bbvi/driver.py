@@ -2,7 +2,8 @@
 
 Random numbers are drawn a page of steps at a time, from (seed, page), and a block of steps lies within a page. Where
 blocks begin and end changes nothing, so a run that is resumed from a checkpoint ends with the same bits as one that
-was never interrupted.
+was never interrupted. Minibatches come in pages of their own, in an order that is fixed in the same way (`rows.py`),
+and enter the step as the problem.
 """
 
 import enum
@@ -20,6 +21,7 @@ from bbvi.algorithms.base import NEVER, Info
 from bbvi.distributions import Distribution
 from bbvi.problem import Problem
 from bbvi.random import stream
+from bbvi.rows import Ahead, Elsewhere, Reshuffled
 
 Array = Any
 MAX_PAGE = 200  # steps for which random numbers are drawn at once, at most
@@ -132,30 +134,31 @@ def drive(
     stop = Stop.CONVERGED if bool(algorithm.done(state)) else Stop.STEPS
     run = Run(state, () if history is None or not len(history.elbo) else (history,), stop)
     began, first_step, limit = time.perf_counter(), run.step, 1
-    pages = _Pages(algorithm, problem, state, seed)
+    noise = _noise(algorithm, problem, state, seed)
+    rows = None if algorithm.rows_per_step is None else _rows(problem, algorithm.rows_per_step, seed)
     try:
         while (step := run.step) < num_steps and run.stop is Stop.STEPS:
             tick = time.perf_counter()
-            noise, place, rest = pages.at(step)
+            draws, rest = noise.at(step)
+            batches, more = (None, NEVER) if rows is None else rows.at(step)
             spent, last = _spent(run)
             left = NEVER if gradients is None else gradients - spent
             if step and left < last:
                 run = run._replace(stop=Stop.BUDGET)
                 break
-            result = _advance(
-                algorithm, problem, run.state, noise, place, min(limit, rest, num_steps - step), min(left, NEVER), last
-            )
-            pages.prefetch(step)  # while the device is busy
+            most = min(limit, rest, more, num_steps - step)
+            result = _advance(algorithm, problem, run.state, draws, batches, most, min(left, NEVER), last)
+            noise.prefetch(step)  # while the device is busy
             state, taken, trace, converged = jax.block_until_ready(result)
-            rows = History(*(np.asarray(column)[: int(taken)] for column in trace))
+            history = History(*(np.asarray(column)[: int(taken)] for column in trace))
             # One assignment, so that an interrupt finds the run before the block or after it.
-            run = run.then(state, rows, Stop.CONVERGED if bool(converged) else Stop.STEPS)
+            run = run.then(state, history, Stop.CONVERGED if bool(converged) else Stop.STEPS)
             per_look = int(LOOK * int(taken) / max(time.perf_counter() - tick, 1e-9))
             limit = min(max(2, per_look), 8 * limit)  # the first block compiles, which says nothing of speed
             if save is not None:
                 save(run)
             elapsed = time.perf_counter() - began
-            progress = _progress(rows, run.step, num_steps, elapsed, state, algorithm.name)
+            progress = _progress(history, run.step, num_steps, elapsed, state, algorithm.name)
             asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
             if run.stop is Stop.STEPS and any(asked):
                 run = run._replace(stop=Stop.CALLBACK)
@@ -167,26 +170,54 @@ def drive(
 
 
 class _Pages:
-    """Random numbers, a page of steps at a time."""
+    """What steps need, a page of steps at a time: `make(page)`, with a leading axis of length `length`."""
 
-    def __init__(self, algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> None:
-        self._make = lambda page, steps: algorithm.noise(stream(seed, STREAM, page), problem, state, steps)
-        size = sum(np.size(leaf) for leaf in jax.tree.leaves(self._make(0, 1)))
-        self._length = max(1, min(MAX_PAGE, PAGE_ELEMENTS // max(size, 1)))
+    def __init__(self, make: Callable[[int], Any], length: int) -> None:
+        self._make, self._length = make, length
         self._pages: dict[int, Any] = {}
 
-    def at(self, step: int) -> tuple[Any, int, int]:
-        """The page that holds `step`, its place there, and how many steps are left from there on."""
+    def at(self, step: int) -> tuple[tuple[Any, int], int]:
+        """The page that holds `step` and its place there; and how many steps are left from there on."""
         page, place = divmod(step, self._length)
         if page not in self._pages:
-            self._pages = {page: self._make(page, self._length)}
-        return self._pages[page], place, self._length - place
+            self._pages = {page: self._make(page)}
+        return (self._pages[page], place), self._length - place
 
     def prefetch(self, step: int) -> None:
         """Make the page after the one that holds `step`, and forget the ones before it."""
         page = step // self._length
         if page + 1 not in self._pages:
-            self._pages = {page: self._pages[page], page + 1: self._make(page + 1, self._length)}
+            self._pages = {page: self._pages[page], page + 1: self._make(page + 1)}
+
+
+def _page_length(numbers: int) -> int:
+    """Steps in a page, when one takes so many numbers."""
+    return max(1, min(MAX_PAGE, PAGE_ELEMENTS // max(numbers, 1)))
+
+
+def _noise(algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> _Pages:
+    """Random numbers for the steps."""
+
+    def make(page: int, steps: int) -> Any:
+        return algorithm.noise(stream(seed, STREAM, page), problem, state, steps)
+
+    length = _page_length(sum(np.size(leaf) for leaf in jax.tree.leaves(make(0, 1))))
+    return _Pages(lambda page: make(page, length), length)
+
+
+def _rows(problem: Problem, size: int, seed: int) -> _Pages:
+    """Minibatches for the steps: indices of rows in memory, or the rows themselves, read in the background."""
+    data, num_rows = problem.data, problem.num_rows
+    assert num_rows is not None
+    elsewhere = isinstance(data, Elsewhere)
+    reader = data.source.reshuffled(seed) if elsewhere else Reshuffled(num_rows, seed, lambda rows: rows)
+    length = _page_length(size * data.layout.width if elsewhere else size)
+
+    def make(page: int) -> Any:
+        rows = reader.read(page * length * size, length * size)
+        return jax.tree.map(lambda leaf: leaf.reshape(length, size, *leaf.shape[1:]), rows)
+
+    return _Pages(Ahead(make), length)
 
 
 def _spent(run: Run) -> tuple[int, int]:
@@ -197,15 +228,23 @@ def _spent(run: Run) -> tuple[int, int]:
 
 @partial(jax.jit, static_argnames="algorithm")
 def _advance(
-    algorithm: Algorithm, problem: Problem, state: Any, noise: Any, place: Array, limit: Array, left: Array, last: Array
+    algorithm: Algorithm,
+    problem: Problem,
+    state: Any,
+    draws: tuple[Any, Array],
+    batches: tuple[Any, Array] | None,
+    limit: Array,
+    left: Array,
+    last: Array,
 ) -> tuple[Any, Array, Info, Array]:
-    """At most `limit` steps with the noise from `place` on, and the adaptation if it is due after them.
+    """At most `limit` steps, and the adaptation if it is due after them.
 
-    A step is taken while the gradients `left` suffice for another one like the last.
+    Random numbers and minibatches come as a page of them and a place in it from which to go on. A step is taken while
+    the gradients `left` suffice for another one like the last.
     """
     due = algorithm.steps_to_adapt(state)
     count = jnp.minimum(limit, due)
-    length = len(jax.tree.leaves(noise)[0])
+    length = len(jax.tree.leaves(draws[0])[0])
     trace = Info(jnp.zeros(length, float), jnp.zeros(length, float), *(jnp.zeros(length, int) for _ in range(4)))
 
     def affordable(carry: tuple[Array, Array, Array, Any, Info]) -> Array:
@@ -214,7 +253,8 @@ def _advance(
 
     def body(carry: tuple[Array, Array, Array, Any, Info]) -> tuple[Array, Array, Array, Any, Info]:
         i, left, _, state, trace = carry
-        state, info = algorithm.step(jax.tree.map(lambda leaf: jnp.asarray(leaf)[place + i], noise), problem, state)
+        batch = problem if batches is None else problem.minibatch(_entry(*batches, i))
+        state, info = algorithm.step(_entry(*draws, i), batch, state)
         trace = jax.tree.map(lambda rows, row: rows.at[i].set(row), trace, info)
         cost = jnp.asarray(info.gradients + 2 * info.hessian_vector_products, left.dtype)
         return i + 1, left - cost, cost, state, trace
@@ -224,6 +264,10 @@ def _advance(
     )
     state = jax.lax.cond(taken == due, lambda s: algorithm.adapt(problem, s), lambda s: s, state)
     return state, taken, trace, algorithm.done(state)
+
+
+def _entry(page: Any, place: Array, i: Array) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place + i], page)
 
 
 def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any, method: str) -> Progress:

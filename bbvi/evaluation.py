@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.distributions import Distribution
-from bbvi.problem import Problem
+from bbvi.problem import Problem, work
 from bbvi.random import stream
 
 Array = Any
@@ -23,6 +23,9 @@ POOL = 4096  # draws of q in one set
 WIDE = POOL // 4  # draws of t in one set
 DEGREES_OF_FREEDOM = 5  # of t
 KEPT = 2**25  # numbers in a set of draws, at most
+BUDGET = {"cpu": 2**36}  # multiplications that a set of draws may take, about: a few seconds on two cores
+FASTER = 2**40  # the same on any other device
+FEWEST = 256  # draws of q in a set, whatever they cost
 WORKING_SET = 2**20  # numbers held at once while the log density is evaluated, about: what fits into caches
 
 
@@ -48,16 +51,30 @@ def pool_size(dim: int) -> int:
     return max(16, min(POOL, KEPT // dim))
 
 
+def affordable(problem: Problem) -> int:
+    """Draws at which all of a log density can be evaluated in reasonable time, judged by its operations."""
+    return BUDGET.get(jax.default_backend(), FASTER) // max(work(problem), 1)
+
+
+def is_costly(problem: Problem) -> bool:
+    """Whether a set of draws is smaller for the cost of the log density."""
+    return affordable(problem) < pool_size(problem.dim)
+
+
 def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, width: int) -> Draws:
-    """Sets of `POOL` draws of q and a quarter as many of t (see `pool_size`), at least `num` draws of q in all.
+    """Sets of `POOL` draws of q and a quarter as many of t, at least `num` draws of q in all.
+
+    A set has fewer draws above 8192 coordinates (`pool_size`) and where they cost too much (`affordable`).
 
     Arguments:
         seed: of the draws, integers.
         width: numbers that one evaluation of the log density needs in memory, about.
     """
-    size = _power_of_two(pool_size(q.dim))
+    size = _power_of_two(min(pool_size(q.dim), max(FEWEST, affordable(problem))))
     wide = size * WIDE // POOL
     batch = min(wide, _power_of_two(WORKING_SET // max(width, q.dim)))
+    if (size + wide) * max(width, q.dim) <= 2 * WORKING_SET:  # all at once: rows are looked at once
+        batch = wide
     sets = []
     for index in range(-(-num // size)):
         random = stream(*seed, index)

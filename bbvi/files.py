@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.arguments import FAMILIES, read_data
+from bbvi.arguments import FAMILIES, read_rows
 from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.driver import History, Stop
@@ -81,7 +81,7 @@ def load(path: str | Path, logprob: Callable[..., Any] | Model | None = None, da
         return posterior
     with scope(posterior.double):
         model = logprob if isinstance(logprob, Model) else Model(logprob=logprob, dim=None, data=data)
-        problem = Problem(posterior.parameters, read_data(model.data), model.logprob)
+        problem = Problem(posterior.parameters, read_rows(model.data, model.logprob), model.logprob)
         return posterior.with_model(model, problem, trace(problem))
 
 

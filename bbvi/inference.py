@@ -19,10 +19,10 @@ from bbvi.arguments import (
     observed,
     positive,
     read_algorithm,
-    read_data,
     read_family,
     read_init,
     read_model,
+    read_rows,
 )
 from bbvi.checkpoint import Checkpoint, fingerprint
 from bbvi.diagnostics.concerns import find_concerns
@@ -39,7 +39,9 @@ from bbvi.posterior import Cost, Posterior, Rung, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
+from bbvi.rows import Elsewhere, plain_errors
 from bbvi.start import Start, find_start, log_densities, start_at
+from bbvi.tall import find_tall_start, for_verdict, is_sampled, with_reference
 
 MAX_STEPS = 20_000
 START, CHECK, FIXED = 0, 2, 5  # streams of random numbers
@@ -100,7 +102,9 @@ def fit(
             `bbvi.from_stan`, which has its own `dim`, `constraints` and `data`.
         dim: an int n, for one vector `(n,)`; or a pytree of shapes or example arrays, which `logprob` then receives.
             In it a tuple of ints is a shape; lists, dicts and other tuples are structure.
-        data: a pytree of arrays. Data given here, rather than closed over, can change without recompiling.
+        data: a pytree of arrays. Data given here, rather than closed over, can change without recompiling. For a
+            `Factorized` log density also memory-mapped arrays (`np.memmap`), or a `Stream`, which are read piece by
+            piece and never held in memory.
         constraints: numpyro constraints in the structure of `dim`. `logprob` receives constrained values, and the
             log-Jacobian is added to it. Parameters left out are unconstrained.
         method: "auto", "newton", "advi", "adam", "laplace", "pathfinder", "dadvi", "natural_gradient", "ivon", "bam",
@@ -116,7 +120,8 @@ def fit(
         seed: of all random numbers. On one device the same call gives the same result.
         num_steps: steps at most of each method tried, 20 000 by default; each stops as soon as it has converged.
         num_draws: draws in each step, or the fixed draws of a method that has some.
-        batch_size: rows of `data` used in each step. Needs a `Factorized` log density.
+        batch_size: rows of `data` used in each step, for "advi" and "ivon"; each row once in an epoch. Needs a
+            `Factorized` log density.
         budget: seconds, or a `Budget`. Without one, and without a checkpoint, "auto" begins nothing new after a minute.
         callbacks: called between compiled blocks of steps with a `Progress`; a true return value stops the fit.
         progress: True or False; by default a bar appears in terminals and notebooks when a fit takes over a second.
@@ -161,7 +166,7 @@ def fit(
 
     options = (family, estimator, optimizer, num_draws, batch_size)
     climbs = method == "auto" and all(given is None for given in (*options, model.batch_size))
-    batch_size = model.batch_size if batch_size is None and method in ("auto", "advi") else batch_size
+    batch_size = model.batch_size if batch_size is None and method in ("auto", "advi", "ivon") else batch_size
     algorithm = read_algorithm(
         method,
         family,
@@ -184,7 +189,9 @@ def fit(
     kept = None if checkpoint is None else Checkpoint(checkpoint)
 
     with scope(double := use_double(precision)):
-        problem = Problem(parameters, read_data(model.data), model.logprob)
+        rows = read_rows(model.data, model.logprob)
+    with scope(double), plain_errors(rows):
+        problem = Problem(parameters, rows, model.logprob)
         prototype = read_family(family, init, parameters.dim, algorithm)
         if kept:
             begins = init.distribution if isinstance(init, Posterior) else init
@@ -194,6 +201,8 @@ def fit(
         start = _find_start(problem, algorithm, init, seed)
         if kept:
             kept.compare(start.around(WITNESSES), partial(log_densities, problem))
+        if algorithm.rows_per_step is not None and algorithm.uses_gradients:
+            problem = with_reference(problem, start.loc)
         begins = family is None and isinstance(init, type(prototype))  # init is what to begin with
         plan: Plan | None = Plan(algorithm, prototype, None if begins else start[:2])
         attempts: list[Attempt] = []
@@ -208,7 +217,8 @@ def fit(
         defaults = inspect.signature(fit).parameters
         changed = {name: value for name, value in given.items() if value is not defaults[name].default}
         origin = Origin.of(model, {"init": init, **changed})
-    best = min(attempts, key=lambda attempt: attempt.rank)
+        best = min(attempts, key=lambda attempt: attempt.rank)
+        width = width if best.problem is problem else trace(best.problem)
     diagnosis = _with_what_was_left(best, attempts, plan)
     history = History(*map(np.concatenate, zip(*(attempt.history for attempt in attempts), strict=True)))
     cost = Cost(
@@ -228,7 +238,7 @@ def fit(
         {**observed(model.data), **model.observed},
         best.pool,
         double,
-        problem,
+        best.problem,
         width,
         tuple(map(_rung, attempts)),
         model,
@@ -256,7 +266,9 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) ->
         init = init.distribution
     if not isinstance(init, Distribution):
         point = read_init(init, problem.parameters)
-        return find_start(problem, np.random.default_rng((seed, START)), point, algorithm.begins)
+        by_sample = is_sampled(problem) or isinstance(problem.data, Elsewhere)
+        find = find_tall_start if by_sample else find_start
+        return find(problem, np.random.default_rng((seed, START)), point, algorithm.begins)
     if init.dim != problem.dim:
         raise ValueError(f"init has dim {init.dim}, but the parameters have {problem.dim} free coordinates.")
     dtype = jax.dtypes.canonicalize_dtype(float)
@@ -314,16 +326,17 @@ def _attempt(
     if run.stop is Stop.CONVERGED and not result.converged:
         run = run._replace(stop=Stop.STALLED)
     checks = [_check(problem, q, start, run, result, seed, width) for q in result.candidates]
-    chosen = min(range(len(checks)), key=lambda i: checks[i][1].rank)
-    pool, diagnosis = checks[chosen]
+    chosen = min(range(len(checks)), key=lambda i: checks[i][2].rank)
+    judged, pool, diagnosis = checks[chosen]
     history = run.history
     return Attempt(
         plan,
         result.candidates[chosen],
+        judged,
         pool,
         diagnosis,
         history,
-        log_densities=int(history.log_densities.sum()) + sum(len(pool) for pool, _ in checks),
+        log_densities=int(history.log_densities.sum()) + sum(len(pool) for _, pool, _ in checks),
         gradients=int(history.gradients.sum()) + result.gradients,
         hessian_vector_products=int(history.hessian_vector_products.sum()) + result.hessian_vector_products,
     )
@@ -331,10 +344,11 @@ def _attempt(
 
 def _check(
     problem: Problem, q: Distribution, start: Start, run: Run, result: Result, seed: int, width: int
-) -> tuple[Draws, Diagnosis]:
-    pool = draw(problem, q, (seed, CHECK), 1, width)
-    found = find_concerns(problem, q, start, pool, run.history.elbo)
-    return pool, diagnose(pool, run.stop, [*found, *result.concerns])
+) -> tuple[Problem, Draws, Diagnosis]:
+    judged, limits = for_verdict(problem, q)
+    pool = draw(judged, q, (seed, CHECK), 1, width if judged is problem else trace(judged))
+    found = find_concerns(judged, q, start, pool, run.history.elbo)
+    return judged, pool, diagnose(pool, run.stop, [*limits, *found, *result.concerns])
 
 
 def _rung(attempt: Attempt) -> Rung:

@@ -50,6 +50,7 @@ class Attempt(NamedTuple):
 
     plan: Plan
     q: Distribution
+    problem: Problem  # by which it was judged
     pool: Draws
     diagnosis: Diagnosis
     history: History

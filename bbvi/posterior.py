@@ -16,7 +16,7 @@ from bbvi.diagnostics.pareto import smooth
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.distributions import Distribution
 from bbvi.driver import History
-from bbvi.evaluation import Draws, draw
+from bbvi.evaluation import Draws, draw, is_costly
 from bbvi.models import Model
 from bbvi.origin import Origin
 from bbvi.parameters import Parameters
@@ -131,6 +131,9 @@ class Posterior:
             resample: None corrects the draws by importance resampling when the diagnosis allows it; False gives plain
                 draws of q; True insists.
 
+        Where the log density is costly, which the verdict says, corrected draws are resampled from those of the
+        verdict, so that some appear several times.
+
         Returns:
             The structure given as `dim`, each parameter a NumPy array `(n, *shape)`. For a model: a dict of its
             parameters and derived quantities by name.
@@ -146,7 +149,7 @@ class Posterior:
         if not isinstance(num_samples, int | np.integer) or num_samples < 1:
             raise ValueError(f"num_samples={num_samples!r} must be a positive integer.")
         if resample or (resample is None and self.diagnosis.trusted):
-            pool = self._pool(POOL_FACTOR * num_samples, seed)
+            pool = self._pool(POOL_FACTOR * num_samples, seed, weighted=True)
             if not np.isfinite(pool.log_p).any():
                 raise ValueError("No draw has a finite log density: there is nothing to resample. Use resample=False.")
             rng = np.random.default_rng((seed, RESAMPLE))
@@ -154,12 +157,13 @@ class Posterior:
         draws = self._pool(num_samples, seed)
         return draws.take(np.flatnonzero(draws.from_q)[:num_samples]), False
 
-    def _pool(self, num: int, seed: int) -> Draws:
-        with scope(self.double):
-            if self.problem is not None:
-                return draw(self.problem, copy(self.distribution), (seed, SAMPLE), num, self.width)
+    def _pool(self, num: int, seed: int, weighted: bool = False) -> Draws:
         held = int(self.pool.from_q.sum())
-        if num > held:
+        with scope(self.double):
+            # A log density that is costly is not evaluated again where the draws of the verdict do.
+            if self.problem is not None and not ((weighted or num <= held) and is_costly(self.problem)):
+                return draw(self.problem, copy(self.distribution), (seed, SAMPLE), num, self.width)
+        if num > held and self.problem is None:
             raise ValueError(
                 f"{num} draws with log densities are needed, but this posterior was loaded from a file that holds "
                 f"{held} and no log density. Ask for at most {held // POOL_FACTOR} resampled draws, or give load() "
@@ -287,7 +291,8 @@ class Posterior:
         from bbvi.diagnostics.full import DRAWS, diagnose_fully
 
         with scope(self.double):
-            pool = draw(self.problem, copy(self.distribution), (seed, FULL), DRAWS, self.width)
+            num = 1 if is_costly(self.problem) else DRAWS  # at least one set
+            pool = draw(self.problem, copy(self.distribution), (seed, FULL), num, self.width)
             read = lambda x: self.named(self.variables(x))
             return diagnose_fully(self.problem, self.diagnosis, pool, read, seed)
 

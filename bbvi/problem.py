@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from bbvi.chunks import num_chunks, sum_over_rows
 from bbvi.parameters import Parameters
 from bbvi.pytree import pytree, static
+from bbvi.rows import Elsewhere, num_sampled, sample_rows
 
 Array = Any
 
@@ -33,15 +36,23 @@ class Factorized:
 
     def __call__(self, values: Any, rows: Any, weight: Array | float = 1.0) -> Array:
         """Log density with each row counted `weight` times, a scalar."""
-        return self.log_prior(values) + weight * jnp.sum(self.log_likelihood(values, rows))
+        return self.log_prior(values) + weight * sum_over_rows(self.log_likelihood, values, rows)
 
     def num_rows(self, data: Any) -> int:
         """Length of the leading axis of the data."""
-        return jax.tree.leaves(data)[0].shape[0]
+        return data.layout.num_rows if isinstance(data, Elsewhere) else jax.tree.leaves(data)[0].shape[0]
 
     def take(self, data: Any, rows: Array) -> Any:
         """Some rows of the data, by their indices `(n,)`."""
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
+
+
+class Reference(NamedTuple):
+    """What the log density of all rows is at a point."""
+
+    point: Array  # (dim,), in x
+    value: Array  # ()
+    gradient: Array  # (dim,)
 
 
 @pytree
@@ -56,6 +67,7 @@ class Problem:
         loc, scale: coordinates. The density is that of `y`, with `x = loc + scale y`; `scale` is `(dim,)` for a
             diagonal, `(dim, dim)` for a lower triangular matrix, and None stands for `y = x`.
         weight: how many rows of the full data each row here stands for, when they are a minibatch; else None.
+        reference: the full log density at a point near which minibatches are to have little noise, or None.
         logprob: `logprob(values)` or `logprob(values, data)`, a scalar.
     """
 
@@ -65,6 +77,7 @@ class Problem:
     loc: Array | None = None
     scale: Array | None = None
     weight: Array | None = None
+    reference: Reference | None = None
 
     @property
     def dim(self) -> int:
@@ -81,14 +94,51 @@ class Problem:
         return replace(self, loc=loc, scale=scale)
 
     @property
-    def num_rows(self) -> int:
-        """Number of rows of the data."""
-        return self.logprob.num_rows(self.data)
+    def num_rows(self) -> int | None:
+        """Number of rows of the data, None where the density is no sum over rows."""
+        return self.logprob.num_rows(self.data) if hasattr(self.logprob, "num_rows") else None
 
-    def minibatch(self, rows: Array) -> "Problem":
-        """The same density estimated from some rows of the data, given by their indices `(n,)`; unbiased."""
-        data = self.logprob.take(self.data, rows)
-        return replace(self, data=data, weight=jnp.asarray(self.num_rows / len(rows), float))
+    @property
+    def num_numbers(self) -> int:
+        """Numbers in the data."""
+        if isinstance(self.data, Elsewhere):
+            return self.data.layout.num_rows * self.data.layout.width
+        return sum(map(np.size, jax.tree.leaves(self.data)))
+
+    def minibatch(self, rows: Any) -> "Problem":
+        """The same density estimated from some rows of the data; unbiased when they are chosen at random.
+
+        With a reference r, f the log density of all rows and f^ its estimate, the estimate is
+
+            f^(x) - f^(r) - grad f^(r) (x - r)  +  f(r) + grad f(r) (x - r),
+
+        which has the same mean, and whose gradient has noise only so far as rows differ in curvature.
+
+        Arguments:
+            rows: indices `(n,)` of rows in memory; the rows themselves where the data are elsewhere.
+
+        Reference: Johnson and Zhang 2013 (SVRG); Baker et al. 2019 (arXiv:1706.05439) for log densities.
+        """
+        count, total = len(jax.tree.leaves(rows)[0]), self.num_rows
+        assert total is not None
+        data = rows if isinstance(self.data, Elsewhere) else self.logprob.take(self.data, rows)
+        return replace(self, data=data, weight=jnp.asarray(total / count, float))
+
+    def sampled(self) -> "Problem":
+        """The same density estimated from a sample of the rows, always the same one."""
+        if isinstance(self.data, Elsewhere):
+            return self.minibatch(self.data.sample)
+        return self.minibatch(sample_rows(*self._shape))
+
+    @property
+    def num_sampled(self) -> int:
+        """Rows in the sample."""
+        return num_sampled(*self._shape)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        assert self.num_rows is not None
+        return self.num_rows, self.num_numbers // self.num_rows
 
     def log_density(self, y: Array) -> Array:
         """Log density at one point `(dim,)`, a scalar; includes the log-Jacobians of constraints and coordinates."""
@@ -130,13 +180,65 @@ def trace(problem: Problem) -> int:
     """
     point = jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
     closed = jax.make_jaxpr(_log_density)(problem, point)
-    inner = [equation.params["jaxpr"].jaxpr for equation in closed.eqns if "jaxpr" in equation.params]
-    equations = [equation for jaxpr in inner for equation in jaxpr.eqns]
-    return max((v.aval.size for equation in equations for v in equation.outvars if hasattr(v.aval, "size")), default=1)
+    return _largest(closed.jaxpr)
+
+
+def work(problem: Problem) -> int:
+    """Multiplications, or operations as costly, that one evaluation of the log density takes, about."""
+    point = jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
+    chunked = isinstance(problem.logprob, Factorized) and problem.weight is None
+    times = num_chunks(problem.data) if chunked else 1  # a loop over chunks is counted once
+    return times * _operations(jax.make_jaxpr(_log_density)(problem, point).jaxpr)
+
+
+READS = ("dynamic_slice", "buffer_callback", "pure_callback")  # of rows, which many points share
+
+
+def _largest(jaxpr: Any) -> int:
+    sizes = [1]
+    for equation in jaxpr.eqns:
+        inner = _inside(equation)
+        sizes += map(_largest, inner)
+        if not inner and equation.primitive.name not in READS:
+            sizes += _sizes(equation.outvars)
+    return max(sizes)
+
+
+def _operations(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name, inner = equation.primitive.name, _inside(equation)
+        if inner:
+            total += equation.params.get("length", 1) * sum(map(_operations, inner))
+        elif name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += sum(_sizes(equation.outvars)) * int(np.prod([shape[axis] for axis in contracted]))
+        elif name not in READS:
+            total += sum(_sizes(equation.invars if name.startswith("reduce") else equation.outvars))
+    return total
+
+
+def _inside(equation: Any) -> list[Any]:
+    """The programs that an equation runs."""
+    values = [v for value in equation.params.values() for v in (value if isinstance(value, tuple | list) else (value,))]
+    return [getattr(value, "jaxpr", value) for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
+
+
+def _sizes(variables: Any) -> list[int]:
+    return [variable.aval.size for variable in variables if hasattr(variable.aval, "size")]
+
+
+def _log_density(problem: Problem, x: Array) -> Array:
+    if problem.reference is None or problem.weight is None:
+        return _estimate(problem, x)
+    point, value, gradient = problem.reference
+    seen, slope = jax.value_and_grad(lambda x: _estimate(problem, x))(point)
+    return _estimate(problem, x) + (value - seen) + (gradient - slope) @ (x - point)
 
 
 @jax.jit
-def _log_density(problem: Problem, x: Array) -> Array:
+def _estimate(problem: Problem, x: Array) -> Array:
     # Jitted so that the user's Python runs once: every program that calls it reuses what was traced.
     values, log_jacobian = problem.parameters.constrain(x)
     arguments = [each for each in (problem.data, problem.weight) if each is not None]

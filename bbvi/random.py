@@ -29,10 +29,6 @@ class Random(Protocol):
         """Independent uniform 32-bit unsigned integers."""
         ...
 
-    def integers(self, high: int, shape: Sequence[int]) -> Array:
-        """Independent uniform integers in [0, high)."""
-        ...
-
 
 class HostRandom:
     """NumPy's generator."""
@@ -47,9 +43,6 @@ class HostRandom:
 
     def bits(self, shape: Sequence[int]) -> Array:
         return self._generator.integers(0, 2**32, shape, np.uint32)
-
-    def integers(self, high: int, shape: Sequence[int]) -> Array:
-        return self._generator.integers(0, high, shape)
 
 
 class DeviceRandom:
@@ -69,9 +62,6 @@ class DeviceRandom:
 
     def bits(self, shape: Sequence[int]) -> Array:
         return jax.random.bits(self._next(), tuple(shape), jnp.uint32)
-
-    def integers(self, high: int, shape: Sequence[int]) -> Array:
-        return jax.random.randint(self._next(), tuple(shape), 0, high)
 
 
 @partial(jax.jit, static_argnames="shape")

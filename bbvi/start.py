@@ -35,6 +35,7 @@ class Start(NamedTuple):
     path_elbos: np.ndarray  # (paths,) its ELBO, descending, -inf for a path that failed
     log_densities: int  # evaluations without gradient
     gradients: int  # evaluations with gradient
+    sampled: bool = False  # whether the paths have seen some rows of the data only
 
     def around(self, num: int) -> np.ndarray:
         """The mean and draws of the Gaussian, always the same, `(num, dim)`."""
@@ -64,12 +65,12 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
             if len(finite):
                 return Start(xs[finite[0]], np.ones(dim, xs.dtype), *_no_paths(dim), seen, 0)
             continue
-        paths = _best_first(climb(problem, xs, _pairs(rng, 0, xs)))
+        paths = _best_first(climb(problem, xs, pairs(rng, 0, xs)))
         evaluations += int(paths.evaluations)
         if begins is not Begin.MODE and np.isfinite(paths.elbo[0]):
             evaluations += LOOKS
-            if _is_spike(problem, paths, _pairs(rng, LOOKS, xs)):
-                paths = _best_first(climb(problem, xs, _pairs(rng, NUM_DRAWS, xs)))
+            if _is_spike(problem, paths, pairs(rng, LOOKS, xs)):
+                paths = _best_first(climb(problem, xs, pairs(rng, NUM_DRAWS, xs)))
                 evaluations += int(paths.evaluations)
         if not np.isfinite(paths.value).any():
             continue
@@ -85,7 +86,8 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
     )
 
 
-def _pairs(rng: np.random.Generator, num: int, like: np.ndarray) -> np.ndarray:
+def pairs(rng: np.random.Generator, num: int, like: np.ndarray) -> np.ndarray:
+    """Standard normal draws `(num, dim)` in antithetic pairs, for points like `(n, dim)`."""
     half = rng.standard_normal((num // 2, like.shape[1])).astype(like.dtype)
     return np.concatenate([half, -half])
 

@@ -13,14 +13,14 @@ PACKAGE = ROOT / "bbvi"
 # From the bottom up: a module may import from its own row and from rows above it in this list.
 LEVELS = [
     {"pytree", "precision", "timing", "concern", "curvature", "storage"},
-    {"random"},
+    {"random", "rows", "chunks"},
     {"parameters"},
     {"problem"},
     {"distributions", "models"},
     {"estimators"},
     {"algorithms"},
     {"driver", "evaluation", "nuts"},
-    {"checkpoint", "progress", "start"},
+    {"checkpoint", "progress", "start", "tall"},
     {"diagnostics"},
     {"arguments", "ladder", "origin"},
     {"reporting", "posterior", "files"},

@@ -28,7 +28,7 @@ class ADVI(Rounds):
         optimizer: None for plain gradient steps of automatic size, or any optax transformation (made to minimise);
             its updates apply to standardised coordinates and are halved whenever the iterates have become stationary.
         num_draws: of the estimator in each step; None for 10, or 100 when the estimator uses no gradients.
-        batch_size: rows of the data in each step, drawn with replacement, or None for all of them.
+        batch_size: rows of the data in each step, each row once in an epoch, or None for all of them.
         tolerance: stop when error and bias of the averaged parameters are below, in posterior standard deviations.
             0 never stops early.
 
@@ -66,21 +66,20 @@ class ADVI(Rounds):
         """Draws in each step."""
         return self.estimator.default_draws if self.num_draws is None else self.num_draws
 
-    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> tuple[Array, Array | None]:
-        draws = self.estimator.noise(random, steps, self.draws_per_step, state.q.noise_dim)
-        if self.batch_size is None:
-            return draws, None
-        return draws, random.integers(problem.num_rows, (steps, self.batch_size))
+    @property
+    def rows_per_step(self) -> int | None:
+        return self.batch_size
+
+    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
+        return self.estimator.noise(random, steps, self.draws_per_step, state.q.noise_dim)
 
     def remember(self, q: Distribution) -> Any:
         return self._optimizer(q).init(q)
 
     def move(
-        self, noise: tuple[Array, Array | None], problem: Problem, q: Distribution, memory: Any, damping: Array
+        self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
-        draws, rows = noise
-        batch = problem if rows is None else problem.minibatch(rows)
-        (_, estimate), gradient = jax.value_and_grad(self.estimator, has_aux=True)(q, batch, draws)
+        (_, estimate), gradient = jax.value_and_grad(self.estimator, has_aux=True)(q, problem, noise)
         with lenient_promotion():
             updates, memory = self._optimizer(q).update(gradient, memory, q)
         # An update that is not finite is not made.

@@ -7,7 +7,8 @@ The driver calls, in compiled blocks,
     when due:           state = adapt(problem, state)
     until done(state)   ->   finish(problem, state)
 
-The random numbers noise_i depend on the seed, on i and on shapes alone, so they are drawn for many steps at once.
+The random numbers noise_i depend on the seed, on i and on shapes alone, so they are drawn for many steps at once. The
+problem of a step is that of a minibatch where the algorithm wants one.
 Those that stay the same throughout a run are `draws`.
 """
 
@@ -92,6 +93,11 @@ class Algorithm(ABC, Generic[State]):
     def uses_gradients(self) -> bool:
         """Whether it differentiates the log density."""
         return True
+
+    @property
+    def rows_per_step(self) -> int | None:
+        """Rows of the data in each step, a minibatch; None for all of them."""
+        return None
 
     def default_family(self, dim: int) -> type[Distribution] | Distribution:
         """The family fitted when none is named, or a member that gives its structure."""

@@ -40,18 +40,24 @@ class IVON(Rounds):
 
     Arguments:
         num_draws: in each step, an even number.
+        batch_size: rows of the data in each step, each row once in an epoch, or None for all of them.
 
     Reference: Shen et al. 2024 (arXiv:2402.17641), here without weight decay, for a log density that need not be a sum
     over data, and averaged.
     """
 
     num_draws: int = 4
+    batch_size: int | None = None
     name = "ivon"
     families = (MeanField,)
 
     def __post_init__(self) -> None:
         if self.num_draws < 2 or self.num_draws % 2:
             raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+
+    @property
+    def rows_per_step(self) -> int | None:
+        return self.batch_size
 
     def default_family(self, dim: int) -> type[Distribution]:
         return MeanField

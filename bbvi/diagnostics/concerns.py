@@ -77,7 +77,7 @@ def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Concern | None:
     for loc, scale, path_elbo in zip(start.path_locs, start.path_scales, start.path_elbos, strict=True):
         if path_elbo < elbo - SUSPECT:
             break  # the best path comes first
-        if np.linalg.norm(whiten(loc)) > reach and scale.ndim == 2:
+        if np.linalg.norm(whiten(loc)) > reach and scale.ndim == 2 and not start.sampled:
             polished = polish(problem, loc, scale, np.random.default_rng(0))
             loc, path_elbo = polished.loc, polished.elbo
         if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - RIVAL:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bbvi.parameters import Parameters
 from bbvi.problem import Factorized
+from bbvi.rows import Stream
 
 Array = Any
 Named = dict[str, np.ndarray]
@@ -51,7 +52,8 @@ class Model:
 
     def log_likelihood(self, values: Any) -> Named | None:
         """Log likelihood of each observation, by name, each `(n, *observed shape)`; None where it is not known."""
-        if not isinstance(self.logprob, Factorized):
+        large = any(isinstance(leaf, np.memmap | Stream) for leaf in jax.tree.leaves(self.data))
+        if large or not isinstance(self.logprob, Factorized):
             return None
         likelihood = jax.jit(jax.vmap(self.logprob.log_likelihood, in_axes=(0, None)))
         return {"rows": np.asarray(likelihood(values, self.data))}

@@ -1,0 +1,435 @@
+"""Rows of data: the order in which minibatches take them, and rows that are never in memory as a whole.
+
+Minibatches take their rows from an endless sequence of epochs. Step i takes rows i B to (i + 1) B of that sequence,
+across the end of an epoch where B does not divide the number of rows. So each row is used once in each epoch, and
+what a step gets depends on the seed and its number alone.
+
+Arrays in memory are shuffled as a whole. Files are shuffled by blocks, which reads better: blocks of neighbouring rows
+are permuted, as many of them as fit in memory make a window, and the rows of a window are permuted. A stream has the
+order in which it comes.
+"""
+
+import hashlib
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.pytree import pytree, static
+
+Array = Any
+Shape = tuple[int, ...]
+STREAM = 11  # sets these random numbers apart from others with the same seed
+BLOCK = 2**14  # numbers in rows that are read together, about
+WINDOW = 2**23  # numbers in rows that are shuffled together, about
+SAMPLE = 2**20  # numbers in the rows that stand for all where a fit starts; more of them up to MANY rows
+MANY, LARGE = 10_000, 2**24  # as long as these are no more numbers than LARGE
+LEAST = 256  # rows
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Data that are read from beginning to end, again and again, and are never in memory as a whole.
+
+    Arguments:
+        batches: `batches()` returns a fresh iterator over pytrees of arrays, the structure that the likelihood
+            receives; the leading axis of each array counts rows. How many rows come at a time is free. The order is
+            that of the iterator, so it should shuffle, or the source be in random order.
+        num_rows: rows that each iterator gives in all.
+
+    Raises:
+        TypeError, ValueError: when `batches` is no function or `num_rows` no positive integer.
+
+    Example:
+        >>> stream = bbvi.Stream(lambda: ({"x": np.load(path)} for path in paths), num_rows=10_000_000)
+        >>> posterior = bbvi.fit(bbvi.Factorized(log_prior, log_likelihood), 3, data=stream, batch_size=1000)
+    """
+
+    batches: Callable[[], Iterable[Any]]
+    num_rows: int
+
+    def __post_init__(self) -> None:
+        if not callable(self.batches):
+            raise TypeError(f"batches={self.batches!r} must be a function that returns a fresh iterator.")
+        if isinstance(self.num_rows, bool) or not isinstance(self.num_rows, int | np.integer) or self.num_rows < 1:
+            raise ValueError(f"num_rows={self.num_rows!r} must be a positive integer.")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The structure of the data, and the shape and type of each array in one row."""
+
+    treedef: Any
+    shapes: tuple[Shape, ...]
+    dtypes: tuple[np.dtype, ...]
+    num_rows: int
+
+    @classmethod
+    def of(cls, rows: Any, num_rows: int) -> "Layout":
+        """That of rows `(n, ...)`; floating point ones in the type that is computed in."""
+        leaves, treedef = jax.tree.flatten(rows)
+        kinds = [float if jnp.issubdtype(leaf.dtype, np.floating) else leaf.dtype for leaf in leaves]
+        dtypes = tuple(np.dtype(jax.dtypes.canonicalize_dtype(kind)) for kind in kinds)
+        return cls(treedef, tuple(np.shape(leaf)[1:] for leaf in leaves), dtypes, num_rows)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row."""
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+    def read(self, rows: Any, where: str) -> Any:
+        """Rows in these types, after a look at their structure and for NaN.
+
+        Raises:
+            TypeError, ValueError: naming what differs, and `where`.
+        """
+        arrays, treedef = jax.tree.flatten(rows)
+        if treedef != self.treedef:
+            raise TypeError(f"data: {where} have the structure {treedef}; it was {self.treedef} before.")
+        found = []
+        for array, shape, dtype, name in zip(arrays, self.shapes, self.dtypes, self._names(), strict=True):
+            array = np.asarray(array)
+            if array.shape[1:] != shape or len(array) != len(arrays[0]):
+                raise ValueError(
+                    f"data{name}: {where} have the shape {array.shape}, and not ({len(arrays[0])}, "
+                    f"{', '.join(map(str, shape))}) as those before. All rows must be alike."
+                )
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                raise ValueError(f"data{name}: {where} hold NaN. Drop those rows, or fill them and give a mask along.")
+            if not np.can_cast(array.dtype, dtype, "same_kind"):
+                raise TypeError(f"data{name}: {where} are of dtype {array.dtype}; they were {dtype} before.")
+            found.append(array.astype(dtype, copy=False))
+        return jax.tree.unflatten(treedef, found)
+
+    def _names(self) -> list[str]:
+        tree = jax.tree.unflatten(self.treedef, range(len(self.shapes)))
+        return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+class Reader(Protocol):
+    """An endless sequence of rows."""
+
+    def read(self, first: int, count: int) -> Any:
+        """Rows `first` to `first + count`, a pytree of arrays `(count, ...)`."""
+        ...
+
+
+class Reshuffled:
+    """Endless epochs of rows, each in a fresh random order.
+
+    Arguments:
+        take: from sorted row numbers `(n,)` to these rows, a pytree of arrays `(n, ...)`.
+        block: neighbouring rows that stay together when blocks are permuted.
+        window: rows that are shuffled together, and held in memory; None for all.
+    """
+
+    def __init__(
+        self, num_rows: int, seed: int, take: Callable[[np.ndarray], Any], block: int = 1, window: int | None = None
+    ) -> None:
+        self._num_rows, self._seed, self._take, self._block = num_rows, seed, take, block
+        self._num_blocks = -(-num_rows // block)
+        self._per_window = self._num_blocks if window is None else min(max(1, window // block), self._num_blocks)
+        self._epoch, self._order, self._ends = -1, np.zeros(0, int), np.zeros(0, int)
+        self._held: tuple[tuple[int, int] | None, Any] = (None, None)
+
+    def read(self, first: int, count: int) -> Any:
+        """Rows `first` to `first + count`, a pytree of arrays `(count, ...)`."""
+        pieces = []
+        while count:
+            epoch, place = divmod(first, self._num_rows)
+            start, stop, rows = self._window(epoch, place)
+            taken = min(count, stop - place)
+            pieces.append(_cut(rows, place - start, taken))
+            first, count = first + taken, count - taken
+        return _join(pieces)
+
+    def _window(self, epoch: int, place: int) -> tuple[int, int, Any]:
+        """The window around a place in an epoch: where it starts and stops, and its rows."""
+        if epoch != self._epoch:
+            self._begin(epoch)
+        index = int(np.searchsorted(self._ends, place, side="right"))
+        start, stop = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
+        if self._held[0] != (epoch, index):
+            blocks = np.sort(self._order[index * self._per_window : (index + 1) * self._per_window])
+            rows = (blocks[:, None] * self._block + np.arange(self._block)).ravel()
+            rows = rows[rows < self._num_rows]
+            shuffle = np.random.default_rng((self._seed, STREAM, epoch, index)).permutation(len(rows))
+            self._held = (None, None)  # one window at a time
+            self._held = (epoch, index), jax.tree.map(lambda leaf: leaf[shuffle], self._take(rows))
+        return start, stop, self._held[1]
+
+    def _begin(self, epoch: int) -> None:
+        number, self._epoch = self._num_blocks, epoch
+        whole = self._per_window == number  # then the order of blocks is lost in that of rows
+        rng = np.random.default_rng((self._seed, STREAM, epoch))
+        self._order = np.arange(number) if whole else rng.permutation(number)
+        sizes = np.where(self._order == number - 1, self._num_rows - (number - 1) * self._block, self._block)
+        ends = np.cumsum(sizes)
+        self._ends = np.append(ends[self._per_window - 1 : -1 : self._per_window], self._num_rows)
+
+
+class Ahead:
+    """`make(0)`, `make(1)`, ..., each made by a thread in the background while the one before it is in use.
+
+    Arguments:
+        count: from which the numbers begin again at 0, or None.
+    """
+
+    def __init__(self, make: Callable[[int], Any], count: int | None = None) -> None:
+        self._make, self._count = make, count
+        self._thread = ThreadPoolExecutor(1, "bbvi-rows")
+        self._next: tuple[int, Future] | None = None
+
+    def __call__(self, number: int) -> Any:
+        """`make(number)`. What goes wrong in the thread is raised here."""
+        if self._next is not None and self._next[0] == number:
+            future = self._next[1]
+        else:
+            future = self._thread.submit(self._make, number)
+        following = number + 1 if self._count is None else (number + 1) % self._count
+        self._next = following, self._thread.submit(self._make, following)
+        return future.result()
+
+
+class Source(ABC):
+    """Rows that are read when they are needed. Two of the same layout are equal: they share what was compiled."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.error: BaseException | None = None  # of the last chunk that could not be read
+        self._chunks: dict[int, Ahead] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self.layout == other.layout
+
+    def __hash__(self) -> int:
+        return hash(self.layout)
+
+    @abstractmethod
+    def sample(self, indices: np.ndarray) -> Any:
+        """The rows with these sorted indices."""
+
+    @abstractmethod
+    def in_order(self) -> Reader:
+        """All rows in their own order, again and again."""
+
+    @abstractmethod
+    def reshuffled(self, seed: int) -> Reader:
+        """All rows in an order for minibatches, again and again."""
+
+    def chunk(self, number: int, size: int) -> Any:
+        """Chunk `number` of `size` rows; the last one ends with the last row, so that all have the same size."""
+        if size not in self._chunks:
+            rows, reader = self.layout.num_rows, self.in_order()
+            count = -(-rows // size)
+            self._chunks[size] = Ahead(lambda i: reader.read(min(i * size, rows - size), size), count)
+        try:
+            return self._chunks[size](number)
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+class Stored(Source):
+    """Rows of arrays that support slicing and indexing, such as `np.memmap`."""
+
+    def __init__(self, arrays: Any) -> None:
+        super().__init__(Layout.of(arrays, len(jax.tree.leaves(arrays)[0])))
+        self._arrays = arrays
+
+    def sample(self, indices: np.ndarray) -> Any:
+        return self._at(indices)
+
+    def in_order(self) -> Reader:
+        return self
+
+    def read(self, first: int, count: int) -> Any:
+        """Neighbouring rows."""
+        return self._at(slice(first, first + count))
+
+    def reshuffled(self, seed: int) -> Reader:
+        block, window = max(1, BLOCK // self.layout.width), max(1, WINDOW // self.layout.width)
+        return Reshuffled(self.layout.num_rows, seed, self._at, block, window)
+
+    def _at(self, rows: slice | np.ndarray) -> Any:
+        first = rows.start if isinstance(rows, slice) else rows[0]
+        return self.layout.read(jax.tree.map(lambda leaf: leaf[rows], self._arrays), f"the rows read from {first} on")
+
+
+class Streamed(Source):
+    """Rows of a `Stream`."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(Layout.of(_first(stream), stream.num_rows))
+        self.stream = stream
+
+    def sample(self, indices: np.ndarray) -> Any:
+        reader, pieces, size = self.in_order(), [], max(1, WINDOW // self.layout.width)
+        for first in range(0, self.layout.num_rows, size):
+            count = min(size, self.layout.num_rows - first)
+            chosen = indices[(indices >= first) & (indices < first + count)] - first
+            pieces.append(jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], reader.read(first, count)))
+        return _join(pieces)
+
+    def in_order(self) -> "_StreamReader":
+        return _StreamReader(self.stream, self.layout)
+
+    def reshuffled(self, seed: int) -> "_StreamReader":
+        return self.in_order()
+
+
+class _StreamReader:
+    """Epochs of a stream one after the other: cheap as long as reads move on, and from the beginning when not."""
+
+    def __init__(self, stream: Stream, layout: Layout) -> None:
+        self._stream, self._layout = stream, layout
+        self._position = 0  # of the next row to come
+        self._held: list[tuple[int, Any]] = []  # rows that came, each batch with the position of its first
+        self._batches: Any = None
+
+    def read(self, first: int, count: int) -> Any:
+        """Rows `first` to `first + count`; those before them are read and dropped."""
+        start, num_rows = self._held[0][0] if self._held else self._position, self._layout.num_rows
+        if first < start or first - self._position >= num_rows:
+            self._position, self._held, self._batches = first - first % num_rows, [], None
+        while self._position < first + count:
+            batch = self._read()
+            self._held.append((self._position, batch))
+            self._position += _length(batch)
+            self._held = [(at, rows) for at, rows in self._held if at + _length(rows) > first]
+        return _join(
+            [
+                _cut(rows, max(first - at, 0), first + count - max(at, first))
+                for at, rows in self._held
+                if at < first + count
+            ]
+        )
+
+    def _read(self) -> Any:
+        num_rows = self._layout.num_rows
+        place = self._position % num_rows
+        if self._batches is None:
+            self._batches = _begin(self._stream)
+        batch = _next(self._batches, place)
+        if batch is None:
+            raise ValueError(
+                f"data: the stream ended after {place} rows, but num_rows={num_rows}. Correct it, and let batches() "
+                "return a fresh iterator at each call."
+            )
+        batch = self._layout.read(batch, f"the rows that came after {place}")
+        extra = place + _length(batch) - num_rows
+        if extra > 0 or (extra == 0 and _next(self._batches, num_rows) is not None):
+            raise ValueError(f"data: the stream gives more rows than num_rows={num_rows}.")
+        if extra == 0:
+            self._batches = None
+        return batch
+
+
+def _begin(stream: Stream) -> Any:
+    try:
+        return iter(stream.batches())
+    except Exception as error:
+        error.add_note("bbvi called the stream's batches(), which must return a fresh iterator.")
+        raise
+
+
+def _next(batches: Any, place: int) -> Any:
+    try:
+        return next(batches, None)
+    except Exception as error:
+        error.add_note(f"The iterator of the stream raised this after {place} rows.")
+        raise
+
+
+def _first(stream: Stream) -> Any:
+    batch = _next(_begin(stream), 0)
+    if batch is None:
+        raise ValueError("data: the stream is empty.")
+    leaves = jax.tree.leaves(batch)
+    if not leaves or any(not hasattr(leaf, "shape") or not len(leaf.shape) for leaf in leaves):
+        raise TypeError(f"data: the stream gave {type(batch).__name__}; it must give pytrees of arrays of rows.")
+    return batch
+
+
+@pytree
+class Elsewhere:
+    """Data that are not in memory.
+
+    Fields:
+        key: names the source to what is compiled, () uint32: made of the sample, the same whenever the data are.
+        sample: some rows, at random, in memory.
+        source: where all rows are.
+    """
+
+    key: Array
+    sample: Any
+    source: Source = static()
+
+    @classmethod
+    def of(cls, source: Source) -> "Elsewhere":
+        """These rows, of which a sample is read."""
+        layout = source.layout
+        sample = source.sample(sample_rows(layout.num_rows, layout.width))
+        digest = hashlib.sha256(repr((layout.shapes, layout.num_rows)).encode())
+        for leaf in jax.tree.leaves(sample):
+            digest.update(np.ascontiguousarray(leaf).data)
+        key = int.from_bytes(digest.digest()[:4], "little")
+        _OPEN[key] = source
+        return cls(np.uint32(key), sample, source)
+
+    @property
+    def layout(self) -> Layout:
+        """Of all rows."""
+        return self.source.layout
+
+
+_OPEN: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
+
+
+def find_source(key: int) -> Source:
+    """The source of this key."""
+    return _OPEN[key]
+
+
+@contextmanager
+def plain_errors(data: Any) -> Iterator[None]:
+    """Inside, what goes wrong while chunks of rows are read is raised as it was, not as compiled code reports it."""
+    try:
+        yield
+    except Exception as error:
+        cause = data.source.error if isinstance(data, Elsewhere) else None
+        if cause is None:
+            raise
+        data.source.error = None
+        raise cause from error
+
+
+def num_sampled(num_rows: int, width: int) -> int:
+    """How many rows stand for all, where a row is `width` numbers."""
+    width = max(width, 1)
+    return min(num_rows, max(LEAST, SAMPLE // width, min(MANY, LARGE // width)))
+
+
+def sample_rows(num_rows: int, width: int) -> np.ndarray:
+    """Sorted numbers of these rows, chosen at random without replacement."""
+    rng = np.random.default_rng(STREAM)
+    return np.sort(rng.choice(num_rows, num_sampled(num_rows, width), replace=False, shuffle=False))
+
+
+def _length(rows: Any) -> int:
+    return len(jax.tree.leaves(rows)[0])
+
+
+def _cut(rows: Any, first: int, count: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[first : first + count], rows)
+
+
+def _join(pieces: list[Any]) -> Any:
+    return pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
