@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from bbvi.driver import History, Run
+from bbvi.sharding import Layout
 from bbvi.storage import read_arrays, read_path, write_arrays
 
 INTERVAL = 10.0  # seconds between writes
@@ -29,17 +30,18 @@ class Checkpoint:
 
     Arguments:
         path: of the file.
+        writes: whether this process writes it; of several that run the same fit, one does.
 
     Raises:
         TypeError, ValueError, OSError: here and in all methods, naming the argument, when the file cannot be read or
             written, or belongs to another run.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, writes: bool = True) -> None:
         self._path = read_path("checkpoint", path)
         if not self._path.parent.is_dir():
             raise ValueError(f"checkpoint={str(path)!r}: the folder {str(self._path.parent)!r} does not exist.")
-        self._written = time.perf_counter()
+        self._writes, self._written = writes, time.perf_counter()
         self._format = f"checkpoint of bbvi {version('bbvi')}, format 2"
         self._arrays = self._read() if self._path.exists() else {"format": np.array(self._format)}
         self._method = 0  # under way, counted from 1
@@ -81,6 +83,15 @@ class Checkpoint:
         history = History(*(self._arrays[f"{self._method}.{name}"] for name in History._fields))
         return jax.tree.unflatten(jax.tree.structure(like), leaves), history
 
+    def check_alike(self, layout: Layout) -> None:
+        """Refuse to go on when several processes have restored different states."""
+        reached = len(self._arrays.get(f"{self._method}.elbo", ()))
+        if len(set(layout.gather(reached))) > 1:
+            raise ValueError(
+                f"checkpoint={str(self._path)!r}: the processes read different files. Give a path in a folder that all "
+                "of them share."
+            )
+
     def save(self, run: Run) -> None:
         """Write when the last write is old enough; called between blocks."""
         if time.perf_counter() - self._written >= INTERVAL:
@@ -107,7 +118,8 @@ class Checkpoint:
 
     def _write(self, arrays: dict[str, np.ndarray]) -> None:
         try:
-            write_arrays(self._path, arrays)
+            if self._writes:
+                write_arrays(self._path, arrays)
         except OSError as error:
             raise OSError(
                 f"checkpoint={str(self._path)!r} cannot be written: {error}. Make room, or give a path that can be "

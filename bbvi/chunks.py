@@ -14,16 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 
-from bbvi.rows import Elsewhere, Layout, find_source
+from bbvi.rows import Elsewhere, Schema, find_source
 
 Array = Any
 WHOLE = 2**21  # numbers in data that are evaluated as a whole, at most
 CHUNK = 2**18  # numbers in a chunk, about
 
 
-def layout_of(data: Any) -> Layout:
-    """The layout of data in memory or elsewhere."""
-    return data.layout if isinstance(data, Elsewhere) else Layout.of(data, len(jax.tree.leaves(data)[0]))
+def schema_of(data: Any) -> Schema:
+    """The schema of data in memory or elsewhere."""
+    return data.schema if isinstance(data, Elsewhere) else Schema.of(data, len(jax.tree.leaves(data)[0]))
 
 
 def num_chunks(data: Any) -> int:
@@ -32,12 +32,12 @@ def num_chunks(data: Any) -> int:
         leaves = jax.tree.leaves(data)
         if sum(map(np.size, leaves)) <= WHOLE or len({np.shape(leaf)[:1] for leaf in leaves}) > 1:
             return 1
-    layout = layout_of(data)
-    return -(-layout.num_rows // _chunk_size(layout))
+    schema = schema_of(data)
+    return -(-schema.num_rows // _chunk_size(schema))
 
 
-def _chunk_size(layout: Layout) -> int:
-    return min(layout.num_rows, max(1, CHUNK // max(layout.width, 1)))
+def _chunk_size(schema: Schema) -> int:
+    return min(schema.num_rows, max(1, CHUNK // max(schema.width, 1)))
 
 
 def sum_over_rows(function: Callable[[Any, Any], Array], values: Any, data: Any) -> Array:
@@ -81,12 +81,12 @@ def _loop(of_chunk: Callable[[Any, Array], Any], zero: Any, data: Any) -> Any:
     A loop whose length is not known to JAX is never unrolled backwards, so no rows are kept. The sum is compensated
     (Kahan 1965), lest many chunks add up the rounding of each.
     """
-    layout = layout_of(data)
-    size, count = _chunk_size(layout), num_chunks(data)
+    schema = schema_of(data)
+    size, count = _chunk_size(schema), num_chunks(data)
 
     def body(carry: tuple[Array, Any, Any]) -> tuple[Array, Any, Any]:
         i, total, lost = carry
-        first = jnp.minimum(i * size, layout.num_rows - size)
+        first = jnp.minimum(i * size, schema.num_rows - size)
         rows = _fetch(data, i, size) if isinstance(data, Elsewhere) else _slice(data, first, size)
         fresh = first + jnp.arange(size) >= i * size
         term = jax.tree.map(jnp.subtract, of_chunk(rows, fresh), lost)
@@ -101,8 +101,8 @@ def _slice(data: Any, first: Array, size: int) -> Any:
 
 
 def _fetch(data: Elsewhere, number: Array, size: int) -> Any:
-    layout = data.layout
-    shapes = zip(layout.shapes, layout.dtypes, strict=True)
+    schema = data.schema
+    shapes = zip(schema.shapes, schema.dtypes, strict=True)
     results = tuple(jax.ShapeDtypeStruct((size, *shape), dtype) for shape, dtype in shapes)
 
     def read(key: Any, number: Any) -> list[np.ndarray]:
@@ -116,4 +116,4 @@ def _fetch(data: Elsewhere, number: Array, size: int) -> Any:
         leaves = buffer_callback(into, results, vmap_method="sequential")(data.key, number)
     else:
         leaves = jax.pure_callback(lambda *a: tuple(read(*a)), results, data.key, number, vmap_method="sequential")
-    return jax.tree.unflatten(layout.treedef, leaves)
+    return jax.tree.unflatten(schema.treedef, leaves)

@@ -105,7 +105,7 @@ def begin(algorithm: Algorithm, problem: Problem, q: Distribution, near: tuple[A
         q: what to begin with.
         near: mean and scale of a Gaussian; then it begins with the member most like it that has q's structure.
     """
-    return algorithm.init(problem, q if near is None else q.near(*near), draws)
+    return problem.layout.everywhere(algorithm.init(problem, q if near is None else q.near(*near), draws))
 
 
 def drive(
@@ -160,9 +160,11 @@ def drive(
             elapsed = time.perf_counter() - began
             progress = _progress(history, run.step, num_steps, elapsed, state, algorithm.name)
             asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
-            if run.stop is Stop.STEPS and any(asked):
+            late = seconds is not None and elapsed >= seconds and run.step > first_step
+            limit, stopped, late = map(int, problem.layout.agree(limit, any(asked), late))
+            if run.stop is Stop.STEPS and stopped:
                 run = run._replace(stop=Stop.CALLBACK)
-            elif run.stop is Stop.STEPS and seconds is not None and elapsed >= seconds and run.step > first_step:
+            elif run.stop is Stop.STEPS and late:
                 run = run._replace(stop=Stop.BUDGET)
     except KeyboardInterrupt:
         run = run._replace(stop=Stop.INTERRUPTED)
@@ -211,7 +213,7 @@ def _rows(problem: Problem, size: int, seed: int) -> _Pages:
     assert num_rows is not None
     elsewhere = isinstance(data, Elsewhere)
     reader = data.source.reshuffled(seed) if elsewhere else Reshuffled(num_rows, seed, lambda rows: rows)
-    length = _page_length(size * data.layout.width if elsewhere else size)
+    length = _page_length(size * data.schema.width if elsewhere else size)
 
     def make(page: int) -> Any:
         rows = reader.read(page * length * size, length * size)
@@ -263,7 +265,7 @@ def _advance(
         affordable, body, (jnp.zeros((), int), jnp.asarray(left), jnp.asarray(last), state, trace)
     )
     state = jax.lax.cond(taken == due, lambda s: algorithm.adapt(problem, s), lambda s: s, state)
-    return state, taken, trace, algorithm.done(state)
+    return problem.layout.everywhere((state, taken, trace, algorithm.done(state)))
 
 
 def _entry(page: Any, place: Array, i: Array) -> Any:

@@ -105,7 +105,7 @@ def evaluate(
     share = WIDE / (POOL + WIDE)
     log_wide = q.log_prob_wide(x, float(DEGREES_OF_FREEDOM))
     log_r = jnp.logaddexp(jnp.log1p(-share) + log_q, jnp.log(share) + log_wide)
-    return x, log_p, log_q, log_r
+    return problem.layout.everywhere((x, log_p, log_q, log_r))
 
 
 def _power_of_two(n: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from bbvi import timing
 from bbvi.algorithms import Algorithm
@@ -40,6 +41,7 @@ from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
 from bbvi.rows import Elsewhere, plain_errors
+from bbvi.sharding import make_layout
 from bbvi.start import Start, find_start, log_densities, start_at
 from bbvi.tall import find_tall_start, for_verdict, is_sampled, with_reference
 
@@ -93,6 +95,7 @@ def fit(
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
     precision: str = "auto",
+    devices: Sequence[jax.Device] | Mesh | None = None,
 ) -> Posterior:
     """Fit a variational approximation to a log density, and check it.
 
@@ -128,6 +131,10 @@ def fit(
         checkpoint: path of a file that keeps the state; the same call goes on where an interrupted one was, and ends
             with the same numbers as one that was not interrupted, unless a budget in seconds decides.
         precision: "double", "single", or "auto": double on a CPU, single elsewhere. JAX's global flag is not touched.
+        devices: None for JAX's default device; a sequence of devices, over which the rows of `data` are split if they
+            are large and their number divides by that of the devices, else the draws; or a `jax.sharding.Mesh` whose
+            axes are called "data" and "draw". The result is that of one device up to rounding. Devices may belong to
+            several processes (`jax.distributed`), which all make the same call.
 
     Returns:
         A Posterior. Ctrl-C while steps are taken returns the one reached so far.
@@ -159,6 +166,7 @@ def fit(
         "callbacks": callbacks,
         "progress": progress,
         "precision": precision,
+        "devices": devices,
     }
 
     def refit(new: Any, **changes: Any) -> Posterior:
@@ -186,18 +194,21 @@ def fit(
     if not all(map(callable, callbacks)):
         raise TypeError(f"callbacks={callbacks!r} must be functions of a Progress.")
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
-    kept = None if checkpoint is None else Checkpoint(checkpoint)
 
     with scope(double := use_double(precision)):
-        rows = read_rows(model.data, model.logprob)
-    with scope(double), plain_errors(rows):
-        problem = Problem(parameters, rows, model.logprob)
+        data = read_rows(model.data, model.logprob)
+        layout = make_layout(devices, data)
+    if layout.mesh is not None and isinstance(data, Elsewhere):
+        raise ValueError("devices: rows in files or streams are read by one device. Give arrays, or leave devices out.")
+    kept = None if checkpoint is None else Checkpoint(checkpoint, layout.leads)
+    with scope(double), plain_errors(data):
+        problem = Problem(parameters, data, model.logprob, layout=layout)
         prototype = read_family(family, init, parameters.dim, algorithm)
         if kept:
             begins = init.distribution if isinstance(init, Posterior) else init
             kept.claim(fingerprint(algorithm, prototype, parameters, problem.data, begins, seed, double))
         width = trace(problem)
-        problem = jax.device_put(problem)
+        problem = replace(problem, parameters=layout.place(parameters), data=layout.place(data, split=True))
         start = _find_start(problem, algorithm, init, seed)
         if kept:
             kept.compare(start.around(WITNESSES), partial(log_densities, problem))
@@ -209,7 +220,7 @@ def fit(
         with showing(progress) as bar:
             while plan is not None:
                 patience = SECONDS if kept is None else np.inf  # the clock starts anew with each call
-                left = _left(limit, start, attempts, time.perf_counter() - began, patience)
+                left = layout.agree(*_left(limit, start, attempts, time.perf_counter() - began, patience))
                 if attempts and min(left) <= 0:
                     break
                 attempts.append(_attempt(problem, start, plan, seed, max_steps, left, [*callbacks, *bar], kept, width))
@@ -297,7 +308,7 @@ def _attempt(
     plan: Plan,
     seed: int,
     num_steps: int,
-    left: tuple[float, float],
+    left: Sequence[float],
     callbacks: Sequence[Callback],
     kept: Checkpoint | None,
     width: int,
@@ -307,6 +318,8 @@ def _attempt(
     draws = algorithm.draws(np.random.default_rng((seed, FIXED)), problem.dim)
     state = begin(algorithm, problem, plan.q, plan.near, draws)
     state, history = (kept.restore(state) if kept else None) or (state, None)
+    if kept:
+        kept.check_alike(problem.layout)
     gradients, seconds = left
     run = drive(
         algorithm,
@@ -318,9 +331,9 @@ def _attempt(
         history=history,
         callbacks=callbacks,
         seconds=None if seconds == np.inf else seconds,
-        save=kept.save if kept else None,
+        save=kept.save if kept and problem.layout.leads else None,
     )
-    if kept:
+    if kept and problem.layout.leads:
         kept.write(run)
     result = algorithm.finish(problem, run.state)
     if run.stop is Stop.CONVERGED and not result.converged:

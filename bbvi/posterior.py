@@ -547,7 +547,7 @@ def _quantile(draws: np.ndarray, weights: np.ndarray, q: float | np.ndarray) -> 
 
 @jax.jit
 def _log_ratio(problem: Problem, q: Distribution, x: Array) -> tuple[Array, Array]:
-    return problem.log_densities(x), q.log_prob(x)
+    return problem.layout.everywhere((problem.log_densities(x), q.log_prob(x)))
 
 
 @jax.jit

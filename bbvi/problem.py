@@ -12,6 +12,7 @@ from bbvi.chunks import num_chunks, sum_over_rows
 from bbvi.parameters import Parameters
 from bbvi.pytree import pytree, static
 from bbvi.rows import Elsewhere, num_sampled, sample_rows
+from bbvi.sharding import DATA, Layout
 
 Array = Any
 
@@ -34,13 +35,15 @@ class Factorized:
     log_prior: Callable[[Any], Array]
     log_likelihood: Callable[[Any, Any], Array]
 
-    def __call__(self, values: Any, rows: Any, weight: Array | float = 1.0) -> Array:
-        """Log density with each row counted `weight` times, a scalar."""
+    def __call__(self, values: Any, rows: Any, weight: Array | float = 1.0, whole: bool = False) -> Array:
+        """Log density with each row counted `weight` times, a scalar; all rows at once when `whole`."""
+        if whole:
+            return self.log_prior(values) + weight * jnp.sum(self.log_likelihood(values, rows))
         return self.log_prior(values) + weight * sum_over_rows(self.log_likelihood, values, rows)
 
     def num_rows(self, data: Any) -> int:
         """Length of the leading axis of the data."""
-        return data.layout.num_rows if isinstance(data, Elsewhere) else jax.tree.leaves(data)[0].shape[0]
+        return data.schema.num_rows if isinstance(data, Elsewhere) else jax.tree.leaves(data)[0].shape[0]
 
     def take(self, data: Any, rows: Array) -> Any:
         """Some rows of the data, by their indices `(n,)`."""
@@ -69,6 +72,7 @@ class Problem:
         weight: how many rows of the full data each row here stands for, when they are a minibatch; else None.
         reference: the full log density at a point near which minibatches are to have little noise, or None.
         logprob: `logprob(values)` or `logprob(values, data)`, a scalar.
+        layout: of arrays on the devices.
     """
 
     parameters: Parameters
@@ -78,6 +82,7 @@ class Problem:
     scale: Array | None = None
     weight: Array | None = None
     reference: Reference | None = None
+    layout: Layout = static(default=Layout())
 
     @property
     def dim(self) -> int:
@@ -99,10 +104,15 @@ class Problem:
         return self.logprob.num_rows(self.data) if hasattr(self.logprob, "num_rows") else None
 
     @property
+    def is_split(self) -> bool:
+        """Whether it is a sum over rows that lie on several devices, each of which adds up its own."""
+        return isinstance(self.logprob, Factorized) and self.layout.mesh is not None
+
+    @property
     def num_numbers(self) -> int:
         """Numbers in the data."""
         if isinstance(self.data, Elsewhere):
-            return self.data.layout.num_rows * self.data.layout.width
+            return self.data.schema.num_rows * self.data.schema.width
         return sum(map(np.size, jax.tree.leaves(self.data)))
 
     def minibatch(self, rows: Any) -> "Problem":
@@ -122,6 +132,7 @@ class Problem:
         count, total = len(jax.tree.leaves(rows)[0]), self.num_rows
         assert total is not None
         data = rows if isinstance(self.data, Elsewhere) else self.logprob.take(self.data, rows)
+        data = self.layout.split(data, DATA)
         return replace(self, data=data, weight=jnp.asarray(total / count, float))
 
     def sampled(self) -> "Problem":
@@ -152,7 +163,7 @@ class Problem:
 
     def log_densities(self, ys: Array) -> Array:
         """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf."""
-        values = jax.vmap(self.log_density)(ys)
+        values = jax.vmap(self.log_density)(self.layout.split(ys))
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
     def values_and_gradients(self, ys: Array) -> tuple[Array, Array, Array]:
@@ -160,12 +171,13 @@ class Problem:
 
         A point is good when value and gradient are finite. Elsewhere both are returned as zero.
         """
-        values, gradients = jax.vmap(jax.value_and_grad(self.log_density))(ys)
+        values, gradients = jax.vmap(jax.value_and_grad(self.log_density))(self.layout.split(ys))
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
         return jnp.where(good, values, 0), jnp.where(good[:, None], gradients, 0), good
 
     def hessian_vector_products(self, ys: Array, vs: Array) -> Array:
         """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
+        ys, vs = self.layout.split((ys, vs))
         return jax.vmap(lambda y, v: jax.jvp(jax.grad(self.log_density), (y,), (v,))[1])(ys, vs)
 
 
@@ -186,7 +198,7 @@ def trace(problem: Problem) -> int:
 def work(problem: Problem) -> int:
     """Multiplications, or operations as costly, that one evaluation of the log density takes, about."""
     point = jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
-    chunked = isinstance(problem.logprob, Factorized) and problem.weight is None
+    chunked = isinstance(problem.logprob, Factorized) and problem.weight is None and not problem.is_split
     times = num_chunks(problem.data) if chunked else 1  # a loop over chunks is counted once
     return times * _operations(jax.make_jaxpr(_log_density)(problem, point).jaxpr)
 
@@ -243,7 +255,7 @@ def _estimate(problem: Problem, x: Array) -> Array:
     values, log_jacobian = problem.parameters.constrain(x)
     arguments = [each for each in (problem.data, problem.weight) if each is not None]
     try:
-        value = problem.logprob(values, *arguments)
+        value = problem.logprob(values, *arguments, **({"whole": True} if problem.is_split else {}))
     except Exception as error:
         call = "logprob(values)" if problem.data is None else "logprob(values, data), since data was given"
         error.add_note(f"bbvi called {call}. Under JAX values are traced: use jax.numpy, and lax.cond or jnp.where.")

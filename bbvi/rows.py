@@ -63,7 +63,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Schema:
     """The structure of the data, and the shape and type of each array in one row."""
 
     treedef: Any
@@ -72,7 +72,7 @@ class Layout:
     num_rows: int
 
     @classmethod
-    def of(cls, rows: Any, num_rows: int) -> "Layout":
+    def of(cls, rows: Any, num_rows: int) -> "Schema":
         """That of rows `(n, ...)`; floating point ones in the type that is computed in."""
         leaves, treedef = jax.tree.flatten(rows)
         kinds = [float if jnp.issubdtype(leaf.dtype, np.floating) else leaf.dtype for leaf in leaves]
@@ -199,18 +199,18 @@ class Ahead:
 
 
 class Source(ABC):
-    """Rows that are read when they are needed. Two of the same layout are equal: they share what was compiled."""
+    """Rows that are read when they are needed. Two of the same schema are equal: they share what was compiled."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
         self.error: BaseException | None = None  # of the last chunk that could not be read
         self._chunks: dict[int, Ahead] = {}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Source) and self.layout == other.layout
+        return isinstance(other, Source) and self.schema == other.schema
 
     def __hash__(self) -> int:
-        return hash(self.layout)
+        return hash(self.schema)
 
     @abstractmethod
     def sample(self, indices: np.ndarray) -> Any:
@@ -227,7 +227,7 @@ class Source(ABC):
     def chunk(self, number: int, size: int) -> Any:
         """Chunk `number` of `size` rows; the last one ends with the last row, so that all have the same size."""
         if size not in self._chunks:
-            rows, reader = self.layout.num_rows, self.in_order()
+            rows, reader = self.schema.num_rows, self.in_order()
             count = -(-rows // size)
             self._chunks[size] = Ahead(lambda i: reader.read(min(i * size, rows - size), size), count)
         try:
@@ -241,7 +241,7 @@ class Stored(Source):
     """Rows of arrays that support slicing and indexing, such as `np.memmap`."""
 
     def __init__(self, arrays: Any) -> None:
-        super().__init__(Layout.of(arrays, len(jax.tree.leaves(arrays)[0])))
+        super().__init__(Schema.of(arrays, len(jax.tree.leaves(arrays)[0])))
         self._arrays = arrays
 
     def sample(self, indices: np.ndarray) -> Any:
@@ -255,31 +255,31 @@ class Stored(Source):
         return self._at(slice(first, first + count))
 
     def reshuffled(self, seed: int) -> Reader:
-        block, window = max(1, BLOCK // self.layout.width), max(1, WINDOW // self.layout.width)
-        return Reshuffled(self.layout.num_rows, seed, self._at, block, window)
+        block, window = max(1, BLOCK // self.schema.width), max(1, WINDOW // self.schema.width)
+        return Reshuffled(self.schema.num_rows, seed, self._at, block, window)
 
     def _at(self, rows: slice | np.ndarray) -> Any:
         first = rows.start if isinstance(rows, slice) else rows[0]
-        return self.layout.read(jax.tree.map(lambda leaf: leaf[rows], self._arrays), f"the rows read from {first} on")
+        return self.schema.read(jax.tree.map(lambda leaf: leaf[rows], self._arrays), f"the rows read from {first} on")
 
 
 class Streamed(Source):
     """Rows of a `Stream`."""
 
     def __init__(self, stream: Stream) -> None:
-        super().__init__(Layout.of(_first(stream), stream.num_rows))
+        super().__init__(Schema.of(_first(stream), stream.num_rows))
         self.stream = stream
 
     def sample(self, indices: np.ndarray) -> Any:
-        reader, pieces, size = self.in_order(), [], max(1, WINDOW // self.layout.width)
-        for first in range(0, self.layout.num_rows, size):
-            count = min(size, self.layout.num_rows - first)
+        reader, pieces, size = self.in_order(), [], max(1, WINDOW // self.schema.width)
+        for first in range(0, self.schema.num_rows, size):
+            count = min(size, self.schema.num_rows - first)
             chosen = indices[(indices >= first) & (indices < first + count)] - first
             pieces.append(jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], reader.read(first, count)))
         return _join(pieces)
 
     def in_order(self) -> "_StreamReader":
-        return _StreamReader(self.stream, self.layout)
+        return _StreamReader(self.stream, self.schema)
 
     def reshuffled(self, seed: int) -> "_StreamReader":
         return self.in_order()
@@ -288,15 +288,15 @@ class Streamed(Source):
 class _StreamReader:
     """Epochs of a stream one after the other: cheap as long as reads move on, and from the beginning when not."""
 
-    def __init__(self, stream: Stream, layout: Layout) -> None:
-        self._stream, self._layout = stream, layout
+    def __init__(self, stream: Stream, schema: Schema) -> None:
+        self._stream, self._schema = stream, schema
         self._position = 0  # of the next row to come
         self._held: list[tuple[int, Any]] = []  # rows that came, each batch with the position of its first
         self._batches: Any = None
 
     def read(self, first: int, count: int) -> Any:
         """Rows `first` to `first + count`; those before them are read and dropped."""
-        start, num_rows = self._held[0][0] if self._held else self._position, self._layout.num_rows
+        start, num_rows = self._held[0][0] if self._held else self._position, self._schema.num_rows
         if first < start or first - self._position >= num_rows:
             self._position, self._held, self._batches = first - first % num_rows, [], None
         while self._position < first + count:
@@ -313,7 +313,7 @@ class _StreamReader:
         )
 
     def _read(self) -> Any:
-        num_rows = self._layout.num_rows
+        num_rows = self._schema.num_rows
         place = self._position % num_rows
         if self._batches is None:
             self._batches = _begin(self._stream)
@@ -323,7 +323,7 @@ class _StreamReader:
                 f"data: the stream ended after {place} rows, but num_rows={num_rows}. Correct it, and let batches() "
                 "return a fresh iterator at each call."
             )
-        batch = self._layout.read(batch, f"the rows that came after {place}")
+        batch = self._schema.read(batch, f"the rows that came after {place}")
         extra = place + _length(batch) - num_rows
         if extra > 0 or (extra == 0 and _next(self._batches, num_rows) is not None):
             raise ValueError(f"data: the stream gives more rows than num_rows={num_rows}.")
@@ -375,9 +375,9 @@ class Elsewhere:
     @classmethod
     def of(cls, source: Source) -> "Elsewhere":
         """These rows, of which a sample is read."""
-        layout = source.layout
-        sample = source.sample(sample_rows(layout.num_rows, layout.width))
-        digest = hashlib.sha256(repr((layout.shapes, layout.num_rows)).encode())
+        schema = source.schema
+        sample = source.sample(sample_rows(schema.num_rows, schema.width))
+        digest = hashlib.sha256(repr((schema.shapes, schema.num_rows)).encode())
         for leaf in jax.tree.leaves(sample):
             digest.update(np.ascontiguousarray(leaf).data)
         key = int.from_bytes(digest.digest()[:4], "little")
@@ -385,9 +385,9 @@ class Elsewhere:
         return cls(np.uint32(key), sample, source)
 
     @property
-    def layout(self) -> Layout:
+    def schema(self) -> Schema:
         """Of all rows."""
-        return self.source.layout
+        return self.source.schema
 
 
 _OPEN: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()

@@ -108,7 +108,7 @@ def _is_spike(problem: Problem, paths: Paths, noise: np.ndarray) -> bool:
 def _elbo(problem: Problem, loc: Array, scale: Array, noise: Array) -> Array:
     """Of N(loc, scale scale^T), -inf when a draw has no density."""
     values = problem.in_coordinates(loc, scale).log_densities(noise)
-    return values.mean() + constant(noise, problem.dim)
+    return problem.layout.everywhere(values.mean() + constant(noise, problem.dim))
 
 
 class Polished(NamedTuple):
@@ -156,4 +156,4 @@ def _starting_points(rng: np.random.Generator, dim: int, point: np.ndarray | Non
 @jax.jit
 def log_densities(problem: Problem, xs: Array) -> Array:
     """`problem.log_densities`, compiled."""
-    return problem.log_densities(xs)
+    return problem.layout.everywhere(problem.log_densities(xs))

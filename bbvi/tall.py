@@ -113,7 +113,7 @@ def _look(problem: Problem, loc: Array, scale: Array, noise: Array) -> _Look:
     points = noise if len(noise) else jnp.zeros((1, problem.dim), noise.dtype)
     values, gradients, good = local.values_and_gradients(points)
     elbo = jnp.where(good.all(), values.mean() + constant(noise, problem.dim), -jnp.inf)
-    return _Look(elbo, gradients.mean(axis=0))
+    return problem.layout.everywhere(_Look(elbo, gradients.mean(axis=0)))
 
 
 def with_reference(problem: Problem, point: Array) -> Problem:
@@ -127,7 +127,7 @@ def with_reference(problem: Problem, point: Array) -> Problem:
 
 @jax.jit
 def _value_and_gradient(problem: Problem, x: Array) -> Any:
-    return problem.values_and_gradients(x)
+    return problem.layout.everywhere(problem.values_and_gradients(x))
 
 
 def for_verdict(problem: Problem, q: Distribution) -> tuple[Problem, list[Concern]]:

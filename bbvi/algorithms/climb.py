@@ -137,7 +137,7 @@ def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
     elbo, mean, curvatures = paths.best
     elbo = elbo + constant(noise, dim)
     scale = jax.vmap(lambda c: c.scale())(curvatures)
-    return Paths(mean, scale, elbo, paths.value, count * len(xs) * (1 + len(noise)))
+    return problem.layout.everywhere(Paths(mean, scale, elbo, paths.value, count * len(xs) * (1 + len(noise))))
 
 
 def constant(noise: Array, dim: int) -> Array:

@@ -1,7 +1,8 @@
 """The Gaussian at the mode, with the curvature there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -122,7 +123,7 @@ class Laplace(Algorithm[LaplaceState]):
 
     def finish(self, problem: Problem, state: LaplaceState) -> Result:
         curvature = {FullRank: _dense, MeanField: _diagonal, Spiked: _low_rank}[type(state.q)]
-        found: Curved = jax.device_get(curvature(problem, state))
+        found: Curved = jax.device_get(_curved(curvature, problem, state))
         concerns = [*_about_mode(state), *_about_repair(problem, found), *_about_noise(float(found.noise))]
         if state.converged and not isinstance(state.q, MeanField) and not np.any(found.repaired):
             concerns.append(Concern(Status.RELIABLE, f"Laplace's estimate of the log evidence is {found.evidence:.2f}"))
@@ -228,7 +229,11 @@ def _mode(state: LaplaceState) -> Array:
     return state.loc + (state.scale @ state.y if jnp.ndim(state.scale) == 2 else state.scale * state.y)
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=0)
+def _curved(curvature: Callable[[Problem, LaplaceState], Curved], problem: Problem, state: LaplaceState) -> Curved:
+    return problem.layout.everywhere(curvature(problem, state))
+
+
 def _dense(problem: Problem, state: LaplaceState) -> Curved:
     # A search that ended early has not looked at the curvature.
     local = problem.in_coordinates(state.loc, state.scale)
@@ -240,7 +245,6 @@ def _dense(problem: Problem, state: LaplaceState) -> Curved:
     return Curved(q, _evidence(state, jnp.log(good).sum()), bad, (state.scale @ vectors).T, jnp.zeros(()), products)
 
 
-@jax.jit
 def _diagonal(problem: Problem, state: LaplaceState) -> Curved:
     local = problem.in_coordinates(state.loc, state.scale)
     value, error, products = _diagonal_of(local.log_density, state.y)
@@ -249,7 +253,6 @@ def _diagonal(problem: Problem, state: LaplaceState) -> Curved:
     return Curved(q, _evidence(state, jnp.log(good).sum()), bad, _no_directions(), (error / good).max(), products)
 
 
-@jax.jit
 def _low_rank(problem: Problem, state: LaplaceState) -> Curved:
     """A = diag(r) + V T V^T + what is neglected, in the coordinates of the start.
 

@@ -73,7 +73,8 @@ def linear_response(
 def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) -> DADVIState:
     step = lambda state: algorithm.step(None, problem, state)[0]
     going = lambda state: ~(state.arrived | algorithm.done(state))
-    return jax.lax.while_loop(going, step, algorithm.init(problem, q, draws))
+    state = jax.lax.while_loop(going, step, algorithm.init(problem, q, draws))
+    return problem.layout.everywhere(state)
 
 
 @partial(jax.jit, static_argnames="function")
@@ -100,4 +101,4 @@ def _respond(
     solutions, residual = jax.lax.map(solve, rows)
     covariance = jnp.einsum("iab,jab->ij", rows, solutions)
     mean_field = jnp.sqrt(jnp.sum((rows[:, 0] * jnp.exp(state.eta[1])) ** 2, axis=-1))
-    return value, (covariance + covariance.T) / 2, mean_field, residual
+    return problem.layout.everywhere((value, (covariance + covariance.T) / 2, mean_field, residual))

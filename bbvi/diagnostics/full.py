@@ -102,4 +102,4 @@ def diagnose_fully(
 
 @jax.jit
 def _scores(problem: Problem, x: Array) -> tuple[Array, Array, Array]:
-    return problem.values_and_gradients(x)
+    return problem.layout.everywhere(problem.values_and_gradients(x))
