@@ -1,7 +1,7 @@
 """Fits on one and on several virtual devices, for tests/test_sharding.py; prints a line of JSON for each.
 
 python tests/sharded_fits.py table
-python tests/sharded_fits.py process ADDRESS RANK PROCESSES
+python tests/sharded_fits.py process ADDRESS RANK PROCESSES CHECKPOINT
 """
 
 import json
@@ -49,11 +49,11 @@ CASES = {
 }
 
 
-def fit(case, devices):
+def fit(case, devices, **options):
     """What a case ends with on some devices."""
-    function, data, options, _ = CASES[case]
+    function, data, more, _ = CASES[case]
     bbvi.rows.SAMPLE, bbvi.rows.MANY, bbvi.rows.LEAST = (48, 1, 16) if case == "tall" else (2**20, 10_000, 256)
-    return bbvi.fit(function, DIM, data=data, devices=devices, seed=1, **options)
+    return bbvi.fit(function, DIM, data=data, devices=devices, seed=1, **more, **options)
 
 
 def report(posterior, **labels):
@@ -83,13 +83,15 @@ def table():
             report(fit(case, mesh), case=case, mesh=str(shape))
 
 
-def process(address, rank, processes):
+def process(address, rank, processes, path):
     """One process of several: the default method, with rows split between processes and draws within them."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(address, int(processes), int(rank))
     mesh = Mesh(np.array(jax.devices()).reshape(int(processes), -1), ("data", "draw"))
     for case in ("default", "tall"):
         report(fit(case, mesh), case=case, mesh="processes")
+    fit("advi", mesh, checkpoint=path, callbacks=[lambda progress: progress.step >= 40])
+    report(fit("advi", mesh, checkpoint=path), case="advi", mesh="processes")
 
 
 if __name__ == "__main__":
