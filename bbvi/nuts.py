@@ -28,6 +28,7 @@ class Chains(NamedTuple):
     r_hat: np.ndarray  # (dim,) split R-hat: near 1 when the chains agree
     effective_sample_size: np.ndarray  # (dim,)
     divergences: int
+    gradients: int  # evaluated after the warm-up, by all chains
 
 
 def run_nuts(
@@ -62,11 +63,11 @@ def run_nuts(
         progress_bar=False,
     )
     with jax.numpy_dtype_promotion("standard"):
-        mcmc.run(jax.random.key(int(rng.integers(2**31))), init_params=starts)
+        mcmc.run(jax.random.key(int(rng.integers(2**31))), init_params=starts, extra_fields=("num_steps",))
     x = mcmc.get_samples(group_by_chain=True)
     x = np.asarray(_from_noise(q, x) if isinstance(q, Pushforward) else x)
-    diverging = np.asarray(mcmc.get_extra_fields()["diverging"])
-    return Chains(x, split_gelman_rubin(x), effective_sample_size(x), int(diverging.sum()))
+    seen = {name: int(np.asarray(each).sum()) for name, each in mcmc.get_extra_fields().items()}
+    return Chains(x, split_gelman_rubin(x), effective_sample_size(x), seen["diverging"], seen["num_steps"])
 
 
 @jax.jit

@@ -118,7 +118,7 @@ def _constraint(value: Any) -> str:
 def _functions(value: Any, depth: int = 3) -> Iterator[Any]:
     """The functions that a user wrote, among what a model holds."""
     if inspect.isfunction(value):
-        if not value.__module__.startswith(("bbvi.", "numpyro.", "jax.", "pymc.")):
+        if not (value.__module__ or "").startswith(("bbvi.", "numpyro.", "jax.", "pymc.")):
             yield value
     elif is_dataclass(value) and depth:
         for field in fields(value):

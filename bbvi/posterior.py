@@ -56,6 +56,7 @@ class NUTSDraws(NamedTuple):
     r_hat: float  # largest over the unconstrained coordinates: near 1 when the chains agree
     effective_sample_size: float  # smallest
     divergences: int
+    gradients: int  # evaluated after the warm-up, by all chains
 
 
 class Rung(NamedTuple):
@@ -265,6 +266,7 @@ class Posterior:
             float(np.max(chains.r_hat)),
             float(np.min(chains.effective_sample_size)),
             chains.divergences,
+            chains.gradients,
         )
 
     # -- checks ------------------------------------------------------------------------------------------------------

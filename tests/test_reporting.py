@@ -166,6 +166,12 @@ def test_the_origin_says_how_to_run_it_again():
     eval(posterior.origin.call)
 
 
+def test_the_origin_of_a_function_without_a_module():
+    space = {}
+    exec("def logprob(x): return -(x**2).sum()", space)
+    assert "logprob" in bbvi.fit(space["logprob"], 2, method="laplace").origin.call
+
+
 def test_the_command_line_refuses_what_is_no_posterior(tmp_path, capsys):
     (tmp_path / "page.html").write_text("<html>")
     assert main(["report", str(tmp_path / "page.html")]) == 2
