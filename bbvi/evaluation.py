@@ -23,6 +23,7 @@ POOL = 4096  # draws of q in one set
 WIDE = POOL // 4  # draws of t in one set
 DEGREES_OF_FREEDOM = 5  # of t
 KEPT = 2**25  # numbers in a set of draws, at most
+LARGE = 2**24  # numbers in a set of draws, above which they are made a few at a time
 BUDGET = {"cpu": 2**36}  # multiplications that a set of draws may take, about: a few seconds on two cores
 FASTER = 2**40  # the same on any other device
 FEWEST = 256  # draws of q in a set, whatever they cost
@@ -75,14 +76,17 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, wid
     batch = min(wide, _power_of_two(WORKING_SET // max(width, q.dim)))
     if (size + wide) * max(width, q.dim) <= 2 * WORKING_SET:  # all at once: rows are looked at once
         batch = wide
+    at_once = batch if size * q.dim > LARGE else size + wide  # draws that a call of the program makes
     sets = []
     for index in range(-(-num // size)):
         random = stream(*seed, index)
         chi2 = (random.normal((wide, DEGREES_OF_FREEDOM)) ** 2).sum(axis=1, keepdims=True)
-        noise = random.normal((size + wide, q.noise_dim))
         stretch = (DEGREES_OF_FREEDOM / chi2) ** 0.5
-        fields = jax.device_get(evaluate(problem, q, noise, stretch, size + wide if batch == wide else batch))
-        sets.append(Draws(*fields, from_q=np.arange(size + wide) < size))
+        for first in range(0, size + wide, at_once):
+            noise = random.normal((at_once, q.noise_dim))
+            of_t = stretch[max(first - size, 0) : max(first + at_once - size, 0)]
+            fields = jax.device_get(evaluate(problem, q, noise, of_t, at_once if batch == wide else batch))
+            sets.append(Draws(*fields, from_q=np.arange(first, first + at_once) < size))
     return Draws(*(np.concatenate(fields) for fields in zip(*sets, strict=True)))
 
 
@@ -95,8 +99,10 @@ def evaluate(
     Arguments:
         batch: draws at which the log density is evaluated at a time; it divides n.
     """
-    wide = len(stretch)
-    x = jnp.concatenate([q.push(noise[:-wide]), q.push_wide(jnp.asarray(noise[-wide:]), stretch)])
+    narrow = len(noise) - len(stretch)
+    parts = [q.push(noise[:narrow])] if narrow else []
+    parts += [q.push_wide(jnp.asarray(noise[narrow:]), stretch)] if len(stretch) else []
+    x = jnp.concatenate(parts)
     if batch < len(noise):  # log densities of a few draws at a time
         log_p = jax.lax.map(problem.log_densities, x.reshape(-1, batch, q.dim)).reshape(len(noise))
     else:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Array = Any
 POOL_FACTOR = 4  # draws evaluated for each one resampled
+MOST = 2**28  # numbers in draws evaluated again, at most
 SAMPLE, RESAMPLE, FIXED, NUTS, FULL = 3, 4, 5, 6, 10  # streams of random numbers
 
 
@@ -132,8 +133,8 @@ class Posterior:
             resample: None corrects the draws by importance resampling when the diagnosis allows it; False gives plain
                 draws of q; True insists.
 
-        Where the log density is costly, which the verdict says, corrected draws are resampled from those of the
-        verdict, so that some appear several times.
+        Where the log density is costly, which the verdict says, or further draws would be more than 2**28 numbers,
+        corrected draws are resampled from those of the verdict, so that some appear several times.
 
         Returns:
             The structure given as `dim`, each parameter a NumPy array `(n, *shape)`. For a model: a dict of its
@@ -161,8 +162,9 @@ class Posterior:
     def _pool(self, num: int, seed: int, weighted: bool = False) -> Draws:
         held = int(self.pool.from_q.sum())
         with scope(self.double):
-            # A log density that is costly is not evaluated again where the draws of the verdict do.
-            if self.problem is not None and not ((weighted or num <= held) and is_costly(self.problem)):
+            # Where further draws are costly, those of the verdict do, if they can.
+            spares = (weighted or num <= held) and (num * self.parameters.dim > MOST or is_costly(self.problem))
+            if self.problem is not None and not spares:
                 return draw(self.problem, copy(self.distribution), (seed, SAMPLE), num, self.width)
         if num > held and self.problem is None:
             raise ValueError(
@@ -377,11 +379,14 @@ class Posterior:
         return rows
 
     def summary(self, **kwargs: Any) -> Any:
-        """The table of `arviz_stats.summary` (a pandas DataFrame) for `to_arviz()`; arguments are passed on."""
+        """The table of `arviz_stats.summary` (a pandas DataFrame) for `to_arviz()`; arguments are passed on.
+
+        Made of 1000 draws, or where the verdict had fewer, of as many.
+        """
         from arviz_stats.summary import summary
 
         options: dict[str, Any] = {"kind": "stats"} | kwargs
-        return summary(self.to_arviz(), **options)
+        return summary(self.to_arviz(min(1000, len(self.pool))), **options)
 
     # -- elsewhere ---------------------------------------------------------------------------------------------------
 

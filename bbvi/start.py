@@ -18,7 +18,7 @@ from bbvi.driver import Stop, begin, drive
 from bbvi.problem import Problem
 
 Array = Any
-NUM_PATHS = 4
+NUM_PATHS, HUGE = 4, 2**17  # one path above so many coordinates: each remembers a dozen vectors
 POLISH = 40  # Newton steps at most
 ATTEMPTS = 5  # sets of starting points tried before giving up
 LOOKS = 8  # draws that tell a mode from a spike
@@ -143,8 +143,9 @@ def _no_paths(dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _starting_points(rng: np.random.Generator, dim: int, point: np.ndarray | None, attempt: int) -> np.ndarray:
     radius = 2.0 * 4.0 ** -(attempt % 3) if attempt < 3 else 2.0 * 4.0 ** (attempt - 2)
-    xs = rng.uniform(-radius, radius, (NUM_PATHS, dim))
-    xs[1] = -xs[2]  # opposite starts are likelier to end in different modes
+    xs = rng.uniform(-radius, radius, (NUM_PATHS if dim <= HUGE else 1, dim))
+    if len(xs) > 1:
+        xs[1] = -xs[2]  # opposite starts are likelier to end in different modes
     if attempt == 0:
         xs[0] = 0
     if point is not None:
