@@ -1,8 +1,8 @@
-"""Many small posteriors: a logistic regression for each of 500 shops.
+"""Many small posteriors: a logistic regression for each of 200 shops.
 
     python examples/many_fits.py
 
-Each shop has tried 200 offers, with 3 properties each, and seen which were taken. Each gets a posterior of its own,
+Each shop has tried 100 offers, with 3 properties each, and seen which were taken. Each gets a posterior of its own,
 with its own verdict, from one call.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 
 import bbvi
 
-SHOPS, OFFERS = 500, 200
+SHOPS, OFFERS = 200, 100
 
 
 def simulate(rng):

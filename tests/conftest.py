@@ -40,6 +40,12 @@ def x64():
         yield
 
 
+@pytest.fixture
+def first_rung_only(monkeypatch):
+    """The default method ends with its first fit, as it does where that one took a minute. Climbing is tested alone."""
+    monkeypatch.setattr("bbvi.inference.SECONDS", 0.0)
+
+
 @pytest.fixture(scope="session")
 def posteriordb_folder() -> Path:
     folder = Path(os.environ.get("BBVI_POSTERIORDB", Path(__file__).parents[2] / "shared" / "posteriordb"))

@@ -34,7 +34,7 @@ def test_an_interrupt_before_the_first_step_leaves_a_checkpoint_to_go_on_from(tm
     assert len(bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 2, **options).history.elbo) > 0
 
 
-def test_a_network_with_parameters_as_a_list_of_pairs():
+def test_a_network_with_parameters_as_a_list_of_pairs(first_rung_only):
     def logprob(params, data):
         inputs, targets = data
         prior = sum(-0.5 * jnp.sum(W**2) - 0.5 * jnp.sum(b**2) for W, b in params)
@@ -109,7 +109,7 @@ def test_the_global_precision_flag_is_not_touched(flag):
 
 
 def test_rounding_in_single_precision_is_told():
-    posterior = bbvi.fit(lambda x: -0.5 * jnp.sum(x**2) - 1e7, 2, precision="single")
+    posterior = bbvi.fit(lambda x: -0.5 * jnp.sum(x**2) - 1e7, 2, method="newton", precision="single")
     assert any("single precision" in reason for reason in posterior.diagnosis.reasons)
 
 
@@ -168,10 +168,15 @@ IMPROPER = {
 }
 
 
-@pytest.mark.parametrize("logprob", IMPROPER.values(), ids=IMPROPER)
+def improper(x, number):
+    """One of the log densities, by its number, so that all compile as one."""
+    return jax.lax.switch(number, list(IMPROPER.values()), x)
+
+
+@pytest.mark.parametrize("name", IMPROPER)
 @pytest.mark.filterwarnings("ignore:.*encountered in")
-def test_an_improper_posterior_is_never_trusted(logprob):
-    posterior = bbvi.fit(logprob, 2, num_steps=2000)
+def test_an_improper_posterior_is_never_trusted(name):
+    posterior = bbvi.fit(improper, 2, data=np.array(list(IMPROPER).index(name)), num_steps=500)
     assert posterior.diagnosis.status in (bbvi.Status.UNRELIABLE, bbvi.Status.FAILED)
     assert posterior.diagnosis.reasons
     assert "Status" in repr(posterior)

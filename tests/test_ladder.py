@@ -44,7 +44,7 @@ TARGETS = {
     "Gaussian": (correlated, 5, ["full_rank"], None, 1 - 15 / 6, (1 - 1 / 6) ** 0.5),
     "banana": (banana, 2, ["full_rank", "flow"], np.log(4 * np.pi), 0.0, 2.0),
     "two modes": (two_modes, 4, ["full_rank", "mixture"], 2 * np.log(2 * np.pi), 1.5, (1 + 27 / 4) ** 0.5),
-    "funnel": (funnel, 6, ["full_rank", "flow"], 3 * np.log(2 * np.pi) + np.log(3), 0.0, 3.0),
+    "funnel": (funnel, 4, ["full_rank", "flow"], 2 * np.log(2 * np.pi) + np.log(3), 0.0, 3.0),
 }
 
 
@@ -120,9 +120,8 @@ def test_a_budget_holds_for_the_whole_ladder():
     assert "raise the budget" in posterior.diagnosis.advice
 
 
-def test_nothing_new_is_begun_once_the_time_is_up(monkeypatch):
+def test_nothing_new_is_begun_once_the_time_is_up(first_rung_only):
     assert SECONDS == 60
-    monkeypatch.setattr("bbvi.inference.SECONDS", 0.0)
     posterior = bbvi.fit(banana, 2)
     assert [rung.family for rung in posterior.ladder] == ["full_rank"]
     assert posterior.diagnosis.status is bbvi.Status.UNRELIABLE

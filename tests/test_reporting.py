@@ -43,8 +43,8 @@ def fit_funnel():
 
 
 def fit_wide():
-    dim = {"w": (100, 20), "b": ()}
-    return bbvi.fit(wide, dim, data=np.linspace(0.5, 2, 2000).reshape(100, 20), method="advi", num_steps=3)
+    dim = {"w": (60, 10), "b": ()}
+    return bbvi.fit(wide, dim, data=np.linspace(0.5, 2, 600).reshape(60, 10), method="advi", num_steps=3)
 
 
 def constrained(p):
@@ -108,7 +108,7 @@ def shows_names_as_text(posterior, html, page):
 
 
 def sums_up(posterior, html, page):
-    assert "100 × 20" in page.text
+    assert "60 × 10" in page.text
     assert 10 <= len(re.findall(r"w\[\d+\]\[\d+\]", page.text)) <= 4 * ROWS
 
 
@@ -124,6 +124,7 @@ def can_be_made_of_a_file(posterior, html, page, folder):
     says_what_the_verdict_says(posterior, "", again)
 
 
+@pytest.mark.usefixtures("first_rung_only")
 @pytest.mark.parametrize(
     ("make", "special"),
     [(fit_regression, checks_predictions_and_loo), (fit_funnel, shows_names_as_text), (fit_wide, sums_up)],
@@ -178,7 +179,7 @@ def test_the_command_line_refuses_what_is_no_posterior(tmp_path, capsys):
     assert "is no bbvi posterior" in capsys.readouterr().err
 
 
-def test_the_command_line_runs_the_demo(tmp_path, capsys):
+def test_the_command_line_runs_the_demo(tmp_path, capsys, first_rung_only):
     assert main(["demo", "-o", str(tmp_path / "demo.html")]) == 0
     assert "Status: " in capsys.readouterr().out
     assert "tau" in Page((tmp_path / "demo.html").read_text()).text
