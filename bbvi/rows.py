@@ -48,8 +48,12 @@ class Stream:
         TypeError, ValueError: when `batches` is no function or `num_rows` no positive integer.
 
     Example:
-        >>> stream = bbvi.Stream(lambda: ({"x": np.load(path)} for path in paths), num_rows=10_000_000)
-        >>> posterior = bbvi.fit(bbvi.Factorized(log_prior, log_likelihood), 3, data=stream, batch_size=1000)
+        >>> y = np.random.default_rng(0).normal(1.0, 1.0, 5000)
+        >>> stream = bbvi.Stream(lambda: ({"y": y[i : i + 1000]} for i in range(0, 5000, 1000)), num_rows=5000)
+        >>> density = bbvi.Factorized(lambda m: -0.5 * m @ m, lambda m, rows: -0.5 * (rows["y"] - m[0]) ** 2)
+        >>> posterior = bbvi.fit(density, 1, data=stream, method="ivon", batch_size=500)
+        >>> bool(abs(posterior.mean()[0] - y.sum() / 5001) < 0.005)
+        True
     """
 
     batches: Callable[[], Iterable[Any]]
