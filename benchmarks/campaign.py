@@ -156,6 +156,10 @@ def closures(times):
             gc.collect()
             alive = sum(ref() is not None for ref in held)
             print(f"{i + 1} functions: {megabytes():.0f} MB, {alive} of them still alive", flush=True)
+    jax.clear_caches()
+    gc.collect()
+    alive = sum(ref() is not None for ref in held)
+    print(f"after jax.clear_caches(): {megabytes():.0f} MB, {alive} of them still alive", flush=True)
 
 
 def main():

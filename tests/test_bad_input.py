@@ -181,6 +181,26 @@ def test_contents_of_files(file):
     law()
 
 
+WRONG = {
+    "weights that are not numbers": lambda arrays, header: (
+        {**arrays, "pool.log_p": arrays["pool.log_p"] * np.nan},
+        header,
+    ),
+    "a shape of text": lambda arrays, header: (arrays, {**header, "shapes": ["x"]}),
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_what_cannot_be_printed_is_no_posterior(change, file):
+    path, whole = file
+    path.write_bytes(whole)
+    arrays = read_arrays(path)
+    arrays, header = change(arrays, json.loads(str(arrays.pop("header"))))
+    write_arrays(path, {"header": np.array(json.dumps(header)), **arrays})
+    with pytest.raises(ValueError, match="is no bbvi posterior, or is damaged"):
+        bbvi.load(path)
+
+
 # -- several fits ----------------------------------------------------------------------------------------------------
 
 
