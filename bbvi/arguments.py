@@ -14,8 +14,8 @@ from bbvi.distributions import Distribution
 from bbvi.estimators import Estimator
 from bbvi.ladder import first_method, structure
 from bbvi.models import Model
-from bbvi.parameters import Parameters, nearest
-from bbvi.problem import Factorized
+from bbvi.parameters import Parameters, check_keys, nearest
+from bbvi.problem import Factorized, dtype_of, is_numeric
 from bbvi.rows import Elsewhere, Stored, Stream, Streamed
 
 
@@ -31,7 +31,7 @@ METHODS: dict[str, Any] = _by_name(algorithms, Algorithm)
 
 def choose(argument: str, name: str, table: Mapping[str, Any]) -> Any:
     """The entry called `name`, or a ValueError that lists the names."""
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(f"{argument}={name!r} is unknown. {nearest(name, table)}")
     return table[name]
 
@@ -47,7 +47,26 @@ def read_model(logprob: Any, dim: Any, constraints: Any, data: Any) -> Model:
         raise TypeError(f"logprob={logprob!r} must be a function of the parameters that returns a scalar log density.")
     if dim is None:
         raise TypeError("dim is missing: an int, or a pytree of shapes, of the parameters that logprob receives.")
+    check_keys("data", data)
     return Model(logprob=logprob, dim=dim, constraints=constraints, data=data)
+
+
+def read_seed(seed: Any) -> int:
+    """A non-negative integer, or an error."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed={seed!r} must be a non-negative integer.")
+    return int(seed)
+
+
+def read_callbacks(callbacks: Any) -> tuple[Any, ...]:
+    """Functions of a Progress, as a tuple."""
+    try:
+        found = tuple(callbacks)
+    except TypeError as error:
+        raise TypeError(f"callbacks={callbacks!r} must be a list of functions of a Progress.") from error
+    if not all(map(callable, found)):
+        raise TypeError(f"callbacks={found!r} must be functions of a Progress.")
+    return found
 
 
 def read_algorithm(method: Any, family: Any, dim: int, smooth: bool, **given: Any) -> Algorithm:
@@ -113,13 +132,14 @@ def read_data(data: Any, nan: bool = False) -> Any:
 
     def read(path: Any, leaf: Any) -> np.ndarray:
         name = "data" + jax.tree_util.keystr(path)
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise TypeError(f"{name} is a masked array. Fill it, and give a mask along with the data.")
+        if not is_numeric(kind := dtype_of(leaf)):
+            raise TypeError(f"{name} is {type(leaf).__name__} of dtype {kind}. Data must be arrays of numbers.")
         array = np.asarray(leaf)
-        if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
-            raise TypeError(f"{name} is {type(leaf).__name__} of dtype {array.dtype}. Data must be arrays of numbers.")
-        if not jnp.issubdtype(array.dtype, np.floating):
-            return array
-        array = array.astype(dtype)
-        if not nan and np.isnan(array).any():
+        if jnp.issubdtype(array.dtype, np.floating):
+            array = array.astype(dtype)
+        if not nan and jnp.issubdtype(array.dtype, np.inexact) and np.isnan(array).any():
             raise ValueError(
                 f"{name} holds NaN in {int(np.isnan(array).sum())} of {array.size} entries. Drop those entries, or "
                 "fill them and give a mask along with the data."
@@ -143,7 +163,7 @@ def read_rows(data: Any, logprob: Any) -> Any:
         return read_data(data)
     _check_lengths(data)
     for leaf in leaves:
-        if not (jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool):
+        if not is_numeric(leaf.dtype):
             raise TypeError(f"data: dtype {leaf.dtype}. Data must be arrays of numbers.")
     return Elsewhere.of(Stored(data))
 

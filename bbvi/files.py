@@ -75,6 +75,7 @@ def load(path: str | Path, logprob: Callable[..., Any] | Model | None = None, da
         if header["format"] != FORMAT:
             raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT!r}")
         posterior = _read(header, arrays)
+        repr(posterior)  # what can be printed fits together
     except MISFITS as error:
         raise ValueError(f"path={str(path)!r} is no bbvi posterior, or is damaged: {error}") from error
     if logprob is None:

@@ -20,10 +20,12 @@ from bbvi.arguments import (
     observed,
     positive,
     read_algorithm,
+    read_callbacks,
     read_family,
     read_init,
     read_model,
     read_rows,
+    read_seed,
 )
 from bbvi.checkpoint import Checkpoint, fingerprint
 from bbvi.diagnostics.concerns import find_concerns
@@ -71,7 +73,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("seconds", "gradients"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | float | np.number) or not value > 0):
+            number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            if value is not None and not (number and value > 0):
                 raise ValueError(f"budget: {name}={value!r} must be a positive number.")
 
 
@@ -150,8 +153,7 @@ def fit(
     """
     began, compiled = time.perf_counter(), timing.compile_seconds()
     model = read_model(logprob, dim, constraints, data)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed={seed!r} must be a non-negative integer.")
+    seed, callbacks = read_seed(seed), read_callbacks(callbacks)
     parameters = make_parameters(model.dim, model.constraints)
     given = {
         "method": method,
@@ -173,8 +175,11 @@ def fit(
         return fit(new if isinstance(new, Model) else replace(model, data=new), **(given | changes))
 
     options = (family, estimator, optimizer, num_draws, batch_size)
-    climbs = method == "auto" and all(given is None for given in (*options, model.batch_size))
-    batch_size = model.batch_size if batch_size is None and method in ("auto", "advi", "ivon") else batch_size
+    climbs = (
+        isinstance(method, str) and method == "auto" and all(given is None for given in (*options, model.batch_size))
+    )
+    takes_rows = isinstance(method, str) and method in ("auto", "advi", "ivon")
+    batch_size = model.batch_size if batch_size is None and takes_rows else batch_size
     algorithm = read_algorithm(
         method,
         family,
@@ -190,9 +195,8 @@ def fit(
     limit = budget if isinstance(budget, Budget) else Budget(seconds=budget)
     if limit.gradients is not None and not algorithm.uses_gradients:
         raise ValueError("budget: the estimator uses no gradients to count. Give seconds, or num_steps.")
-    callbacks = tuple(callbacks)
-    if not all(map(callable, callbacks)):
-        raise TypeError(f"callbacks={callbacks!r} must be functions of a Progress.")
+    if not isinstance(progress, bool | None):
+        raise TypeError(f"progress={progress!r} must be True, False or None.")
     max_steps = MAX_STEPS if num_steps is None else positive("num_steps", num_steps)
 
     with scope(double := use_double(precision)):

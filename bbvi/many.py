@@ -19,7 +19,7 @@ import numpy as np
 from bbvi import timing
 from bbvi.algorithms import DADVI, Algorithm, Newton
 from bbvi.algorithms.climb import climb
-from bbvi.arguments import choose, observed, positive, read_data, read_model
+from bbvi.arguments import choose, observed, positive, read_data, read_model, read_seed
 from bbvi.concern import Status
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.pareto import resample
@@ -94,6 +94,7 @@ def fit_many(
         raise ValueError("data is missing: arrays whose leading axis counts the fits.")
     model = read_model(logprob, dim, constraints, None if isinstance(logprob, Model) else data)
     parameters = make_parameters(model.dim, model.constraints)
+    seed = read_seed(seed)
     algorithm: Algorithm = choose("family", family, METHODS)()
     if positive("num_draws", num_draws) % 4:
         raise ValueError(f"num_draws={num_draws} must be a multiple of 4.")

@@ -118,6 +118,8 @@ def make_parameters(dim: Any, constraints: Any = None) -> Parameters:
     Raises:
         ValueError, TypeError: naming the argument, what is wrong and the remedy.
     """
+    check_keys("dim", dim, _is_shape)
+    check_keys("constraints", constraints, _is_constraint)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(dim, is_leaf=_is_shape)
     if not leaves:
         raise ValueError(f"dim={dim!r} holds no parameters. Give an int, or a pytree of shapes or example arrays.")
@@ -125,11 +127,25 @@ def make_parameters(dim: Any, constraints: Any = None) -> Parameters:
     chosen = tuple(_constraint_at(constraints, path) for path, _ in leaves)
     _refuse_leftover(constraints, [path for path, _ in leaves])
     names = tuple(_name(path) for path, _ in leaves)
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"dim has two parameters called {min(twice)!r}: a dot joins the keys of a path. Rename one.")
     free_shapes = tuple(_free_shape(*each) for each in zip(names, chosen, shapes, strict=True))
+    # Of an empty parameter there is nothing to constrain.
+    chosen = tuple(each if math.prod(shape) else None for each, shape in zip(chosen, shapes, strict=True))
     parameters = Parameters(chosen, treedef, shapes, free_shapes, names)
     if parameters.dim < 1:
         raise ValueError(f"dim={dim!r} has no free coordinate: there is nothing to infer.")
     return parameters
+
+
+def check_keys(argument: str, tree: Any, is_leaf: Any = None) -> None:
+    """Refuse dicts whose keys have no order: JAX goes through a pytree in it."""
+    try:
+        jax.tree.structure(tree, is_leaf=is_leaf)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{argument} holds a dict whose keys cannot be sorted, as those of several types cannot. Use str as keys."
+        ) from error
 
 
 def _is_int(x: Any) -> bool:
@@ -239,4 +255,22 @@ def _free_shape(name: str, constraint: Any, shape: Shape) -> Shape:
         ) from error
     if not fits or len(shape) < constraint.event_dim:
         raise ValueError(f"constraints for {name!r} is {constraint}, which does not fit its shape {shape}.")
+    _check_bounds(name, constraint)
     return free_shape
+
+
+def _check_bounds(name: str, constraint: Any) -> None:
+    inner = constraint
+    while hasattr(inner, "base_constraint"):
+        inner = inner.base_constraint
+    given = {side: getattr(inner, side) for side in ("lower_bound", "upper_bound") if hasattr(inner, side)}
+    try:
+        bounds = {side: np.asarray(bound, float) for side, bound in given.items()}
+        ordered = np.all(bounds.get("lower_bound", -np.inf) < bounds.get("upper_bound", np.inf))
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"constraints for {name!r} is {constraint}, whose bounds are no numbers: {error}") from error
+    if not ordered or not all(np.isfinite(bound).all() for bound in bounds.values()):
+        raise ValueError(
+            f"constraints for {name!r} is {constraint}. Its bounds must be finite, the lower one below the upper one. "
+            "Where there is no bound, use constraints.greater_than, less_than or real."
+        )

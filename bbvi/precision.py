@@ -9,7 +9,7 @@ PRECISIONS = ("auto", "double", "single")
 
 def use_double(precision: str) -> bool:
     """Whether `precision` means float64 on the present device: "auto" does on a CPU."""
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is unknown. Known: {', '.join(PRECISIONS)}.")
     return precision == "double" or (precision == "auto" and jax.default_backend() == "cpu")
 

@@ -263,9 +263,22 @@ def _estimate(problem: Problem, x: Array) -> Array:
     return _real_scalar(value).astype(x.dtype) + log_jacobian
 
 
+def dtype_of(value: Any) -> Any:
+    """The type of the entries of an array, or of what NumPy makes one of."""
+    return value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Whether entries of this type are numbers or truth values; dates, keys and objects are not."""
+    number = jnp.issubdtype(dtype, np.number) and not jnp.issubdtype(dtype, np.timedelta64)
+    return number or jnp.issubdtype(dtype, np.bool_)
+
+
 def _real_scalar(value: Any) -> Array:
     if not hasattr(value, "dtype") and not isinstance(value, int | float | complex):
         raise TypeError(f"logprob returned {value!r}, a {type(value).__name__}. It must return one real number.")
+    if not is_numeric(dtype := dtype_of(value)):
+        raise TypeError(f"logprob returned {type(value).__name__} of dtype {dtype}. It must return one real number.")
     array = jnp.asarray(value)
     if array.ndim:
         raise ValueError(
