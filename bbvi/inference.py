@@ -98,7 +98,7 @@ def fit(
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
     precision: str = "auto",
-    devices: Sequence[jax.Device] | Mesh | None = None,
+    devices: Sequence[Any] | Mesh | None = None,
 ) -> Posterior:
     """Fit a variational approximation to a log density, and check it.
 

@@ -161,12 +161,12 @@ class Posterior:
 
     def _pool(self, num: int, seed: int, weighted: bool = False) -> Draws:
         held = int(self.pool.from_q.sum())
-        with scope(self.double):
-            # Where further draws are costly, those of the verdict do, if they can.
-            spares = (weighted or num <= held) and (num * self.parameters.dim > MOST or is_costly(self.problem))
-            if self.problem is not None and not spares:
-                return draw(self.problem, copy(self.distribution), (seed, SAMPLE), num, self.width)
-        if num > held and self.problem is None:
+        if self.problem is not None:
+            with scope(self.double):
+                costly = num * self.parameters.dim > MOST or is_costly(self.problem)
+                if not (costly and (weighted or num <= held)):
+                    return draw(self.problem, copy(self.distribution), (seed, SAMPLE), num, self.width)
+        elif num > held:
             raise ValueError(
                 f"{num} draws with log densities are needed, but this posterior was loaded from a file that holds "
                 f"{held} and no log density. Ask for at most {held // POOL_FACTOR} resampled draws, or give load() "

@@ -96,7 +96,7 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
 
-def make_layout(devices: Sequence[jax.Device] | Mesh | None, data: Any) -> Layout:
+def make_layout(devices: Sequence[Any] | Mesh | None, data: Any) -> Layout:
     """Read `fit`'s argument `devices`.
 
     A sequence becomes a mesh in one direction: "data" where the arrays of `data` whose leading axis divides by the
@@ -129,7 +129,7 @@ def make_layout(devices: Sequence[jax.Device] | Mesh | None, data: Any) -> Layou
     return Layout(Mesh(array, (DRAW, DATA)))
 
 
-def _read(devices: Any) -> list[jax.Device]:
+def _read(devices: Any) -> list[Any]:
     try:
         found = list(devices)
     except TypeError:
