@@ -4,7 +4,7 @@ A fit with a checkpoint runs in a process of its own, which gets SIGKILL at a ra
 again, until one ends. What it ends with is compared bit by bit with what an undisturbed fit ended with: draws, history,
 ladder and verdict. The state is written between all blocks of steps, where a fit by itself writes every ten seconds.
 
-    python benchmarks/kills.py --kills 100 --seed 0
+    python -m benchmarks.kills --kills 100 --seed 0
 """
 
 import argparse

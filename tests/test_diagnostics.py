@@ -48,8 +48,9 @@ def test_k_hat_of_heavy_tails(nu, theory):
     assert smooth(np.log(weights)).k_hat == pytest.approx(theory, abs=0.1)
 
 
-def test_constant_weights_are_perfect():
-    smoothed = smooth(np.zeros(1000))
+@pytest.mark.parametrize("rounding", [0.0, 1e-8])
+def test_constant_weights_are_perfect(rounding):
+    smoothed = smooth(rounding * np.random.default_rng(0).integers(0, 4, 1000))
     assert smoothed.k_hat == -np.inf
     np.testing.assert_allclose(np.exp(smoothed.log_weights).sum(), 1)
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+EVEN = 1e-6  # differences of weights in the tail, over the largest one, that are rounding
+
 
 class Smoothed(NamedTuple):
     """Smoothed weights and the shape of their tail."""
@@ -39,7 +41,7 @@ def smooth(log_weights: np.ndarray) -> Smoothed:
     log_cutoff = max(scaled[order[-tail_size - 1]], np.log(np.finfo(float).tiny))
     cutoff = np.exp(log_cutoff)
     excess = np.exp(scaled[tail]) - cutoff
-    if excess[-1] - excess[0] <= 1e-12:
+    if excess[-1] - excess[0] <= EVEN:
         return Smoothed(normalised, -np.inf)
     k, sigma = fit_generalised_pareto(excess)
     if np.isfinite(k):
