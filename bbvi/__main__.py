@@ -23,14 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("-o", "--output", default="demo.html", help="the page to write (default: %(default)s)")
     report = commands.add_parser("report", help="turn a posterior, written by its save method, into a page of HTML")
     report.add_argument("posterior", help="the file")
-    report.add_argument("-o", "--output", default="report.html", help="the page to write (default: %(default)s)")
+    report.add_argument("-o", "--output", help="the page to write (default: the name of the file, with .html)")
     commands.add_parser("info", help="versions, devices and precision, for reports of faults")
     given = parser.parse_args(arguments)
     try:
         if given.command == "demo":
             _demo(given.output)
         elif given.command == "report":
-            _report(given.posterior, given.output)
+            _report(given.posterior, given.output or Path(given.posterior).with_suffix(".html").name)
         else:
             _info()
     except (OSError, ValueError) as error:

@@ -42,7 +42,7 @@ class Origin:
     def of(cls, model: Model, given: Mapping[str, Any]) -> "Origin":
         """The origin of a fit of `model` with the further arguments `given`, on JAX's present default device."""
         plain = type(model) is Model
-        arguments = [_name(model.logprob, "logprob"), _shapes(model.dim)] if plain else ["model"]
+        arguments = [_code(model.logprob, "logprob"), _shapes(model.dim)] if plain else ["model"]
         objects = {"data": model.data, "constraints": model.constraints} if plain else {}
         objects |= dict(given)
         arguments += [f"{name}={_code(value, name)}" for name, value in objects.items() if value is not None]

@@ -129,6 +129,8 @@ def test_arviz(posterior):
 def test_arviz_coordinates():
     posterior = bbvi.fit(lambda p: -0.5 * jnp.sum(p["theta"] ** 2), {"theta": (3,)})
     tree = posterior.to_arviz(10, coords={"school": ["A", "B", "C"]}, dims={"theta": ["school"]})
+    with pytest.raises(ValueError, match=r"no variable 'thata'. There are .*theta"):
+        posterior.to_arviz(10, dims={"thata": ["school"]})
     assert list(tree.posterior["theta"].coords["school"].values) == ["A", "B", "C"]
 
 

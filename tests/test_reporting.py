@@ -1,6 +1,7 @@
 """The report: one page that needs nothing else, for good posteriors, bad ones and large ones."""
 
 import re
+from contextlib import chdir
 from html.parser import HTMLParser
 
 import jax.numpy as jnp
@@ -119,8 +120,9 @@ def checks_predictions_and_loo(posterior, html, page):
 
 def can_be_made_of_a_file(posterior, html, page, folder):
     posterior.save(folder / "fit.nc")
-    assert main(["report", str(folder / "fit.nc"), "-o", str(folder / "again.html")]) == 0
-    again = Page((folder / "again.html").read_text())
+    with chdir(folder):
+        assert main(["report", "fit.nc"]) == 0
+    again = Page((folder / "fit.html").read_text())
     says_what_the_verdict_says(posterior, "", again)
 
 
@@ -171,6 +173,18 @@ def test_the_origin_of_a_function_without_a_module():
     space = {}
     exec("def logprob(x): return -(x**2).sum()", space)
     assert "logprob" in bbvi.fit(space["logprob"], 2, method="laplace").origin.call
+
+
+def test_the_origin_of_a_sum_over_rows_names_its_parts():
+    def log_prior(m):
+        return -0.5 * m @ m
+
+    def log_lik(m, rows):
+        return -0.5 * (rows - m[0]) ** 2
+
+    posterior = bbvi.fit(bbvi.Factorized(log_prior, log_lik), 1, data=np.zeros(3), method="laplace")
+    call = "bbvi.fit(bbvi.Factorized(log_prior=log_prior, log_likelihood=log_lik), 1, data=data, method='laplace')"
+    assert posterior.origin.call == call
 
 
 def test_the_command_line_refuses_what_is_no_posterior(tmp_path, capsys):

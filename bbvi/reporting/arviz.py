@@ -32,6 +32,9 @@ def to_arviz(
     found = None if log_likelihood is False else _log_likelihood(posterior, draws.x, must=log_likelihood is True)
     if found:
         groups["log_likelihood"] = found
+    names = {path(name) for name in (*groups["posterior"], *posterior.observed_data, *(found or {}))}
+    if unknown := [name for name in dims or {} if path(name) not in names]:
+        raise ValueError(f"dims: there is no variable {unknown[0]!r}. There are {', '.join(sorted(names))}.")
     return _tree(posterior, groups, resampled, coords, dims)
 
 
