@@ -50,7 +50,7 @@ class Progress(NamedTuple):
     standard_error: float  # of that mean
     seconds: float  # since the first step
     non_finite: int  # draws in the block at which the log density was not finite
-    state: Any  # of the algorithm
+    state: Any  # of the algorithm; above 2**17 coordinates the next block writes over it
     method: str  # name of the algorithm
 
 
@@ -88,10 +88,12 @@ class Run(NamedTuple):
         """Steps taken."""
         return sum(len(piece.elbo) for piece in self.pieces)
 
-    def then(self, state: Any, rows: History, stop: Stop) -> "Run":
-        """This run after one more block of steps."""
+    def after(self, block: Any) -> "Run":
+        """This run after one more block of steps, which has been begun."""
+        state, taken, trace, converged = jax.block_until_ready(block)
+        rows = History(*(np.asarray(column)[: int(taken)] for column in trace))
         pieces = self.pieces if len(self.pieces) < 100 else (self.history,)
-        return Run(state, (*pieces, rows), stop)
+        return Run(state, (*pieces, rows), Stop.CONVERGED if bool(converged) else Stop.STEPS)
 
 
 Callback = Callable[[Progress], Any]
@@ -132,6 +134,8 @@ def drive(
         save: called with the run so far between blocks.
     """
     stop = Stop.CONVERGED if bool(algorithm.done(state)) else Stop.STEPS
+    advance = _advance_in_place if problem.is_long else _advance
+    block = None
     run = Run(state, () if history is None or not len(history.elbo) else (history,), stop)
     began, first_step, limit = time.perf_counter(), run.step, 1
     noise = _noise(algorithm, problem, state, seed)
@@ -147,18 +151,17 @@ def drive(
                 run = run._replace(stop=Stop.BUDGET)
                 break
             most = min(limit, rest, more, num_steps - step)
-            result = _advance(algorithm, problem, run.state, draws, batches, most, min(left, NEVER), last)
+            block = None
+            block = advance(algorithm, problem, run.state, draws, batches, most, min(left, NEVER), last)
             noise.prefetch(step)  # while the device is busy
-            state, taken, trace, converged = jax.block_until_ready(result)
-            history = History(*(np.asarray(column)[: int(taken)] for column in trace))
             # One assignment, so that an interrupt finds the run before the block or after it.
-            run = run.then(state, history, Stop.CONVERGED if bool(converged) else Stop.STEPS)
-            per_look = int(LOOK * int(taken) / max(time.perf_counter() - tick, 1e-9))
+            run = run.after(block)
+            per_look = int(LOOK * (run.step - step) / max(time.perf_counter() - tick, 1e-9))
             limit = min(max(2, per_look), 8 * limit)  # the first block compiles, which says nothing of speed
             if save is not None:
                 save(run)
             elapsed = time.perf_counter() - began
-            progress = _progress(history, run.step, num_steps, elapsed, state, algorithm.name)
+            progress = _progress(run, num_steps, elapsed, algorithm.name)
             asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
             late = seconds is not None and elapsed >= seconds and run.step > first_step
             limit, stopped, late = map(int, problem.layout.agree(limit, any(asked), late))
@@ -167,6 +170,10 @@ def drive(
             elif run.stop is Stop.STEPS and late:
                 run = run._replace(stop=Stop.BUDGET)
     except KeyboardInterrupt:
+        if _is_gone(run.state):  # the block under way writes over it
+            if block is None:
+                raise
+            run = run.after(block)
         run = run._replace(stop=Stop.INTERRUPTED)
     return run
 
@@ -228,8 +235,7 @@ def _spent(run: Run) -> tuple[int, int]:
     return int(sum(piece.sum() for piece in each)), int(each[-1][-1]) if each else 0
 
 
-@partial(jax.jit, static_argnames="algorithm")
-def _advance(
+def _take_steps(
     algorithm: Algorithm,
     problem: Problem,
     state: Any,
@@ -268,12 +274,22 @@ def _advance(
     return problem.layout.everywhere((state, taken, trace, algorithm.done(state)))
 
 
+_advance = jax.jit(_take_steps, static_argnames="algorithm")
+_advance_in_place = jax.jit(_take_steps, static_argnames="algorithm", donate_argnames="state")
+
+
+def _is_gone(state: Any) -> bool:
+    """Whether a block of steps has written, or will write, its own state over this one."""
+    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
 def _entry(page: Any, place: Array, i: Array) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place + i], page)
 
 
-def _progress(rows: History, step: int, num_steps: int, seconds: float, state: Any, method: str) -> Progress:
+def _progress(run: Run, num_steps: int, seconds: float, method: str) -> Progress:
+    rows = run.pieces[-1]
     n = max(len(rows.elbo), 1)
     error = float(np.sqrt(np.sum(rows.standard_error**2)) / n)
     non_finite = int(rows.non_finite.sum())
-    return Progress(step, num_steps, float(rows.elbo.mean()), error, seconds, non_finite, state, method)
+    return Progress(run.step, num_steps, float(rows.elbo.mean()), error, seconds, non_finite, run.state, method)

@@ -4,10 +4,14 @@ Importance sampling from q alone fails where the posterior has heavier tails tha
 So a fifth of the draws comes from a wider version t of q: a Student-t distribution with q's centre and shape. Weights
 against the mixture r = 0.8 q + 0.2 t are at most 1.25 times those against q, and stay bounded in the tails.
 
+Draws of very many coordinates are not kept, but made again from their seeds when they are looked at.
+
 Reference: defensive importance sampling (Hesterberg 1995; Owen and Zhou 2000).
 """
 
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.distributions import Distribution
+from bbvi.precision import scope
 from bbvi.problem import Problem, work
 from bbvi.random import stream
 
@@ -30,10 +35,73 @@ FEWEST = 256  # draws of q in a set, whatever they cost
 WORKING_SET = 2**20  # numbers held at once while the log density is evaluated, about: what fits into caches
 
 
+class Sets(NamedTuple):
+    """The random numbers behind sets of draws, in blocks of `at_once` draws."""
+
+    seed: tuple[int, ...]
+    size: int  # draws of q in a set, which come first
+    wide: int  # draws of t in a set
+    at_once: int
+
+    @property
+    def per_set(self) -> int:
+        """Blocks in a set."""
+        return (self.size + self.wide) // self.at_once
+
+    def block(self, number: int, noise_dim: int) -> tuple[Array, Array]:
+        """Noise `(at_once, noise_dim)`, and a stretch for the last rows of it, which are for t, `(k, 1)`."""
+        index, place = divmod(number, self.per_set)
+        random, first = stream(*self.seed, index), place * self.at_once
+        chi2 = (random.normal((self.wide, DEGREES_OF_FREEDOM)) ** 2).sum(axis=1, keepdims=True)
+        stretch = (DEGREES_OF_FREEDOM / chi2) ** 0.5
+        if self.per_set > 1:
+            random = stream(*self.seed, index, first)
+        of_t = stretch[max(first - self.size, 0) : max(first + self.at_once - self.size, 0)]
+        return random.normal((self.at_once, noise_dim)), of_t
+
+
+class Remade:
+    """Draws that are made again whenever they are looked at; otherwise like an array `(n, dim)`.
+
+    Taking some of the rows makes none of them. As an array it makes all of them; `pieces` makes a few at a time.
+    """
+
+    def __init__(self, q: Distribution, sets: Sets, rows: np.ndarray) -> None:
+        self._q, self._sets, self._rows = q, sets, rows
+        self.shape, self.dtype = (len(rows), q.dim), np.dtype(jax.tree.leaves(q)[0].dtype)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: Any) -> "Remade":
+        return Remade(self._q, self._sets, self._rows[rows])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        made = np.empty(self.shape, self.dtype if dtype is None else dtype)
+        first = 0
+        for piece in self.pieces():
+            made[first : first + len(piece)] = piece
+            first += len(piece)
+        return made
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The rows in order, a few at a time."""
+        at_once = self._sets.at_once
+        for number, rows in groupby(self._rows, lambda row: row // at_once):
+            with scope(self.dtype == np.float64):
+                x = np.asarray(_push(self._q, *self._sets.block(int(number), self._q.noise_dim)))
+            yield x[[int(row) % at_once for row in rows]]
+
+
+def pieces(x: np.ndarray | Remade) -> Iterator[np.ndarray]:
+    """Draws `(n, dim)` as arrays of some of them, in order: an array is one piece."""
+    return x.pieces() if isinstance(x, Remade) else iter([x])
+
+
 class Draws(NamedTuple):
     """Draws, some of q and some of t, with their log densities."""
 
-    x: np.ndarray  # (n, dim) unconstrained
+    x: Any  # (n, dim) unconstrained: a numpy array, or `Remade`
     log_p: np.ndarray  # (n,) of the target, -inf where it is not finite
     log_q: np.ndarray  # (n,) of q
     log_r: np.ndarray  # (n,) of the mixture that they come from as a whole
@@ -77,17 +145,16 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, wid
     if (size + wide) * max(width, q.dim) <= 2 * WORKING_SET:  # all at once: rows are looked at once
         batch = wide
     at_once = batch if size * q.dim > LARGE else size + wide  # draws that a call of the program makes
-    sets = []
-    for index in range(-(-num // size)):
-        random = stream(*seed, index)
-        chi2 = (random.normal((wide, DEGREES_OF_FREEDOM)) ** 2).sum(axis=1, keepdims=True)
-        stretch = (DEGREES_OF_FREEDOM / chi2) ** 0.5
-        for first in range(0, size + wide, at_once):
-            noise = random.normal((at_once, q.noise_dim))
-            of_t = stretch[max(first - size, 0) : max(first + at_once - size, 0)]
-            fields = jax.device_get(evaluate(problem, q, noise, of_t, at_once if batch == wide else batch))
-            sets.append(Draws(*fields, from_q=np.arange(first, first + at_once) < size))
-    return Draws(*(np.concatenate(fields) for fields in zip(*sets, strict=True)))
+    sets, num_sets = Sets(seed, size, wide, at_once), -(-num // size)
+    found = []
+    for number in range(num_sets * sets.per_set):
+        fields = evaluate(problem, q, *sets.block(number, q.noise_dim), at_once if batch == wide else batch)
+        found.append(jax.device_get(fields[1:] if problem.is_long else fields))
+    columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+    rows = np.arange(len(columns[-1]))
+    if problem.is_long:
+        columns = [Remade(jax.device_get(q), sets, rows), *columns]
+    return Draws(*columns, from_q=rows % (size + wide) < size)
 
 
 @partial(jax.jit, static_argnames="batch")
@@ -99,10 +166,7 @@ def evaluate(
     Arguments:
         batch: draws at which the log density is evaluated at a time; it divides n.
     """
-    narrow = len(noise) - len(stretch)
-    parts = [q.push(noise[:narrow])] if narrow else []
-    parts += [q.push_wide(jnp.asarray(noise[narrow:]), stretch)] if len(stretch) else []
-    x = jnp.concatenate(parts)
+    x = _push(q, noise, stretch)
     if batch < len(noise):  # log densities of a few draws at a time
         log_p = jax.lax.map(problem.log_densities, x.reshape(-1, batch, q.dim)).reshape(len(noise))
     else:
@@ -112,6 +176,14 @@ def evaluate(
     log_wide = q.log_prob_wide(x, float(DEGREES_OF_FREEDOM))
     log_r = jnp.logaddexp(jnp.log1p(-share) + log_q, jnp.log(share) + log_wide)
     return problem.layout.everywhere((x, log_p, log_q, log_r))
+
+
+@jax.jit
+def _push(q: Distribution, noise: Array, stretch: Array) -> Array:
+    narrow = len(noise) - len(stretch)
+    parts = [q.push(noise[:narrow])] if narrow else []
+    parts += [q.push_wide(jnp.asarray(noise[narrow:]), stretch)] if len(stretch) else []
+    return jnp.concatenate(parts)
 
 
 def _power_of_two(n: int) -> int:

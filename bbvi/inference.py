@@ -212,7 +212,8 @@ def fit(
             begins = init.distribution if isinstance(init, Posterior) else init
             kept.claim(fingerprint(algorithm, prototype, parameters, problem.data, begins, seed, double))
         width = trace(problem)
-        problem = replace(problem, parameters=layout.place(parameters), data=layout.place(data, split=True))
+        data = layout.place(data, split=True)
+        problem = replace(problem, parameters=layout.place(parameters), data=data)
         start = _find_start(problem, algorithm, init, seed)
         if kept:
             kept.compare(start.around(WITNESSES), partial(log_densities, problem))
@@ -340,6 +341,7 @@ def _attempt(
     if kept and problem.layout.leads:
         kept.write(run)
     result = algorithm.finish(problem, run.state)
+    run = run._replace(state=None)  # whose memory the check may need
     if run.stop is Stop.CONVERGED and not result.converged:
         run = run._replace(stop=Stop.STALLED)
     checks = [_check(problem, q, start, run, result, seed, width) for q in result.candidates]

@@ -16,7 +16,7 @@ from bbvi.diagnostics.pareto import smooth
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.distributions import Distribution
 from bbvi.driver import History
-from bbvi.evaluation import Draws, draw, is_costly
+from bbvi.evaluation import Draws, draw, is_costly, pieces
 from bbvi.models import Model
 from bbvi.origin import Origin
 from bbvi.parameters import Parameters
@@ -352,7 +352,8 @@ class Posterior:
         """What `read` makes of the draws behind the diagnosis, and their weights."""
         weights = self.weights
         keep = weights > 0
-        return read(self.pool.x[keep]), weights[keep]
+        parts = [read(x) for x in pieces(self.pool.x[keep])]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), weights[keep]
 
     @property
     def weights(self) -> np.ndarray:
@@ -366,14 +367,22 @@ class Posterior:
 
     def table(self, max_rows: int | None = None) -> list[tuple[str, dict[str, float]]]:
         """Mean, sd and quantiles of each scalar parameter, by name."""
-        draws, weights = self._weighted(self.variables)
+        shapes = {}
+
+        def read(x: Array) -> dict[str, np.ndarray]:
+            found, left = {}, max_rows
+            for name, values in self.named(self.variables(x)).items():
+                shapes[name] = np.shape(values)[1:]
+                found[name] = np.asarray(values, float).reshape(len(x), -1)[:, :left]
+                left = None if left is None else left - found[name].shape[1]
+            return found
+
+        draws, weights = self._weighted(read)
         rows = []
-        for name, values in self.named(draws).items():
-            left = None if max_rows is None else max_rows - len(rows)
-            columns = np.asarray(values, float).reshape(len(weights), -1)[:, :left]
+        for name, columns in draws.items():
             statistics = {"mean": mean(columns, weights), "sd": sd(columns, weights)}
             statistics |= {f"{100 * p:g}%": _quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
-            for i, index in zip(range(columns.shape[1]), np.ndindex(*values.shape[1:]), strict=False):
+            for i, index in zip(range(columns.shape[1]), np.ndindex(*shapes[name]), strict=False):
                 label = name + "".join(f"[{k}]" for k in index)
                 rows.append((label, {title: float(values[i]) for title, values in statistics.items()}))
         return rows

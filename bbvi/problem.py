@@ -15,6 +15,7 @@ from bbvi.rows import Elsewhere, num_sampled, sample_rows
 from bbvi.sharding import DATA, Layout
 
 Array = Any
+LONG = 2**17  # coordinates
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ class Problem:
     def dim(self) -> int:
         """Number of coordinates."""
         return self.parameters.dim
+
+    @property
+    def is_long(self) -> bool:
+        """Whether vectors have so many coordinates that no more of them are to be in memory than must be."""
+        return self.dim > LONG
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether draws are made and used one after the other, rather than at once or on several devices."""
+        return self.is_long and self.layout.mesh is None
 
     @property
     def twice_differentiable(self) -> bool:

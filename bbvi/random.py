@@ -1,11 +1,12 @@
 """Random numbers for blocks of steps.
 
 A stream is made for each page of steps from (seed, ..., page), so what step i gets does not depend on where a run was
-interrupted. On a CPU the numbers come from NumPy: there its generator is several times faster than a compiled one,
-and nothing has to be compiled. On an accelerator they are made where they are used.
+interrupted. On a CPU the numbers come from NumPy: there its generator is faster than a compiled one, and nothing has to
+be compiled. On an accelerator they are made where they are used; so are, everywhere, the draws of very many
+coordinates, of which only one is in memory at a time (`add_up`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -50,8 +51,8 @@ class DeviceRandom:
 
     xp = jnp
 
-    def __init__(self, entropy: Sequence[int]) -> None:
-        self._key = jax.random.key(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+    def __init__(self, key: Array) -> None:
+        self._key = key
 
     def _next(self) -> Array:
         self._key, key = jax.random.split(self._key)
@@ -64,6 +65,24 @@ class DeviceRandom:
         return jax.random.bits(self._next(), tuple(shape), jnp.uint32)
 
 
+class InProgram:
+    """JAX's generator within a compiled program, from a seed of two 32-bit integers `(2,)`.
+
+    Normal numbers are resolved as in single precision, whatever their type: that takes half the time.
+    """
+
+    xp = jnp
+
+    def __init__(self, seed: Array) -> None:
+        self._key = jax.random.wrap_key_data(seed, impl="threefry2x32")
+
+    def normal(self, shape: Sequence[int]) -> Array:
+        return jax.random.normal(self._key, tuple(shape), jnp.float32).astype(float)
+
+    def bits(self, shape: Sequence[int]) -> Array:
+        return jax.random.bits(self._key, tuple(shape), jnp.uint32)
+
+
 @partial(jax.jit, static_argnames="shape")
 def _normal(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.normal(key, shape, float)
@@ -71,4 +90,24 @@ def _normal(key: Array, shape: tuple[int, ...]) -> Array:
 
 def stream(*entropy: int) -> Random:
     """The stream that belongs to these integers, made for the present device."""
-    return (HostRandom if jax.default_backend() == "cpu" else DeviceRandom)(entropy)
+    if jax.default_backend() == "cpu":
+        return HostRandom(entropy)
+    return DeviceRandom(jax.random.key(int(np.random.SeedSequence(entropy).generate_state(1)[0])))
+
+
+def add_up(function: Callable[[Random], tuple[Any, Any]], seeds: Array) -> tuple[Any, Any]:
+    """The sum of the first thing that `function(random)` returns, and the second ones with a leading axis.
+
+    One after the other, so that what it makes of the random numbers is in memory once.
+
+    Arguments:
+        seeds: one for each call, `(n, 2)` unsigned 32-bit integers.
+    """
+    call = lambda seed: function(InProgram(seed))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(call, seeds[0])[0])
+
+    def body(total: Any, seed: Array) -> tuple[Any, Any]:
+        term, kept = call(seed)
+        return jax.tree.map(jnp.add, total, term), kept
+
+    return jax.lax.scan(body, zero, seeds)

@@ -15,10 +15,10 @@ from bbvi.algorithms.climb import NUM_DRAWS, Paths, climb, constant
 from bbvi.algorithms.newton import Newton
 from bbvi.distributions import FullRank
 from bbvi.driver import Stop, begin, drive
-from bbvi.problem import Problem
+from bbvi.problem import LONG, Problem
 
 Array = Any
-NUM_PATHS, HUGE = 4, 2**17  # one path above so many coordinates: each remembers a dozen vectors
+NUM_PATHS = 4  # one where vectors are long: each path remembers a dozen
 POLISH = 40  # Newton steps at most
 ATTEMPTS = 5  # sets of starting points tried before giving up
 LOOKS = 8  # draws that tell a mode from a spike
@@ -143,7 +143,7 @@ def _no_paths(dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _starting_points(rng: np.random.Generator, dim: int, point: np.ndarray | None, attempt: int) -> np.ndarray:
     radius = 2.0 * 4.0 ** -(attempt % 3) if attempt < 3 else 2.0 * 4.0 ** (attempt - 2)
-    xs = rng.uniform(-radius, radius, (NUM_PATHS if dim <= HUGE else 1, dim))
+    xs = rng.uniform(-radius, radius, (NUM_PATHS if dim <= LONG else 1, dim))
     if len(xs) > 1:
         xs[1] = -xs[2]  # opposite starts are likelier to end in different modes
     if attempt == 0:

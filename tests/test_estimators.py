@@ -4,17 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 import bbvi
 from bbvi import arguments
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
-from bbvi.random import DeviceRandom, HostRandom
+from bbvi.random import DeviceRandom, HostRandom, InProgram
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, smooth
 from tests.test_distributions import member
 
 ESTIMATORS = [estimator() for estimator in arguments.ESTIMATORS.values()]
+RANDOM = {
+    "host": lambda: HostRandom((7,)),
+    "device": lambda: DeviceRandom(jax.random.key(7)),
+    "in a program": lambda: InProgram(jnp.array([0, 7], jnp.uint32)),
+}
 NOISES = [bbvi.IID(), bbvi.Antithetic(), bbvi.Sobol()]
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -121,15 +127,30 @@ def test_draws_without_density_do_not_spread(estimator, bad):
     assert gradient.loc[0] < 0  # away from the bad region
 
 
-@pytest.mark.parametrize("random", [HostRandom, DeviceRandom])
+@pytest.mark.parametrize("random", RANDOM)
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
 def test_noise_is_standard_normal(noise, random):
-    points = np.asarray(noise(random((7,)), 500, 16, 3))
+    points = np.asarray(noise(RANDOM[random](), 500, 16, 3))
     assert points.shape == (500, 16, 3)
     firsts = points[:, 0]  # one draw of each set: independent under every scheme
     for column in firsts.T:
         assert stats.kstest(column, "norm").pvalue > 1e-4
     assert np.abs(np.corrcoef(firsts.T) - np.eye(3)).max() < 0.2
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+@pytest.mark.parametrize("kind", [each for each in arguments.ESTIMATORS.values() if each.additive])
+def test_draws_one_by_one_give_the_gradient_of_all_at_once(kind, noise):
+    target, estimator, n = problem(smooth), kind(noise), 4
+    seeds = jnp.arange(2 * n // noise.together(n), dtype=jnp.uint32).reshape(-1, 2)
+    sets = [noise(InProgram(seed), 1, noise.together(n), DIM)[0] for seed in seeds]
+    q = member(bbvi.FullRank, DIM)
+    gradient, estimate = estimator.gradient_one_by_one(q, target, seeds, n)
+    of_all, of_estimate = estimator.gradient(q, target, jnp.concatenate(sets))
+    np.testing.assert_allclose(*(ravel_pytree(each)[0] for each in (gradient, of_all)), rtol=1e-9)
+    np.testing.assert_allclose(estimate.value, of_estimate.value, rtol=1e-9)
+    if isinstance(noise, bbvi.IID):
+        np.testing.assert_allclose(estimate.standard_error, of_estimate.standard_error, rtol=1e-9)
 
 
 def test_antithetic_draws_cancel_odd_functions():

@@ -71,6 +71,9 @@ class ADVI(Rounds):
         return self.batch_size
 
     def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
+        n = self.draws_per_step
+        if self._one_by_one(problem):
+            return random.bits((steps, n // self.estimator.noise.together(n), 2))
         return self.estimator.noise(random, steps, self.draws_per_step, state.q.noise_dim)
 
     def remember(self, q: Distribution) -> Any:
@@ -79,17 +82,23 @@ class ADVI(Rounds):
     def move(
         self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
-        (_, estimate), gradient = jax.value_and_grad(self.estimator, has_aux=True)(q, problem, noise)
+        n = self.draws_per_step
+        if self._one_by_one(problem):
+            gradient, estimate = self.estimator.gradient_one_by_one(q, problem, noise, n)
+        else:
+            gradient, estimate = self.estimator.gradient(q, problem, noise)
         with lenient_promotion():
             updates, memory = self._optimizer(q).update(gradient, memory, q)
         # An update that is not finite is not made.
         damping = jnp.where(jnp.isfinite(optax.tree.norm(updates)), damping, 0)
         q = jax.tree.map(lambda p, u: p + damping * jnp.where(damping > 0, u, 0), q, updates)
-        n = self.draws_per_step
         if not self.uses_gradients:
             return q, memory, Info.of(estimate, log_densities=n)
         products = self.estimator.products(n, problem.dim)
         return q, memory, Info.of(estimate, gradients=n, hessian_vector_products=products)
+
+    def _one_by_one(self, problem: Problem) -> bool:
+        return problem.one_by_one and self.estimator.additive
 
     def _optimizer(self, q: Distribution) -> Any:
         if self.optimizer is not None:

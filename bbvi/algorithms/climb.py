@@ -35,7 +35,7 @@ class Path(NamedTuple):
     gradient: Array  # (dim,)
     curvature: Dense | Limited
     step: Array  # () length to try along the direction
-    best: tuple[Array, Array, Any]  # ELBO, mean and curvature of the best Gaussian so far
+    best: tuple[Array, Array, Any]  # ELBO, mean and curvature of the best Gaussian so far, without pairs
     waited: Array  # () iterations since it improved
     running: Array  # () bool
 
@@ -53,7 +53,7 @@ class Paths(NamedTuple):
 def begin(x: Array, curvature: Dense | Limited) -> Path:
     """A path that has gone nowhere yet, from `x` `(dim,)`."""
     nothing, zero = jnp.array(-jnp.inf, x.dtype), jnp.zeros((), x.dtype)
-    best = (nothing, x, curvature)
+    best = (nothing, x, curvature.gaussian())
     return Path(x, nothing, jnp.zeros_like(x), curvature, zero, best, jnp.zeros((), int), jnp.array(True))
 
 
@@ -75,7 +75,9 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
         mean, expected = path.x, path.value
     elbo = expected + path.curvature.log_det
     better = path.running & ((elbo > path.best[0]) if len(noise) else jnp.isfinite(elbo))
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (elbo, mean, path.curvature), path.best)
+    best = jax.tree.map(
+        lambda new, old: jnp.where(better, new, old), (elbo, mean, path.curvature.gaussian()), path.best
+    )
 
     first = ~jnp.isfinite(path.value)
     slope = path.gradient @ direction

@@ -10,7 +10,7 @@ from bbvi.algorithms.rounds import Rounds, RoundsState
 from bbvi.distributions import Distribution, MeanField
 from bbvi.estimators import StickingTheLanding
 from bbvi.problem import Problem
-from bbvi.random import Random
+from bbvi.random import Random, add_up
 
 Array = Any
 MOMENTUM = 0.9
@@ -66,19 +66,21 @@ class IVON(Rounds):
         return Momentum(jnp.zeros_like(q.mean()), jnp.zeros((), q.mean().dtype))
 
     def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
-        half = random.normal((steps, self.num_draws // 2, problem.dim))
-        return random.xp.concatenate([half, -half], axis=1)
+        if problem.one_by_one:
+            return random.bits((steps, self.num_draws // 2, 2))
+        return _pairs(random, (steps, self.num_draws // 2, problem.dim))
 
     def move(
         self, noise: Array, problem: Problem, q: Distribution, memory: Momentum, damping: Array
     ) -> tuple[Distribution, Any, Info]:
         assert isinstance(q, MeanField)
-        x = q.push(noise)
-        values, gradients, good = problem.values_and_gradients(x)
-        weights = good.astype(values.dtype) / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
-        gradient = -weights @ gradients
-        white = gradients * jnp.exp(q.log_scale)
-        seen = 1 - weights @ ((white + noise) * noise)  # h^ / h; without noise where h is right
+        if problem.one_by_one:
+            draw = lambda random: _look(problem, q, _pairs(random, (1, 1, q.dim))[0])
+            (slope, excess), (log_ratios, good) = add_up(draw, noise)
+        else:
+            (slope, excess), (log_ratios, good) = _look(problem, q, noise)
+        count = jnp.maximum(jnp.sum(good, dtype=slope.dtype), 1)
+        gradient, seen = -slope / count, 1 - excess / count  # h^ / h
         log_scale = q.log_scale - 0.5 * jnp.log(new_curvature(seen, FORGETTING * damping))
         memory = Momentum(MOMENTUM * memory.total + (1 - MOMENTUM) * gradient, MOMENTUM * memory.weight + 1 - MOMENTUM)
         sd = jnp.exp(log_scale)
@@ -86,8 +88,25 @@ class IVON(Rounds):
         new = MeanField(q.loc - sd * jnp.clip(move, -LONGEST, LONGEST), log_scale)
         sound = good.all()  # half of a pair says nothing of the curvature
         q = MeanField(jnp.where(sound, new.loc, q.loc), jnp.where(sound, new.log_scale, q.log_scale))
-        estimate = StickingTheLanding().estimate(values - q.log_prob(x), good)
-        return q, memory, Info.of(estimate, gradients=len(noise))
+        estimate = StickingTheLanding().estimate(log_ratios.ravel(), good.ravel())
+        return q, memory, Info.of(estimate, gradients=self.num_draws)
+
+
+def _pairs(random: Random, shape: tuple[int, int, int]) -> Array:
+    half = random.normal(shape)
+    return random.xp.concatenate([half, -half], axis=1)
+
+
+def _look(problem: Problem, q: MeanField, noise: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Sums over the good draws of grad f and of (grad f / sqrt(h) + e) e, without noise where h is right.
+
+    And for each draw the log density over that of q, and whether it is good.
+    """
+    x = q.push(noise)
+    values, gradients, good = problem.values_and_gradients(x)
+    weights = good.astype(values.dtype)
+    white = gradients * jnp.exp(q.log_scale)
+    return (weights @ gradients, weights @ ((white + noise) * noise)), (values - q.log_prob(x), good)
 
 
 def new_curvature(seen: Array, rate: Array) -> Array:

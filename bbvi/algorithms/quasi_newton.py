@@ -18,9 +18,10 @@ from jax.scipy.linalg import solve_triangular
 
 from bbvi.algorithms.newton import triangular
 from bbvi.distributions import Spiked
+from bbvi.problem import LONG
 
 Array = Any
-MEMORY = 10  # pairs kept by Limited
+MEMORY, FEW = 10, 2  # pairs kept by Limited, and of very many coordinates
 
 
 class Dense(NamedTuple):
@@ -50,6 +51,10 @@ class Dense(NamedTuple):
         log_det = self.log_det + s.size * jnp.log(size) - jnp.log(ratio)
         return Dense(factor, log_det, self.count + 1)
 
+    def gaussian(self) -> Self:
+        """The estimate without what only updates need."""
+        return self
+
     def scale(self) -> Array:
         """Lower triangular square root of the inverse Hessian, `(dim, dim)`."""
         return triangular(self.factor)
@@ -65,7 +70,7 @@ class Limited(NamedTuple):
 
     @classmethod
     def identity(cls, dim: int, dtype: Any) -> Self:
-        pairs = jnp.zeros((MEMORY, dim), dtype)
+        pairs = jnp.zeros((MEMORY if dim <= LONG else FEW, dim), dtype)
         return cls(jnp.ones(dim, dtype), pairs, pairs, jnp.zeros((), int))
 
     @property
@@ -101,6 +106,9 @@ class Limited(NamedTuple):
         push = lambda pairs, new: jnp.concatenate([new[None], pairs[:-1]])
         return type(self)(diagonal, push(self.s, s), push(self.y, y), self.count + 1)
 
+    def gaussian(self) -> "Limited":
+        return self._replace(s=self.s[:0], y=self.y[:0])
+
     def scale(self) -> Array:
         """Standard deviations, `(dim,)`."""
         return jnp.sqrt(self.diagonal)
@@ -118,6 +126,9 @@ class Compact(Limited):
 
     Reference: Byrd, Nocedal and Schnabel 1994, as in Pathfinder (arXiv:2108.03782, algorithm 4).
     """
+
+    def gaussian(self) -> Self:
+        return self
 
     def spiked(self) -> Spiked:
         """N(0, H)."""

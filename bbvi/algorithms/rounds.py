@@ -35,10 +35,9 @@ TRAVELLING = 2.0  # R-hat above which they move steadily; it is 2.6 for motion i
 
 
 class Half(NamedTuple):
-    """Sums over half a round."""
+    """Sums over half a round; they count from its first step on."""
 
     total: Distribution  # sum of the iterates
-    squares: Distribution  # sum of their squares
     elbo: Array  # () sum of the ELBO estimates
 
 
@@ -52,8 +51,9 @@ class RoundsState(NamedTuple):
     damping: Array  # () factor of the steps
     count: Array  # () steps taken in this half
     half: Array  # () steps in a half of this round
-    previous: Half  # all zero during the first half of a round
+    previous: Half  # of this round, during the second half
     current: Half
+    squares: Distribution  # sum of the squares of the iterates of this round, from its first step on
     judging: Array  # () bool, whether this is the second half
     error: Array  # () of the last round, in posterior standard deviations
     bias: Array  # () likewise
@@ -95,6 +95,7 @@ class Rounds(Algorithm[RoundsState]):
             jnp.full((), self.first_half, int),
             _empty(local),
             _empty(local),
+            _zeros(local),
             jnp.zeros((), bool),
             zero + jnp.inf,
             zero + jnp.inf,
@@ -104,8 +105,11 @@ class Rounds(Algorithm[RoundsState]):
     def step(self, noise: Any, problem: Problem, state: RoundsState) -> tuple[RoundsState, Info]:
         local = problem.in_coordinates(state.loc, state.scale)
         q, memory, info = self.move(noise, local, state.q, state.memory, state.damping)
-        current = jax.tree.map(jnp.add, state.current, Half(q, jax.tree.map(jnp.square, q), info.elbo))
-        return state._replace(q=q, memory=memory, count=state.count + 1, current=current), info
+        first = state.count == 0
+        current = jax.tree.map(lambda s, new: jnp.where(first, 0, s) + new, state.current, Half(q, info.elbo))
+        first &= ~state.judging
+        squares = jax.tree.map(lambda s, new: jnp.where(first, 0, s) + new**2, state.squares, q)
+        return state._replace(q=q, memory=memory, count=state.count + 1, current=current, squares=squares), info
 
     def steps_to_adapt(self, state: RoundsState) -> Array:
         return state.half - state.count
@@ -114,18 +118,19 @@ class Rounds(Algorithm[RoundsState]):
         halfway = state._replace(
             count=jnp.zeros_like(state.count),
             previous=state.current,
-            current=_empty(state.q),
             judging=jnp.ones_like(state.judging),
         )
         judged = self._judge(problem, state)
-        return jax.tree.map(lambda a, b: jnp.where(state.judging, a, b), judged, halfway)
+        return jax.tree.map(lambda a, b: a if a is b else jnp.where(state.judging, a, b), judged, halfway)
 
     def _judge(self, problem: Problem, state: RoundsState) -> RoundsState:
         n, first, second = state.half.astype(state.loc.dtype), state.previous, state.current
         gap = jax.tree.map(lambda a, b: jnp.abs(a - b) / n, first.total, second.total)
-        squares = jax.tree.map(jnp.add, first.squares, second.squares)
         within = jax.tree.map(  # variance of the iterates about the mean of their half
-            lambda a, b, aabb: jnp.maximum((aabb - (a**2 + b**2) / n) / (2 * n), 0), first.total, second.total, squares
+            lambda a, b, squares: jnp.maximum((squares - (a**2 + b**2) / n) / (2 * n), 0),
+            first.total,
+            second.total,
+            state.squares,
         )
         error, bias = _largest(gap) / 2, _largest(within)
         r_hat = jnp.sqrt(1 + _largest(jax.tree.map(lambda g, w: g**2 / (2 * w + 1e-12), gap, within)))
@@ -138,6 +143,9 @@ class Rounds(Algorithm[RoundsState]):
         average = jax.tree.map(lambda a, b: jnp.where(settled, (a + b) / (2 * n), b / n), first.total, second.total)
         restarted = self.init(problem, average.affine(state.loc, state.scale), None)
         return restarted._replace(
+            previous=first,
+            current=second,
+            squares=state.squares,
             damping=state.damping * factor,
             half=jnp.where(r_hat > TRAVELLING, 1, 2) * state.half,
             error=error,
@@ -158,9 +166,12 @@ class Rounds(Algorithm[RoundsState]):
         return average.affine(state.loc, state.scale)
 
 
+def _zeros(q: Distribution) -> Distribution:
+    return jax.tree.map(jnp.zeros_like, q)
+
+
 def _empty(q: Distribution) -> Half:
-    zeros = jax.tree.map(jnp.zeros_like, q)
-    return Half(zeros, zeros, jnp.zeros((), jnp.result_type(q.mean())))
+    return Half(_zeros(q), jnp.zeros((), jnp.result_type(q.mean())))
 
 
 def _largest(tree: Any) -> Array:

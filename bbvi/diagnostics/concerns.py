@@ -11,7 +11,7 @@ import numpy as np
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import smooth
 from bbvi.distributions import Distribution
-from bbvi.evaluation import Draws
+from bbvi.evaluation import Draws, pieces
 from bbvi.problem import Problem
 from bbvi.start import Start, log_densities, polish
 
@@ -53,7 +53,7 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
 def _ran_off(pool: Draws, elbo: np.ndarray) -> Concern | None:
     """A posterior that is improper lets q grow, or travel, for ever."""
     check = "check that the posterior is proper: the prior must keep every parameter from running off"
-    if not np.abs(pool.x).max(initial=0) < FAR:
+    if not max(np.abs(piece).max(initial=0) for piece in pieces(pool.x)) < FAR:
         return Concern(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", check)
     quarter = len(elbo) // 4
     if quarter < LATE:
@@ -69,7 +69,7 @@ def _ran_off(pool: Draws, elbo: np.ndarray) -> Concern | None:
 
 def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Concern | None:
     good = np.isfinite(pool.log_p)
-    if not good.any() or not len(pool.x):
+    if not good.any() or not len(pool.x) or problem.is_long:  # then there is but one path
         return None
     elbo = np.mean(pool.log_p[good] - pool.log_q[good])
     whiten = _whitening(pool.x)

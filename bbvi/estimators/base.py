@@ -6,15 +6,17 @@ draw at which it is not finite cannot spread to the others.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.noise import IID, Noise
 from bbvi.problem import Problem
+from bbvi.random import Random, add_up
 
 Array = Any
 PULL = 2.0  # how hard a draw without density pulls q back, in units of the score of a standard normal
@@ -44,6 +46,7 @@ class Estimator(ABC):
     unbiased: ClassVar[bool] = True  # whether its gradient is that of its objective in expectation
     derivatives: ClassVar[int] = 1  # of the log density that must exist
     uses_gradients: ClassVar[bool] = True  # of the log density
+    additive: ClassVar[bool] = False  # whether its loss is a mean over draws
     starts_polished: ClassVar[bool] = True  # whether gradients may be used to find where to start
     independent: ClassVar[bool] = False  # whether it needs independent draws, each from the whole of q
     default_draws: ClassVar[int] = 10
@@ -76,6 +79,26 @@ class Estimator(ABC):
             noise: standard normal draws `(n, q.noise_dim)`.
         """
 
+    def gradient(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Distribution, Estimate]:
+        """The gradient of the loss in `q`, and the estimate of the ELBO."""
+        (_, estimate), gradient = jax.value_and_grad(self, has_aux=True)(q, problem, noise)
+        return gradient, estimate
+
+    def gradient_one_by_one(self, q: Distribution, problem: Problem, seeds: Array, n: int) -> tuple[Any, Estimate]:
+        """The same from `n` draws, made and used one after the other, of an additive estimator.
+
+        Arguments:
+            seeds: one for each set of draws that depend on each other, `(n // noise.together(n), 2)`.
+        """
+        size = self.noise.together(n)
+
+        def of_set(random: Random) -> tuple[Distribution, Estimate]:
+            return self.gradient(q, problem, self.noise(random, 1, size, q.noise_dim)[0])
+
+        total, parts = add_up(of_set, seeds)
+        whole = replace(self, noise=IID()).estimate(parts.value, parts.non_finite < size)
+        return jax.tree.map(lambda g: g / len(seeds), total), whole._replace(non_finite=parts.non_finite.sum())
+
     def estimate(self, values: Array, good: Array, weights: Array | None = None) -> Estimate:
         """The ELBO over the good draws among `values` `(n,)`, with weights `(n,)` that sum to 1, or equal ones."""
         weights = jnp.where(good, jnp.full(len(values), 1 / len(values)) if weights is None else weights, 0)
@@ -85,12 +108,13 @@ class Estimator(ABC):
         return Estimate(mean, error, bad)
 
 
-def differentiable_log_densities(problem: Problem, x: Array) -> tuple[Array, Array]:
-    """Log densities `(n,)` at draws `x` `(n, dim)`, differentiable in `x`, and which of them are good.
+def differentiable_log_densities(problem: Problem, q: Distribution, x: Array) -> tuple[Array, Array]:
+    """Log densities `(n,)` at draws `x` of q `(n, dim)`, differentiable in `x`, and which of them are good.
 
     A draw at which the density or its gradient is not finite gets value 0 and pulls q back to the centre of the draws.
     """
     fixed = stop_gradient(x)
     values, gradients, good = problem.values_and_gradients(fixed)
-    gradients = jnp.where(good[:, None], gradients, -PULL * (fixed - fixed.mean(axis=0)))
+    centre = fixed.mean(axis=0) if len(x) > 1 else stop_gradient(q.mean())
+    gradients = jnp.where(good[:, None], gradients, -PULL * (fixed - centre))
     return stop_gradient(values) + jnp.sum(stop_gradient(gradients) * (x - fixed), axis=-1), good

@@ -23,10 +23,11 @@ class ELBO(Estimator):
     """
 
     name = "elbo"
+    additive = True
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x, weights = q.weighted_draws(noise)
-        log_p, good = differentiable_log_densities(problem, x)
+        log_p, good = differentiable_log_densities(problem, q, x)
         return -(q.entropy() + weights @ log_p), self.estimate(q.entropy() + log_p, good, weights)
 
 
@@ -40,10 +41,11 @@ class MonteCarloEntropy(Estimator):
     """
 
     name = "monte_carlo_entropy"
+    additive = True
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x, weights = q.weighted_draws(noise)
-        log_p, good = differentiable_log_densities(problem, x)
+        log_p, good = differentiable_log_densities(problem, q, x)
         log_ratio = log_p - q.log_prob(x)
         return -(weights @ log_ratio), self.estimate(log_ratio, good, weights)
 
@@ -58,9 +60,10 @@ class StickingTheLanding(Estimator):
     """
 
     name = "sticking_the_landing"
+    additive = True
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x, weights = q.weighted_draws(noise)
-        log_p, good = differentiable_log_densities(problem, x)
+        log_p, good = differentiable_log_densities(problem, q, x)
         log_ratio = log_p - stop_gradient(q).log_prob(x)
         return -(weights @ log_ratio), self.estimate(log_ratio, good, weights)

@@ -30,6 +30,10 @@ class Noise(ABC):
     def standard_error(self, values: Array) -> Array:
         """Standard error of `values.mean()` for values `(n,)` of a function at such draws, a scalar."""
 
+    def together(self, n: int) -> int:
+        """How many of `n` draws depend on each other: as many at least have to be made at once."""
+        return 1
+
     @abstractmethod
     def check(self, n: int) -> None:
         """Raise ValueError when `n` draws cannot be made."""
@@ -64,6 +68,9 @@ class Antithetic(Noise):
     def standard_error(self, values: Array) -> Array:
         return _standard_error(values.reshape(2, -1).mean(axis=0))  # pairs are independent, draws are not
 
+    def together(self, n: int) -> int:
+        return 2
+
     def check(self, n: int) -> None:
         if n % 2:
             raise ValueError(f"num_draws={n}: antithetic draws come in pairs. Use an even number.")
@@ -87,6 +94,9 @@ class Sobol(Noise):
 
     def standard_error(self, values: Array) -> Array:
         return _standard_error(values)
+
+    def together(self, n: int) -> int:
+        return n
 
     def check(self, n: int) -> None:
         if n & (n - 1):

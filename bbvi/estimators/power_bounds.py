@@ -48,7 +48,7 @@ class PowerBound(Estimator):
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         self.check_family(q)
         x = q.push(noise)
-        log_p, good = differentiable_log_densities(problem, x)
+        log_p, good = differentiable_log_densities(problem, q, x)
         log_ratio = log_p - stop_gradient(q).log_prob(x)
         a = self.power
         weights = jnp.where(good, jax.nn.softmax(jnp.where(good, a * stop(log_ratio), -jnp.inf)), 0)

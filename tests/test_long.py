@@ -1,0 +1,102 @@
+"""Very many coordinates: draws are made one by one and not kept, and the state is written over.
+
+What counts as very many is lowered, so that the same code runs on small vectors.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbvi
+from bbvi import driver, evaluation, problem, start
+from bbvi.algorithms import quasi_newton
+from bbvi.evaluation import Remade
+
+pytestmark = pytest.mark.usefixtures("x64")
+DIM = 42
+MEAN, SD = np.linspace(-2, 2, DIM), np.geomspace(0.1, 10, DIM)
+METHODS = {
+    "mean field": {"method": bbvi.ADVI(num_draws=8), "family": "mean_field"},
+    "low rank": {"method": bbvi.ADVI(num_draws=8), "family": bbvi.LowRank.standard(DIM, rank=2)},
+    "antithetic": {"method": bbvi.ADVI(estimator=bbvi.ELBO(bbvi.Antithetic()), num_draws=8), "family": "mean_field"},
+    "ivon": {"method": bbvi.IVON(num_draws=8)},
+}
+
+
+def logprob(x):
+    return -0.5 * jnp.sum(((x - MEAN) / SD) ** 2)
+
+
+@pytest.fixture(autouse=True)
+def long(monkeypatch):
+    for module in (problem, start, quasi_newton):
+        monkeypatch.setattr(module, "LONG", 40)
+    for name, value in (("KEPT", 64 * DIM), ("LARGE", 1), ("WORKING_SET", 2 * DIM)):
+        monkeypatch.setattr(evaluation, name, value)
+
+
+def fit(name="mean field", **options):
+    return bbvi.fit(logprob, DIM, progress=False, **METHODS[name], **options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_gaussian_is_recovered(name):
+    posterior = fit(name)
+    np.testing.assert_allclose((posterior.distribution.mean() - MEAN) / SD, 0, atol=0.2)
+    np.testing.assert_allclose(posterior.distribution.sd(), SD, rtol=0.2)
+    assert posterior.diagnosis.elbo.value == pytest.approx(0.5 * DIM * np.log(2 * np.pi) + np.log(SD).sum(), abs=1)
+
+
+def test_draws_are_made_again_as_they_were(tmp_path):
+    posterior = fit()
+    pool, q = posterior.pool, posterior.distribution
+    assert isinstance(pool.x, Remade)
+    x = np.asarray(pool.x)
+    assert pool.x.shape == x.shape == (len(pool), DIM)
+    np.testing.assert_allclose(q.log_prob(x), pool.log_q, rtol=1e-12)
+    chosen = np.random.default_rng(0).permutation(len(pool))[:9]
+    np.testing.assert_array_equal(np.asarray(pool.take(chosen).x), x[chosen])
+    np.testing.assert_array_equal(np.concatenate(list(pool.x[chosen].pieces())), x[chosen])
+    posterior.save(tmp_path / "posterior.npz")
+    loaded = bbvi.load(tmp_path / "posterior.npz")
+    np.testing.assert_array_equal(loaded.pool.x, x)
+    for of_file, of_fit in zip(loaded.table(3), posterior.table(3), strict=True):
+        assert of_file == of_fit
+    np.testing.assert_array_equal(loaded.mean(), posterior.mean())
+    posterior.report(tmp_path / "report.html")
+    assert len(posterior.summary()) == DIM
+
+
+def test_an_interrupt_between_blocks_returns_what_was_reached():
+    def interrupt(progress):
+        if progress.step > 2:
+            raise KeyboardInterrupt
+
+    posterior = fit(num_steps=100, callbacks=[interrupt])
+    assert 0 < len(posterior.history.elbo) < 100
+    assert posterior.diagnosis.stop is driver.Stop.INTERRUPTED
+
+
+def test_an_interrupt_within_a_block_takes_it_to_its_end(monkeypatch):
+    prefetch, calls = driver._Pages.prefetch, []
+
+    def interrupt(pages, step):
+        calls.append(step)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        prefetch(pages, step)
+
+    monkeypatch.setattr(driver._Pages, "prefetch", interrupt)
+    posterior = fit(num_steps=100)
+    assert calls[-1] < len(posterior.history.elbo) < 100
+    assert np.isfinite(posterior.history.elbo).all()
+
+
+def test_a_checkpoint_goes_on_with_the_same_bits(tmp_path):
+    whole = fit(num_steps=60)
+    stop = lambda progress: progress.step >= 20
+    fit(num_steps=60, checkpoint=tmp_path / "state", callbacks=[stop])
+    resumed = fit(num_steps=60, checkpoint=tmp_path / "state")
+    np.testing.assert_array_equal(resumed.history.elbo, whole.history.elbo)
+    for name, leaf in whole.distribution.leaves().items():
+        np.testing.assert_array_equal(resumed.distribution.leaves()[name], leaf)
