@@ -102,6 +102,9 @@ def says_what_the_verdict_says(posterior, html, page):
         assert " ".join(words.split()) in text
     assert posterior.origin.call in text
     assert posterior.origin.versions["jax"] in text
+    name = posterior.origin.name
+    assert name in ("regression", "funnel", "wide")
+    assert f"{name}: posterior report" in text
 
 
 def shows_names_as_text(posterior, html, page):
@@ -169,6 +172,30 @@ def test_the_origin_says_how_to_run_it_again():
     eval(posterior.origin.call)
 
 
+HALF = 0.5
+
+
+def test_the_origin_shows_what_the_source_takes_from_outside():
+    from jax.scipy import stats
+
+    def tilted(x):
+        return sum(HALF * stats.norm.logpdf(x[i]) - jnp.logaddexp(0, x[i]) for i in range(2))
+
+    origin = bbvi.fit(tilted, 2, method="laplace").origin
+    head, source = origin.source.split("\n\n", 1)
+    assert head.splitlines() == [
+        "import jax.numpy as jnp",
+        "from jax.scipy import stats",
+        "# not shown, but used: HALF",
+    ]
+    assert source.startswith("def tilted(x):")
+    assert origin.name == "tilted"
+
+
+def test_the_origin_of_a_function_without_a_name():
+    assert bbvi.fit(lambda x: -(x**2).sum(), 2, method="laplace").origin.name == ""
+
+
 def test_the_origin_of_a_function_without_a_module():
     space = {}
     exec("def logprob(x): return -(x**2).sum()", space)
@@ -185,6 +212,7 @@ def test_the_origin_of_a_sum_over_rows_names_its_parts():
     posterior = bbvi.fit(bbvi.Factorized(log_prior, log_lik), 1, data=np.zeros(3), method="laplace")
     call = "bbvi.fit(bbvi.Factorized(log_prior=log_prior, log_likelihood=log_lik), 1, data=data, method='laplace')"
     assert posterior.origin.call == call
+    assert posterior.origin.name == ""
 
 
 def test_the_command_line_refuses_what_is_no_posterior(tmp_path, capsys):

@@ -47,8 +47,13 @@ def report(posterior: "Posterior", path: str | Path, level: str, calibration: An
     total = sum(len(variable.mean) for variable in variables)
     rows = worst(posterior, variables, ROWS if total <= ROWS else ROWS // 2)
     page = _Page()
+    name = posterior.origin.name if posterior.origin else ""
+    count = f"{total} parameter{'s' * (total != 1)}"
     with style(INK):
         context = {
+            "title": f"{name}: posterior report" if name else f"Posterior of {count}",
+            "name": name,
+            "count": count,
             "posterior": posterior,
             "diagnosis": posterior.diagnosis,
             "words": posterior.diagnosis.status.value.split(": ", 1)[1],
