@@ -134,7 +134,7 @@ def _functions(value: Any, depth: int = 3) -> Iterator[Any]:
 
 def _title(model: Model) -> str:
     own: Any = getattr(getattr(model, "model", None), "name", "")  # PyMC has a name, Stan a method
-    if title := own().removesuffix("_model") if callable(own) else own:
+    if title := str(own() if callable(own) else own).removesuffix("_model"):
         return title
     parts = isinstance(model.logprob, Factorized)  # of which neither is the model
     return "" if parts else next((_name(function, "") for function in _functions(model)), "")
@@ -146,7 +146,8 @@ def _sources(functions: list[Any]) -> str:
     outside = {name: value for function in sources for name, value in _outside(function).items()}
     modules = {name: value for name, value in outside.items() if isinstance(value, ModuleType)}
     others = sorted(outside.keys() - modules.keys() - {function.__name__ for function in sources})
-    head = sorted(_import(name, each.__name__) for name, each in modules.items())[::-1]
+    lines = (_import(name, each.__name__) for name, each in modules.items())
+    head = sorted(lines, key=lambda line: (line.startswith("from"), line))
     head += [f"# not shown, but used: {', '.join(others)}"] if others else []
     return "\n\n".join(filter(None, ["\n".join(head), *dict.fromkeys(sources.values())]))
 
