@@ -9,7 +9,7 @@ from scipy import stats
 import bbvi
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.concerns import find_concerns
-from bbvi.diagnostics.pareto import fit_generalised_pareto, resample, smooth
+from bbvi.diagnostics.pareto import fit_generalised_pareto, k_hat_of_square, resample, smooth
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import FullRank, Mixture
 from bbvi.driver import Stop
@@ -46,6 +46,14 @@ def test_k_hat_of_heavy_tails(nu, theory):
     """Weights whose density falls like w^-(nu + 1) have k = 1/nu."""
     weights = np.random.default_rng(2).pareto(nu, 40_000) + 1
     assert smooth(np.log(weights)).k_hat == pytest.approx(theory, abs=0.1)
+
+
+def test_k_hat_of_a_square_is_its_own():
+    """Squares of numbers whose density falls like x^-(nu + 1) have k = 2/nu; even weights say nothing."""
+    rng = np.random.default_rng(3)
+    column = rng.choice([-1, 1], 40_000) * (rng.pareto(2.5, 40_000) + 1)
+    assert k_hat_of_square(np.full(40_000, -np.log(40_000)), column) == pytest.approx(0.8, abs=0.1)
+    assert k_hat_of_square(np.full(40_000, -np.log(40_000)), np.tanh(column)) < 0
 
 
 @pytest.mark.parametrize("rounding", [0.0, 1e-8])

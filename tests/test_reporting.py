@@ -13,7 +13,9 @@ from numpyro.distributions import constraints
 
 import bbvi
 from bbvi.__main__ import main
-from bbvi.reporting.report import ROWS
+from bbvi.reporting.plots import _short, marginals
+from bbvi.reporting.report import ROWS, _number
+from bbvi.reporting.scalars import read_variables, worst
 
 NASTY = '<script>alert(1)</script> $v$ & "co"'
 
@@ -102,9 +104,13 @@ def says_what_the_verdict_says(posterior, html, page):
         assert " ".join(words.split()) in text
     assert posterior.origin.call in text
     assert posterior.origin.versions["jax"] in text
+    name = posterior.origin.name
+    assert name in ("regression", "funnel", "wide")
+    assert f"{name}: posterior report" in text
 
 
 def shows_names_as_text(posterior, html, page):
+    assert "no log likelihood of each observation" in page.text
     assert NASTY in page.text
 
 
@@ -124,6 +130,7 @@ def can_be_made_of_a_file(posterior, html, page, folder):
         assert main(["report", "fit.nc"]) == 0
     again = Page((folder / "fit.html").read_text())
     says_what_the_verdict_says(posterior, "", again)
+    assert "bbvi.load(path, logprob=...) takes it" in again.text
 
 
 @pytest.mark.usefixtures("first_rung_only")
@@ -142,6 +149,48 @@ def test_a_page(make, special, tmp_path):
     says_what_the_verdict_says(posterior, html, page)
     special(posterior, html, page)
     can_be_made_of_a_file(posterior, html, page, tmp_path)
+
+
+def test_leaving_one_out_is_for_rows_that_are_few_enough(tmp_path, monkeypatch):
+    density = bbvi.Factorized(lambda m: -0.5 * m @ m, lambda m, y: -0.5 * (y - m[0]) ** 2)
+    posterior = bbvi.fit(density, 1, data=np.linspace(-1, 1, 30), method="laplace")
+    posterior.report(tmp_path / "page.html")
+    assert "elpd" in Page((tmp_path / "page.html").read_text()).text
+    monkeypatch.setattr("bbvi.reporting.report.MOST", 10_000)
+    posterior.report(tmp_path / "page.html")
+    text = Page((tmp_path / "page.html").read_text()).text
+    assert "of 30 observations are more than 10,000 numbers" in text
+    assert "elpd" not in text
+
+
+@pytest.mark.parametrize(
+    ("ticks", "shown"),
+    [
+        ([0, 50_000, 100_000], ["0", "50k", "100k"]),
+        ([1e6, 1.5e6, 2e6], ["1M", "1.5M", "2M"]),
+        ([12_345.5, 12_345.6], ["12,345.5", "12,345.6"]),
+        ([-0.2, 0.0, 0.1 + 0.2], ["-0.2", "0", "0.3"]),
+    ],
+)
+def test_ticks_are_short_and_whole(ticks, shown):
+    assert [_short(tick, np.array(ticks)) for tick in ticks] == shown
+
+
+def test_neighbours_share_an_axis_unless_one_would_be_a_spike():
+    def of_scales(p):
+        return -0.5 * jnp.sum((p / jnp.array([1.0, 2.0, 1e3])) ** 2)
+
+    posterior = bbvi.fit(of_scales, 3, method="laplace")
+    rows = worst(posterior, read_variables(posterior), 3)
+    labels = [[tick.get_text() for tick in axes.get_yticklabels()] for axes in marginals(posterior, rows).axes]
+    assert labels == [["x[0]", "x[1]"], ["x[2]"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "sd", "shown"), [(13_043.4783, 0.07, "13043.478"), (100_260, 3e4, "100260"), (0.5, 0.0, "0.5")]
+)
+def test_numbers_have_the_digits_that_their_sd_asks_for(value, sd, shown):
+    assert _number(value, sd) == shown
 
 
 def test_calibration_and_full_checks_are_shown(tmp_path):
@@ -169,6 +218,30 @@ def test_the_origin_says_how_to_run_it_again():
     eval(posterior.origin.call)
 
 
+HALF = 0.5
+
+
+def test_the_origin_shows_what_the_source_takes_from_outside():
+    from jax.scipy import stats
+
+    def tilted(x):
+        return sum(HALF * stats.norm.logpdf(x[i]) - jnp.logaddexp(0, x[i]) for i in range(2))
+
+    origin = bbvi.fit(tilted, 2, method="laplace").origin
+    head, source = origin.source.split("\n\n", 1)
+    assert head.splitlines() == [
+        "import jax.numpy as jnp",
+        "from jax.scipy import stats",
+        "# not shown, but used: HALF",
+    ]
+    assert source.startswith("def tilted(x):")
+    assert origin.name == "tilted"
+
+
+def test_the_origin_of_a_function_without_a_name():
+    assert bbvi.fit(lambda x: -(x**2).sum(), 2, method="laplace").origin.name == ""
+
+
 def test_the_origin_of_a_function_without_a_module():
     space = {}
     exec("def logprob(x): return -(x**2).sum()", space)
@@ -185,6 +258,7 @@ def test_the_origin_of_a_sum_over_rows_names_its_parts():
     posterior = bbvi.fit(bbvi.Factorized(log_prior, log_lik), 1, data=np.zeros(3), method="laplace")
     call = "bbvi.fit(bbvi.Factorized(log_prior=log_prior, log_likelihood=log_lik), 1, data=data, method='laplace')"
     assert posterior.origin.call == call
+    assert posterior.origin.name == ""
 
 
 def test_the_command_line_refuses_what_is_no_posterior(tmp_path, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bbvi.concern import Concern, Status
-from bbvi.diagnostics.pareto import smooth
+from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws, pieces
 from bbvi.problem import Problem
@@ -202,9 +202,7 @@ def _vague_scale(problem: Problem, pool: Draws) -> Concern | None:
             errors = np.sqrt(weights**2 @ (squares - variances) ** 2) / np.maximum(2 * variances, 1e-300)
         for i in np.flatnonzero(~(errors <= VAGUE)):
             index = "".join(f"[{k}]" for k in np.unravel_index(i, values.shape[1:]))
-            with np.errstate(all="ignore"):
-                k_hat = smooth(np.log(weights * squares[:, i])).k_hat
-            found = max(found, (np.inf if np.isnan(k_hat) else k_hat, name + index))
+            found = max(found, (k_hat_of_square(np.log(weights), columns[:, i]), name + index))
     k_hat, name = found
     if not name:
         return None

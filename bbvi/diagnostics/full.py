@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from bbvi.diagnostics.bounds import Bounds, find_bounds
-from bbvi.diagnostics.pareto import k_hat_of_moments, smooth
+from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 from bbvi.diagnostics.stein import SteinTest, stein_test
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.evaluation import Draws
@@ -32,9 +32,9 @@ class FullDiagnosis:
         stein: whether q's draws come from p.
         names: of the unconstrained coordinates.
         sds: of q in these.
-        k_hat: for each scalar parameter by name: the larger one of the k-hat of the weights and of those times its
-            squared deviation from the mean, for resampled draws. Above 0.7 its mean or standard deviation rests on few
-            draws.
+        k_hat: for each scalar parameter by name: that of its square, of the weights times its squared deviation from
+            the mean, for resampled draws. Above 0.7 its standard deviation rests on few draws, whatever the k-hat of
+            the weights themselves, which the verdict has.
         num_draws: of q behind bounds and k-hats.
     """
 
@@ -64,7 +64,7 @@ class FullDiagnosis:
             + ("differs from the posterior" if differs else "cannot be told from the posterior")
         )
         worst = sorted(self.k_hat.items(), key=lambda item: -item[1])[:SHOWN]
-        lines.append("  largest k-hat of means and sds: " + ", ".join(f"{name} {k:.2f}" for name, k in worst))
+        lines.append("  largest k-hat of squares: " + ", ".join(f"{name} {k:.2f}" for name, k in worst))
         return "\n".join(lines)
 
 
@@ -81,14 +81,13 @@ def diagnose_fully(
     bounds = find_bounds(of_q.x, of_q.log_p - of_q.log_q)
     _, scores, good = jax.device_get(_scores(problem, of_q.x[:TESTED]))
     stein = stein_test(of_q.x[:TESTED][good], scores[good], np.random.default_rng(seed))
-    log_weights = pool.log_p - pool.log_r
-    smoothed = smooth(log_weights)
+    log_weights = smooth(pool.log_p - pool.log_r).log_weights
     k_hat = {}
     for name, array in read(pool.x).items():
         columns = np.reshape(array, (len(array), -1)).astype(float)
         for index, column in zip(np.ndindex(*np.shape(array)[1:]), columns.T, strict=True):
             label = name + "".join(f"[{i}]" for i in index)
-            k_hat[label] = k_hat_of_moments(log_weights, smoothed, column)
+            k_hat[label] = k_hat_of_square(log_weights, column)
     return FullDiagnosis(
         verdict,
         bounds,

@@ -52,15 +52,17 @@ def smooth(log_weights: np.ndarray) -> Smoothed:
     return Smoothed(scaled - log_sum_exp(scaled), k)
 
 
-def k_hat_of_moments(log_weights: np.ndarray, smoothed: Smoothed, column: np.ndarray) -> float:
-    """Shape of the tail on which mean and variance of a scalar `(n,)` rest: that of weights times squared deviations.
+def k_hat_of_square(log_weights: np.ndarray, column: np.ndarray) -> float:
+    """Shape of the tail on which the variance of a scalar `(n,)` rests: of weights times squared deviations.
 
-    The larger one of it and the k-hat of the log weights `(n,)` themselves, `smoothed`.
+    What the weights themselves rest on is another k-hat, theirs. Of normalised log weights `(n,)`, as smoothed.
     """
-    with np.errstate(all="ignore"):  # a draw that overflows, or has no density, counts as a heavy tail
-        squares = (column - np.exp(smoothed.log_weights) @ column) ** 2
-        own = smooth(np.nan_to_num(log_weights + np.log(squares), nan=np.inf, neginf=-np.inf)).k_hat
-    return max(smoothed.k_hat, np.inf if np.isnan(own) else own)
+    kept = log_weights > -np.inf
+    log_weights, column = log_weights[kept], column[kept]
+    with np.errstate(all="ignore"):  # a draw that overflows counts as a heavy tail
+        squares = (column - np.exp(log_weights) @ column) ** 2
+        k_hat = smooth(np.nan_to_num(log_weights + np.log(squares), nan=np.inf, neginf=-np.inf)).k_hat
+    return np.inf if np.isnan(k_hat) else k_hat
 
 
 def fit_generalised_pareto(excess: np.ndarray) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bbvi.precision import scope
+from bbvi.problem import Factorized
 
 if TYPE_CHECKING:
     from bbvi.posterior import Posterior
@@ -59,8 +60,7 @@ def predict(posterior: "Posterior", args: Any, kwargs: Any, num_samples: int, se
 
 def _log_likelihood(posterior: "Posterior", xs: np.ndarray, must: bool) -> dict[str, np.ndarray] | None:
     model = posterior.model
-    size = sum(np.size(value) for value in posterior.observed_data.values())
-    if model is None or (not must and len(xs) * size > MOST):
+    if model is None or (not must and len(xs) * num_observations(posterior) > MOST):
         found = None
     else:
         with scope(posterior.double):
@@ -71,6 +71,13 @@ def _log_likelihood(posterior: "Posterior", xs: np.ndarray, must: bool) -> dict[
             "bbvi.Factorized log density, and give it to load()."
         )
     return found
+
+
+def num_observations(posterior: "Posterior") -> int:
+    """How many log likelihoods there are at one draw, where the model says them."""
+    if posterior.problem is not None and isinstance(posterior.problem.logprob, Factorized):
+        return posterior.problem.num_rows or 0
+    return sum(np.size(value) for value in posterior.observed_data.values())
 
 
 def path(name: str) -> str:

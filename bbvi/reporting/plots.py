@@ -18,7 +18,10 @@ COLOURS = {Status.RELIABLE: "#2e9e5b", Status.USABLE: "#c98a00", Status.UNRELIAB
 POINTS = 300  # of a trace; longer ones are averaged over blocks of steps
 LEAST_GAP = 5.0  # nats below the end that a trace shows at least
 SHOWN = 400  # draws of each kind in a scatter plot
+LEAST_SPREAD = 0.01  # nats that a histogram of log weights shows at least; less may be rounding
 TINY = 1e-3  # least ratio in a picture of ratios
+WIDEST = 30  # how much wider than a scalar's 90 % interval the axis may be that it shares with others
+SUFFIXES = {1e9: "G", 1e6: "M", 1e3: "k"}
 
 
 def elbo(posterior: "Posterior") -> Any:
@@ -46,6 +49,8 @@ def elbo(posterior: "Posterior") -> Any:
         axes.set_ylim(max(top - 1.1 * room, lowest - 0.05 * room), top + 0.1 * room)
         axes.legend(loc="lower right", fontsize=8)
     axes.set(xlabel="evaluations after the start", ylabel="ELBO (nats)", title="Evidence lower bound, band of 2 s.e.")
+    _short_ticks(axes.xaxis)
+    axes.yaxis.set_major_formatter("{x:,.10g}")
     return figure
 
 
@@ -58,9 +63,10 @@ def ladder(posterior: "Posterior") -> Any:
     axes.barh(places, costs, height=0.45, color=[COLOURS[rung.status] for rung in rungs])
     for place, rung in zip(places, rungs, strict=True):
         text = f"{rung.status.name.lower()}, k-hat {rung.k_hat:.2f}, ELBO {rung.elbo:.2f}"
-        axes.text(0, place - 0.28, text, va="bottom", fontsize=8)
+        axes.annotate(text, (0, place - 0.28), (4, 0), textcoords="offset points", va="bottom", fontsize=8)
     axes.set_yticks(places, [f"{i + 1}: {rung.method}\n{rung.family}" for i, rung in enumerate(rungs)])
     axes.set(xlabel="gradient equivalents", ylim=(len(rungs) - 0.5, -0.8), title="Approximations tried, in order")
+    _short_ticks(axes.xaxis)
     return figure
 
 
@@ -72,7 +78,11 @@ def log_weights(posterior: "Posterior") -> Any:
     raw = raw[np.isfinite(raw)]
     if len(raw):
         centred = raw - (diagnosis.log_evidence.value if diagnosis.trusted else raw.max())
-        upper.hist(np.clip(centred, *np.quantile(centred, [0.001, 1])), bins=60, color=BLUE)
+        low, high = np.quantile(centred, [0.001, 1])
+        room = max(high - low, LEAST_SPREAD) / 2
+        span = ((low + high) / 2 - room, (low + high) / 2 + room)
+        upper.hist(np.clip(centred, low, high), bins=60, range=span, color=BLUE)
+        _short_ticks(upper.xaxis)
     reference = "log evidence" if diagnosis.trusted else "largest log weight"
     upper.set(xlabel=f"log p - log q - {reference} (nats)", ylabel="draws of q", yscale="log")
     upper.set_title(f"Log weights of q, sd {diagnosis.log_weight_sd:.2f} nats")
@@ -98,9 +108,16 @@ def log_weights(posterior: "Posterior") -> Any:
 
 
 def marginals(posterior: "Posterior", rows: Sequence[Row]) -> Any:
-    """Density, median, 50 % and 90 % interval of each row; an axis for each variable. Dotted: q itself."""
-    names = list(dict.fromkeys(row.variable for row in rows))
-    groups = [[row for row in rows if row.variable == name] for name in names]
+    """Density, median, 50 % and 90 % interval of each row. Dotted: q itself.
+
+    Neighbours of one variable share an axis where none of them would be a spike on it.
+    """
+    groups: list[list[Row]] = []
+    for row in rows:
+        if groups and row.variable == groups[-1][0].variable and _share([*groups[-1], row]):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
     heights = [0.34 * len(group) + 0.42 for group in groups]
     figure, panels = _figure(sum(heights) + 0.3, rows=len(groups), heights=heights)
     for axes, group in zip(np.atleast_1d(panels), groups, strict=True):
@@ -123,6 +140,7 @@ def marginals(posterior: "Posterior", rows: Sequence[Row]) -> Any:
         axes.set_yticks(range(len(group)), [_shorten(row.label) for row in group])
         axes.set(xlim=(low, high), ylim=(len(group) - 0.6, -0.75))
         axes.tick_params(left=False)
+        _short_ticks(axes.xaxis)
         axes.spines["left"].set_visible(False)
     return figure
 
@@ -231,6 +249,28 @@ def _figure(height: float, rows: int = 1, columns: int = 1, heights: Sequence[fl
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, columns, height_ratios=heights)
+
+
+def _share(rows: Sequence[Row]) -> bool:
+    low, high = min(row.quantiles[0] for row in rows), max(row.quantiles[-1] for row in rows)
+    return high - low <= WIDEST * min(row.quantiles[-1] - row.quantiles[0] for row in rows)
+
+
+def _short_ticks(axis: Any) -> None:
+    """Few numbers, large ones as 10k and 1M, and each of them whole: none is said once for all of them."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_formatter(lambda x, _: _short(x, axis.get_majorticklocs()))
+
+
+def _short(x: float, ticks: np.ndarray) -> str:
+    """As 10k or 1M where that takes no more than one decimal for any tick."""
+    for unit, suffix in SUFFIXES.items():
+        tenths = 10 * np.asarray(ticks) / unit
+        if x and 1e5 <= np.abs(tenths * unit).max() < 1e13 and np.allclose(tenths, np.round(tenths), rtol=0, atol=1e-6):
+            return f"{x / unit:.10g}{suffix}"
+    return f"{x:,.10g}"
 
 
 def _plain_ticks(*logarithmic: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bbvi.reporting import plots
+from bbvi.reporting.arviz import num_observations
 from bbvi.reporting.scalars import PROBABILITIES, Row, Variable, read_variables, worst
 from bbvi.reporting.svg import INK, inline, style
 
@@ -20,7 +21,7 @@ COMPARED = 200  # coordinates up to which linear response is worked out
 DIRECTIONS = 1000  # coordinates up to which their correlations are
 VARIABLES = 100  # named arrays in a summary
 REPLICATIONS = 400  # draws behind predictive checks and LOO
-MOST = 2**24  # numbers in the log likelihoods that LOO is worked out from
+MOST = 2**22  # numbers in the log likelihoods that LOO is worked out from: some 15 seconds
 CALIBRATED = 16  # parameters whose histograms are shown, the worst first
 
 
@@ -47,8 +48,13 @@ def report(posterior: "Posterior", path: str | Path, level: str, calibration: An
     total = sum(len(variable.mean) for variable in variables)
     rows = worst(posterior, variables, ROWS if total <= ROWS else ROWS // 2)
     page = _Page()
+    name = posterior.origin.name if posterior.origin else ""
+    count = f"{total} parameter{'s' * (total != 1)}"
     with style(INK):
         context = {
+            "title": f"{name}: posterior report" if name else f"Posterior of {count}",
+            "name": name,
+            "count": count,
             "posterior": posterior,
             "diagnosis": posterior.diagnosis,
             "words": posterior.diagnosis.status.value.split(": ", 1)[1],
@@ -103,19 +109,26 @@ def _overview(variables: list[Variable]) -> Table:
 
 
 def _parameters(rows: list[Row]) -> Table:
-    titles = ("", "mean", "sd", *(f"{100 * p:g} %" for p in PROBABILITIES), "ESS", "k-hat")
+    titles = ("", "mean", "sd", *(f"{100 * p:g} %" for p in PROBABILITIES), "ESS", "k-hat of square")
     return Table(
         titles,
         [
             (
                 row.label,
-                *(f"{value:.4g}" for value in (row.mean, row.sd, *row.quantiles)),
+                *(_number(value, row.sd) for value in (row.mean, row.sd, *row.quantiles)),
                 f"{row.effective_sample_size:.0f}",
                 f"{row.k_hat:.2f}",
             )
             for row in rows
         ],
     )
+
+
+def _number(value: float, sd: float) -> str:
+    """With digits enough to tell it from values a hundredth of `sd` away."""
+    size = np.log10(abs(value)) if value and np.isfinite(value) else 0.0
+    digits = 3 + size - np.log10(sd) if 0 < sd < np.inf else 4
+    return f"{value:.{int(np.clip(max(digits, size + 1 if size < 7 else 4), 4, 15))}g}"
 
 
 def _quality(posterior: "Posterior", rows: list[Row], page: _Page) -> Iterator[Picture | str]:
@@ -165,10 +178,14 @@ def _course(posterior: "Posterior", page: _Page) -> Iterator[Picture]:
         yield page.add(plots.ladder(posterior), "The approximations that were tried.")
 
 
-def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table]:
-    """Posterior predictive checks, and LOO, as far as the model allows them."""
+def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table | str]:
+    """Posterior predictive checks, and LOO, as far as the model allows them; what is left out, and why."""
     model = posterior.model
     if model is None:
+        yield (
+            "Predictive checks, leave-one-out cross-validation (LOO) and linear response are left out: they need the "
+            "log density, which a file doesn't hold; bbvi.load(path, logprob=...) takes it."
+        )
         return
     if model.predicts:
         tree = posterior.predict(num_samples=REPLICATIONS)
@@ -178,9 +195,20 @@ def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table
             seen, made = tree["observed_data"][name].values, made.values[0]
             yield page.add(plots.predictive(name, seen, made), f"Posterior predictive check of {name}.")
             yield _predictive_table(name, np.ravel(seen), made.reshape(len(made), -1))
-    size = REPLICATIONS * sum(np.size(value) for value in posterior.observed_data.values())
-    tree = posterior.to_arviz(REPLICATIONS) if size <= MOST else {}
+    else:
+        yield "Predictive checks are left out: a log density does not say how to make data."
+    if REPLICATIONS * (count := num_observations(posterior)) > MOST:
+        yield (
+            f"Leave-one-out cross-validation (LOO) is left out: {REPLICATIONS} draws of the log likelihoods of "
+            f"{count:,} observations are more than {MOST:,} numbers."
+        )
+        return
+    tree = posterior.to_arviz(REPLICATIONS)
     if "log_likelihood" not in tree:
+        yield (
+            "Leave-one-out cross-validation (LOO) is left out: no log likelihood of each observation is at hand, as a "
+            "model or a bbvi.Factorized log density with its data in memory has it."
+        )
         return
     from arviz_stats.loo import loo
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import k_hat_of_moments, smooth
+from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 
 if TYPE_CHECKING:
     from bbvi.posterior import Posterior
@@ -36,7 +36,7 @@ class Row:
     sd: float
     quantiles: tuple[float, ...]  # at PROBABILITIES
     effective_sample_size: float
-    k_hat: float  # of its mean and variance
+    k_hat: float  # of its square, on which the sd rests
     draws: np.ndarray  # (n,)
     of_q: float  # its sd under q itself
 
@@ -70,11 +70,10 @@ def worst(posterior: "Posterior", variables: Sequence[Variable], most: int) -> l
     ess = np.concatenate([variable.effective_sample_size for variable in variables])
     chosen = np.sort(np.argsort(ess, kind="stable")[:most])
     starts = np.cumsum([0, *(len(variable.mean) for variable in variables)])
-    log_weights = posterior.pool.log_p - posterior.pool.log_r
-    smoothed, weights = smooth(log_weights), posterior.weights
+    log_weights, weights = smooth(posterior.pool.log_p - posterior.pool.log_r).log_weights, posterior.weights
 
     def row(variable: Variable, i: int) -> Row:
-        k_hat = k_hat_of_moments(log_weights, smoothed, variable.columns[:, i])
+        k_hat = k_hat_of_square(log_weights, variable.columns[:, i])
         return _row(variable, i, weights, posterior.pool.from_q, k_hat)
 
     places = np.searchsorted(starts, chosen, side="right") - 1
