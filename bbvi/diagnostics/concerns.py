@@ -6,14 +6,15 @@ Each check is a function that returns a `Concern` or None.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from bbvi.concern import Concern, Status
-from bbvi.diagnostics.pareto import smooth
+from bbvi.diagnostics.pareto import resample, smooth
 from bbvi.distributions import Distribution
-from bbvi.evaluation import Draws
+from bbvi.evaluation import Draws, pool_size
 from bbvi.problem import Problem
-from bbvi.start import Start, log_densities, polish
+from bbvi.start import HUGE, LOOKS, Start, log_densities, look_around, polish
 
 Array = Any
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
@@ -28,6 +29,20 @@ ENOUGH = 1000  # effective draws from which standard deviations are looked at
 VAGUE = 0.03  # relative standard error of a standard deviation, from which its tails are looked at;
 HEAVY = 0.7  # k-hat of the squared deviations, from which there may be no such error, nor a standard deviation
 OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
+BEYOND = 30.0  # standard deviations from a draw, from which nothing is left of a posterior that q fits;
+FARTHEST = 1e12  # and up to which mass is looked for
+DISTINCT = 100  # effective draws from which some of them stand for the posterior; with fewer the weights say enough
+SLIGHT = -10.0  # log of a mass, relative to that near the draw, below which there is none
+LINES = 128  # directions at most: along coordinates,
+AXES = 4  # the last of them along the widest principal axes;
+SEEN = 2**22  # and numbers in the points on all lines, at most;
+RADII = 32  # distances in a close look
+SUSPECTS = 4  # directions at most that are looked at closely,
+WITNESSES = 8  # on lines through so many draws
+NEAREST = 1e-4  # standard deviations from the draw at which a close look begins
+FALLING = 12  # last points, over which p r falls unless the mass is infinite; they span six powers of ten
+ELSEWHERE = 0.1  # share of the mass beyond all draws, from which q counts as wrong
+PROPER = "check that the posterior is proper: the prior must keep every parameter from running off"
 
 
 def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, elbo: np.ndarray) -> list[Concern]:
@@ -40,21 +55,22 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
     ran_off = _ran_off(of_q, elbo)
     if ran_off is not None:
         return [ran_off]
+    log_weights = smooth(pool.log_p - pool.log_r).log_weights
     found = (
         _missed_mode(problem, start, of_q),
-        _too_narrow(problem, q, pool),
+        _too_narrow(problem, q, pool, log_weights),
+        _goes_on(problem, start, pool, log_weights),
         _non_finite(problem, of_q),
         _rounding(of_q),
-        _vague_scale(problem, pool),
+        _vague_scale(problem, pool, log_weights),
     )
     return [concern for concern in found if concern is not None]
 
 
 def _ran_off(pool: Draws, elbo: np.ndarray) -> Concern | None:
     """A posterior that is improper lets q grow, or travel, for ever."""
-    check = "check that the posterior is proper: the prior must keep every parameter from running off"
     if not np.abs(pool.x).max(initial=0) < FAR:
-        return Concern(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", check)
+        return Concern(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", PROPER)
     quarter = len(elbo) // 4
     if quarter < LATE:
         return None
@@ -62,7 +78,7 @@ def _ran_off(pool: Draws, elbo: np.ndarray) -> Concern | None:
     gain = last.mean() - before.mean()
     if gain > max(1.0, 5 * (before.std() + last.std()) / quarter**0.5):
         return Concern(
-            Status.UNRELIABLE, f"the ELBO was still rising, by {gain:.3g} nats, when optimisation ended", check
+            Status.UNRELIABLE, f"the ELBO was still rising, by {gain:.3g} nats, when optimisation ended", PROPER
         )
     return None
 
@@ -104,9 +120,8 @@ def _whitening(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda points: (points - centre) / spread @ inverse
 
 
-def _too_narrow(problem: Problem, q: Distribution, pool: Draws) -> Concern | None:
+def _too_narrow(problem: Problem, q: Distribution, pool: Draws, log_weights: Array) -> Concern | None:
     """A posterior much wider than q along some direction may go on beyond the reach of any draw."""
-    log_weights = smooth(pool.log_p - pool.log_r).log_weights
     nearest = np.asarray(q.nearest(pool.x))
     for component in np.unique(nearest):
         part = pool.take(nearest == component)
@@ -152,6 +167,102 @@ def _wide_along(problem: Problem, x: Array, weights: Array, along: Array) -> boo
     return bool(np.average((steps - mean) ** 2, weights=mass) > TOO_NARROW)
 
 
+@np.errstate(all="ignore")  # far away numbers overflow
+def _goes_on(problem: Problem, start: Start, pool: Draws, log_weights: Array) -> Concern | None:
+    """Mass too far away for any draw, as an improper posterior has beside a mode.
+
+    It is looked for on lines through draws, along coordinates and principal axes. Nearly every line through a random
+    point holds a finite mass if the density is proper, whatever its shape; one through the centre need not, for it may
+    follow the neck of a funnel. And by Chebyshev's inequality a share of 1/900 at most, on average over draws, lies
+    beyond 30 standard deviations, however heavy the tails.
+    """
+    costly = 2 * pool.from_q.sum() <= pool_size(problem.dim)
+    few = not np.sum(np.exp(2 * log_weights)) < 1 / DISTINCT
+    if few or costly or problem.dim > HUGE or problem.weight is not None:
+        return None
+    x = pool.x[pool.from_q]
+    directions = _directions(problem, x)[: max(1, SEEN // (LOOKS * problem.dim))]
+    draws = pool.take(resample(np.random.default_rng(0), log_weights, max(len(directions), WITNESSES)))
+    look = _Line(problem, start)
+    radii = np.array([BEYOND, 1e3, 1e6, FARTHEST])
+    far = np.array([look(draws, i, step, radii).max() for i, step in enumerate(directions)])
+    for i in np.argsort(-far, kind="stable")[:SUSPECTS]:
+        concern = _beyond_draws(problem, look, draws, directions[i], x.std(axis=0)) if far[i] > SLIGHT else None
+        if concern is not None:
+            return concern
+    return None
+
+
+class _Line:
+    """Looks at a log density along lines through draws, by a program that the start has compiled as a rule."""
+
+    def __init__(self, problem: Problem, start: Start) -> None:
+        self._problem = problem
+        dtype = start.loc.dtype
+        whole = start.path_scales.ndim == 3
+        self._scale = jax.device_put(np.eye(problem.dim, dtype=dtype) if whole else np.ones(problem.dim, dtype))
+
+    def __call__(self, draws: Draws, i: int, step: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        """The log of the mass `(2, n)` near radii `(n,)` times `step` `(dim,)` on both sides of a draw.
+
+        It is p r, in units of one step and of p at the draw.
+        """
+        offsets = np.concatenate([-radii, radii])
+        x = draws.x[i]
+        noise = (offsets[:, None] * step).astype(x.dtype)
+        parts = [noise[k : k + LOOKS] for k in range(0, len(noise), LOOKS)]
+        values = np.concatenate([look_around(self._problem, x, self._scale, part)[0] for part in parts])
+        masses = values.astype(float) - draws.log_p[i] + np.log(np.abs(offsets))
+        lost = (x + noise == x).all(axis=1)  # steps lost in rounding
+        return np.where(lost, -np.inf, masses).reshape(2, -1)
+
+
+def _directions(problem: Problem, x: Array) -> Array:
+    """Standard deviations of draws `x` along coordinates, taken from each parameter in turn, and along principal axes.
+
+    Returns:
+        Steps `(m, dim)`.
+    """
+    (n, dim), spread = x.shape, x.std(axis=0)
+    turn = np.concatenate([np.arange(np.prod(shape, dtype=int)) for shape in problem.parameters.free_shapes])
+    chosen = np.argsort(turn, kind="stable")[:LINES]
+    steps = np.zeros((len(chosen), dim))
+    steps[np.arange(len(chosen)), chosen] = spread[chosen]
+    if dim == 1 or dim > n // 10:
+        return steps
+    variances, vectors = np.linalg.eigh(np.cov(x / spread, rowvar=False))
+    widest = np.sqrt(variances[-AXES:]) * vectors[:, -AXES:]
+    return np.concatenate([steps[: LINES - AXES], widest.T * spread])
+
+
+def _beyond_draws(problem: Problem, look: _Line, draws: Draws, step: Array, spread: Array) -> Concern | None:
+    """The concern if much of the mass on lines through draws lies beyond all of them."""
+    radii = np.geomspace(NEAREST, FARTHEST, RADII)
+    at = np.array([np.logaddexp(*look(draws, i, step, radii)) for i in range(WITNESSES)])  # (draws, radii)
+    within = radii < BEYOND
+    centre = np.full((WITNESSES, 1), np.log(2 * NEAREST / np.log(radii[1] / radii[0])))
+    near = np.logaddexp.reduce(np.concatenate([at[:, within], centre], axis=1), axis=1)
+    far = np.logaddexp.reduce(at[:, ~within], axis=1)
+    shares = np.exp(far - np.logaddexp(near, far))
+    if not (shares.mean() > ELSEWHERE and np.median(shares) > ELSEWHERE / 2):
+        return None
+    name = problem.parameters.coordinate_names()[int(np.argmax(np.abs(step) / spread))]
+    if np.mean(at[:, -1] >= at[:, -FALLING]) > 0.5:
+        return Concern(
+            Status.UNRELIABLE,
+            f"along a line, mostly {name} (unconstrained), the log density stays level up to {FARTHEST:.0e} standard "
+            "deviations: the posterior has infinite mass",
+            PROPER,
+            inherent=True,
+        )
+    return Concern(
+        Status.UNRELIABLE,
+        f"about {100 * shares.mean():.0f} % of the posterior lies more than {BEYOND:.0f} standard deviations of q "
+        f"away along a line, mostly {name} (unconstrained)",
+        "check that the priors are as narrow as they should be, or give init= a point where the posterior has its mass",
+    )
+
+
 def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
     bad = ~np.isfinite(pool.log_p)
     if not bad.any() or bad.all() or not len(pool.x):
@@ -184,9 +295,8 @@ def _rounding(pool: Draws) -> Concern | None:
     )
 
 
-def _vague_scale(problem: Problem, pool: Draws) -> Concern | None:
+def _vague_scale(problem: Problem, pool: Draws, log_weights: Array) -> Concern | None:
     """A standard deviation that rests on few far draws, as that of a parameter with heavy tails does."""
-    log_weights = smooth(pool.log_p - pool.log_r).log_weights
     weights = np.exp(log_weights)
     few = 1 / np.sum(weights**2) < ENOUGH if np.isfinite(log_weights).any() else True
     if few:  # then the weights say enough by themselves
