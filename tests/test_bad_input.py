@@ -80,7 +80,7 @@ DENSITIES = [
 
 @pytest.mark.parametrize(("name", "scale", "height"), DENSITIES)
 def test_log_densities(name, scale, height):
-    said = bad.try_density((("newton", None), 1, name, scale, 0.0, height))
+    said = bad.try_density((("newton", None), 1, name, scale, 0.0, height, False))
     assert said == ("refused" if name in bad.NOWHERE and name != "a point" else "right")
 
 
