@@ -9,7 +9,7 @@ Draws of very many coordinates are not kept, but made again from their seeds whe
 Reference: defensive importance sampling (Hesterberg 1995; Owen and Zhou 2000).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple

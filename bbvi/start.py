@@ -100,15 +100,18 @@ def _best_first(paths: Paths) -> Paths:
 
 def _is_spike(problem: Problem, paths: Paths, noise: np.ndarray) -> bool:
     """Whether draws around the best mode have far less density than its curvature promises."""
-    elbo = float(_elbo(problem, paths.loc[0], paths.scale[0], noise))
+    elbo = float(look_around(problem, paths.loc[0], paths.scale[0], noise)[1])
     return not elbo > paths.elbo[0] - SPIKE - SPIKE_PER_DIM * problem.dim
 
 
 @jax.jit
-def _elbo(problem: Problem, loc: Array, scale: Array, noise: Array) -> Array:
-    """Of N(loc, scale scale^T), -inf when a draw has no density."""
+def look_around(problem: Problem, loc: Array, scale: Array, noise: Array) -> tuple[Array, Array]:
+    """Log densities `(n,)` at loc + scale noise, in units of |scale|, and the ELBO of N(loc, scale scale^T).
+
+    A draw without density makes either -inf.
+    """
     values = problem.in_coordinates(loc, scale).log_densities(noise)
-    return problem.layout.everywhere(values.mean() + constant(noise, problem.dim))
+    return problem.layout.everywhere((values, values.mean() + constant(noise, problem.dim)))
 
 
 class Polished(NamedTuple):

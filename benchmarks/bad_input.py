@@ -320,6 +320,9 @@ PROPER = {
     "two modes": lambda z: jnp.logaddexp(-0.5 * (z - 4) ** 2, -0.5 * (z + 4) ** 2),
     "overflows": lambda z: z - jnp.exp(z),
     "narrow": lambda z: -0.5e12 * z**2,
+    "a wall": lambda z: jnp.where(z > 1, -jnp.inf, -0.5 * z**2),
+    "+inf on a strip": lambda z: jnp.where(jnp.abs(z - 0.5) < 0.1, jnp.inf, -0.5 * z**2),
+    "a floor of no weight": lambda z: jnp.logaddexp(-0.5 * z**2, jnp.where(jnp.abs(z) < 300, -60.0, -jnp.inf)),
 }
 IMPROPER = {
     "constant": lambda z: 0 * z,
@@ -328,6 +331,9 @@ IMPROPER = {
     "unbounded": lambda z: 0.5 * z**2,
     "explodes": jnp.exp,
     "a floor": lambda z: jnp.where(jnp.abs(z) < 1, 0.0, -5.0),
+    "a low floor": lambda z: jnp.logaddexp(-0.5 * z**2, -12.0),
+    "a floor on one side": lambda z: jnp.where(z < 0, -0.5 * z**2, jnp.logaddexp(-0.5 * z**2, -6.0)),
+    "a tail like 1/z": lambda z: jnp.logaddexp(-0.5 * z**2, -3.0 - jnp.log1p(jnp.abs(z))),
     "two levels": lambda z: jnp.where(z > 0, 0.0, -1.0),
     "tails too heavy": lambda z: -0.5 * jnp.log1p(z**2),
     "no mass but at 0": lambda z: -1.5 * jnp.log(jnp.abs(z)) - 0.5 * z**2,
@@ -342,12 +348,17 @@ SHAPES_OF_DENSITIES = {**PROPER, **IMPROPER, **NOWHERE}
 
 
 def density(x, data):
-    """One program for all of them: which, where, how wide and how high is data."""
+    """One program for all of them: which, where, how wide and how high is data.
+
+    It is the density of the first coordinate and, unless they are to be Gaussian, of the others.
+    """
     z = (x - data["loc"]) / data["scale"]
-    return jax.lax.switch(data["which"], list(SHAPES_OF_DENSITIES.values()), z).sum() + data["height"]
+    odd = jax.lax.switch(data["which"], list(SHAPES_OF_DENSITIES.values()), z)
+    odd = jnp.where(data["alone"] & (jnp.arange(len(x)) > 0), -0.5 * z**2, odd)
+    return odd.sum() + data["height"]
 
 
-def densities(methods, dims=(1, 2)):
+def densities(methods, dims=(1, 2, 3)):
     """What `try_density` takes."""
     return st.tuples(
         st.sampled_from(methods),
@@ -356,6 +367,7 @@ def densities(methods, dims=(1, 2)):
         st.sampled_from([1.0, 1.0, 1e-3, 1e3, 1e-10, 1e10, 1e-30, 1e30, 1e-150, 1e150]),
         st.sampled_from([0.0, 0.0, 1.0, -300.0]),
         st.sampled_from([0.0, 0.0, 1e8, -1e8, 1e300]),
+        st.booleans(),
     )
 
 
@@ -373,7 +385,7 @@ def moments(name):
 MOMENTS = {}
 
 
-def judge(posterior, name, loc, scale):
+def judge(posterior, name, loc, scale, alone=False):
     """Words on what is wrong with a posterior of one of the densities, or None."""
     verdict = posterior.diagnosis
     text = repr(posterior)
@@ -385,7 +397,9 @@ def judge(posterior, name, loc, scale):
         return f"trusted: {verdict.status.name}, though it is improper"
     if name not in MOMENTS:
         MOMENTS[name] = moments(name)
-    true_mean, true_sd = MOMENTS[name]
+    dim = np.size(posterior.mean())
+    kinds = [MOMENTS[name]] + [(0.0, 1.0) if alone else MOMENTS[name]] * (dim - 1)
+    true_mean, true_sd = np.transpose(kinds)
     mean, sd = ((posterior.mean() - loc) / scale - true_mean) / true_sd, posterior.sd() / scale / true_sd
     few = 5 / max(verdict.effective_sample_size, 1) ** 0.5
     if np.abs(mean).max() > max(0.1, few) or np.abs(np.log(sd)).max() > max(0.15, few):
@@ -394,13 +408,14 @@ def judge(posterior, name, loc, scale):
 
 
 def try_density(case, num_steps=400):
-    (method, family), dim, name, scale, loc, height = case
+    (method, family), dim, name, scale, loc, height, alone = case
     loc = loc * scale if scale > 1e-20 else 0.0
-    data = {"which": np.int32(list(SHAPES_OF_DENSITIES).index(name)), "loc": loc, "scale": scale, "height": height}
+    which = np.int32(list(SHAPES_OF_DENSITIES).index(name))
+    data = {"which": which, "loc": loc, "scale": scale, "height": height, "alone": np.bool_(alone)}
 
     def call():
         posterior = bbvi.fit(density, dim, data=data, method=method, family=family, num_steps=num_steps)
-        return judge(posterior, name, loc, scale)
+        return judge(posterior, name, loc, scale, alone)
 
     return outcome(call, ["logprob"])
 

@@ -4,8 +4,8 @@
     python -m benchmarks.scale devices [--rows 2e5] [--columns 50] [--steps 200]
 
 `memory` fits a diagonal Gaussian and prints, for each method, the peak of resident memory above that before the fit,
-over the size of q in double precision: as the fit ends, after its means and its repr, and after a summary by arviz. Steps per
-second are set against those of a bare loop of as many gradients on noise that is there already.
+over the size of q in double precision: as the fit ends, after its means and its repr, and after a summary by arviz.
+Steps per second are set against those of a bare loop of as many gradients on noise that is there already.
 
 `devices` fits a logistic regression on 1, 2, 4 and 8 virtual devices of the processor, each in a process of its own,
 and prints the largest difference of means and standard deviations from one device, in standard deviations, and what one

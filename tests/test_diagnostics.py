@@ -1,5 +1,6 @@
 """k-hat, resampling and the verdict."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -161,6 +162,48 @@ def test_a_posterior_much_wider_than_q_is_never_trusted(dim, centres, width, rig
         pool = draw(problem, q, (seed, 0), 1, 1)
         diagnosis = diagnose(pool, Stop.CONVERGED, find_concerns(problem, q, start, pool, np.zeros(1)))
         assert diagnosis.trusted == right
+
+
+LEVEL, FAR = "the posterior has infinite mass", "% of the posterior lies more than 30 standard deviations"
+NORMAL = lambda z: -0.5 * z**2
+GOES_ON = {
+    "a floor along one coordinate": (lambda x: jnp.logaddexp(NORMAL(x[1]), -6) + NORMAL(x.at[1].set(0)).sum(), LEVEL),
+    "a floor on one side": (lambda x: jnp.where(x < 0, NORMAL(x), jnp.logaddexp(NORMAL(x), -8)).sum(), LEVEL),
+    "a low floor": (lambda x: jnp.logaddexp(NORMAL(x), -15).sum(), LEVEL),
+    "a tail too heavy": (lambda x: jnp.logaddexp(NORMAL(x), -3 - jnp.log1p(jnp.abs(x))).sum(), LEVEL),
+    "a wide component": (lambda x: jnp.logaddexp(NORMAL(x), -6 + NORMAL(x / 1e4)).sum(), FAR),
+    "a floor of no weight": (lambda x: jnp.logaddexp(NORMAL(x), -60).sum(), None),
+    "Gaussian": (lambda x: NORMAL(x).sum(), None),
+    "Student t, 3 degrees": (lambda x: -2 * jnp.log1p(x**2 / 3).sum(), None),
+    "Student t, 3 degrees together": (lambda x: -3.5 * jnp.log1p((x**2).sum() / 3), None),
+    "Cauchy": (lambda x: -jnp.log1p(x**2).sum(), None),
+    "stretched": (lambda x: -jnp.sqrt(jnp.abs(x)).sum(), None),
+    "funnel": (lambda x: NORMAL(x[0] / 3) + (NORMAL(x[1:] * jnp.exp(-x[0] / 2)) - x[0] / 2).sum(), None),
+    # With all effects at zero, as they are at the centre, it rises for ever towards small scales.
+    "hierarchy of the prior": (lambda x: -jnp.abs(x[0]) + (NORMAL(x[1:] * jnp.exp(-x[0])) - x[0]).sum(), None),
+    "horseshoe": (lambda x: (NORMAL(x[:2] * jnp.exp(-x[2:])) - jnp.log1p(jnp.exp(2 * x[2:]))).sum(), None),
+    "banana": (lambda x: NORMAL(x[0] / 2) + NORMAL(x[1] - x[0] ** 2) + NORMAL(x[2:]).sum(), None),
+    "two modes": (lambda x: jnp.logaddexp(NORMAL(x - 4).sum(), NORMAL(x + 4).sum()), None),
+    "uniform on intervals": (lambda x: -jnp.logaddexp(x, -x).sum() * 2, None),
+}  # fmt: skip
+
+
+def one_of_them(x, number):
+    """So that they compile as one."""
+    return jax.lax.switch(number, [density for density, _ in GOES_ON.values()], x)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", GOES_ON)
+def test_mass_beyond_all_draws_is_told(name):
+    said, number = GOES_ON[name][1], jnp.asarray(list(GOES_ON).index(name))
+    problem, start = Problem(make_parameters(4, None), number, one_of_them), start_at(np.zeros(4), np.eye(4))
+    for scale in (1.0, 3.0):
+        q = FullRank.standard(4).affine(jnp.zeros(4), jnp.full(4, scale))
+        pool = draw(problem, q, (0, 0), 1, 1)
+        diagnosis = diagnose(pool, Stop.CONVERGED, find_concerns(problem, q, start, pool, np.zeros(1)))
+        assert [words for words in (LEVEL, FAR) if words in str(diagnosis)] == ([said] if said else [])
+        assert diagnosis.status is bbvi.Status.UNRELIABLE or not said
 
 
 def log_normal(p, sd):

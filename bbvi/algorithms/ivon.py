@@ -1,6 +1,7 @@
 """Natural gradients for very many coordinates, at the cost of Adam."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -74,11 +75,11 @@ class IVON(Rounds):
         self, noise: Array, problem: Problem, q: Distribution, memory: Momentum, damping: Array
     ) -> tuple[Distribution, Any, Info]:
         assert isinstance(q, MeanField)
+        look = partial(_look, problem, q)
         if problem.one_by_one:
-            draw = lambda random: _look(problem, q, _pairs(random, (1, 1, q.dim))[0])
-            (slope, excess), (log_ratios, good) = add_up(draw, noise)
+            (slope, excess), (log_ratios, good) = add_up(lambda random: look(_pairs(random, (1, 1, q.dim))[0]), noise)
         else:
-            (slope, excess), (log_ratios, good) = _look(problem, q, noise)
+            (slope, excess), (log_ratios, good) = look(noise)
         count = jnp.maximum(jnp.sum(good, dtype=slope.dtype), 1)
         gradient, seen = -slope / count, 1 - excess / count  # h^ / h
         log_scale = q.log_scale - 0.5 * jnp.log(new_curvature(seen, FORGETTING * damping))

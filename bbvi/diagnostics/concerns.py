@@ -10,6 +10,7 @@ import numpy as np
 
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import k_hat_of_square, smooth
+from bbvi.diagnostics.reach import PROPER, mass_beyond
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws, pieces
 from bbvi.problem import Problem
@@ -40,21 +41,22 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
     ran_off = _ran_off(of_q, elbo)
     if ran_off is not None:
         return [ran_off]
+    log_weights = smooth(pool.log_p - pool.log_r).log_weights
     found = (
         _missed_mode(problem, start, of_q),
-        _too_narrow(problem, q, pool),
+        _too_narrow(problem, q, pool, log_weights),
+        mass_beyond(problem, start, pool, log_weights),
         _non_finite(problem, of_q),
         _rounding(of_q),
-        _vague_scale(problem, pool),
+        _vague_scale(problem, pool, log_weights),
     )
     return [concern for concern in found if concern is not None]
 
 
 def _ran_off(pool: Draws, elbo: np.ndarray) -> Concern | None:
     """A posterior that is improper lets q grow, or travel, for ever."""
-    check = "check that the posterior is proper: the prior must keep every parameter from running off"
     if not max(np.abs(piece).max(initial=0) for piece in pieces(pool.x)) < FAR:
-        return Concern(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", check)
+        return Concern(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", PROPER)
     quarter = len(elbo) // 4
     if quarter < LATE:
         return None
@@ -62,7 +64,7 @@ def _ran_off(pool: Draws, elbo: np.ndarray) -> Concern | None:
     gain = last.mean() - before.mean()
     if gain > max(1.0, 5 * (before.std() + last.std()) / quarter**0.5):
         return Concern(
-            Status.UNRELIABLE, f"the ELBO was still rising, by {gain:.3g} nats, when optimisation ended", check
+            Status.UNRELIABLE, f"the ELBO was still rising, by {gain:.3g} nats, when optimisation ended", PROPER
         )
     return None
 
@@ -104,9 +106,8 @@ def _whitening(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda points: (points - centre) / spread @ inverse
 
 
-def _too_narrow(problem: Problem, q: Distribution, pool: Draws) -> Concern | None:
+def _too_narrow(problem: Problem, q: Distribution, pool: Draws, log_weights: Array) -> Concern | None:
     """A posterior much wider than q along some direction may go on beyond the reach of any draw."""
-    log_weights = smooth(pool.log_p - pool.log_r).log_weights
     nearest = np.asarray(q.nearest(pool.x))
     for component in np.unique(nearest):
         part = pool.take(nearest == component)
@@ -184,9 +185,8 @@ def _rounding(pool: Draws) -> Concern | None:
     )
 
 
-def _vague_scale(problem: Problem, pool: Draws) -> Concern | None:
+def _vague_scale(problem: Problem, pool: Draws, log_weights: Array) -> Concern | None:
     """A standard deviation that rests on few far draws, as that of a parameter with heavy tails does."""
-    log_weights = smooth(pool.log_p - pool.log_r).log_weights
     weights = np.exp(log_weights)
     few = 1 / np.sum(weights**2) < ENOUGH if np.isfinite(log_weights).any() else True
     if few:  # then the weights say enough by themselves
