@@ -21,7 +21,7 @@ from bbvi.models import Model
 from bbvi.origin import Origin
 from bbvi.parameters import Parameters
 from bbvi.precision import scope
-from bbvi.problem import Problem
+from bbvi.problem import LONG, Problem
 
 if TYPE_CHECKING:
     from bbvi.diagnostics.full import FullDiagnosis
@@ -327,12 +327,16 @@ class Posterior:
     # -- summaries ---------------------------------------------------------------------------------------------------
 
     def mean(self) -> Any:
-        """Posterior means in the structure of the parameters, importance-weighted when the diagnosis allows it."""
-        return self._map(mean)
+        """Posterior means in the structure of the parameters, importance-weighted when the diagnosis allows it.
+
+        Where it does not, and there are no constraints and more than 2**17 coordinates, of which the verdict has few
+        draws, they are those of the approximation itself.
+        """
+        return self._of_q(self.distribution.mean) if self._by_q else self._map(mean)
 
     def sd(self) -> Any:
         """Posterior standard deviations, likewise."""
-        return self._map(sd)
+        return self._of_q(self.distribution.sd) if self._by_q else self._map(sd)
 
     def quantile(self, q: float | Sequence[float]) -> Any:
         """Posterior quantiles, likewise; a sequence of probabilities adds a leading axis."""
@@ -343,6 +347,15 @@ class Posterior:
         return self._map(
             lambda draws, weights: _quantile(draws, weights, probabilities if np.ndim(q) else probabilities[0])
         )
+
+    @property
+    def _by_q(self) -> bool:
+        return self.parameters.dim > LONG and self.parameters.unconstrained and not self.diagnosis.trusted
+
+    def _of_q(self, moment: Callable[[], Array]) -> Any:
+        with scope(self.double):
+            x = np.asarray(moment())
+        return jax.tree.map(lambda leaf: leaf[0], self.structure(x[None]))
 
     def _map(self, statistic: Any) -> Any:
         draws, weights = self._weighted(self.structure)
@@ -381,6 +394,9 @@ class Posterior:
         rows = []
         for name, columns in draws.items():
             statistics = {"mean": mean(columns, weights), "sd": sd(columns, weights)}
+            if self._by_q:
+                for title, moments in (("mean", self.mean()), ("sd", self.sd())):
+                    statistics[title] = np.ravel(self.named(moments)[name])[: columns.shape[1]]
             statistics |= {f"{100 * p:g}%": _quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
             for i, index in zip(range(columns.shape[1]), np.ndindex(*shapes[name]), strict=False):
                 label = name + "".join(f"[{k}]" for k in index)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bbvi
-from bbvi import driver, evaluation, problem, start
+from bbvi import driver, evaluation, posterior, problem, start
 from bbvi.algorithms import quasi_newton
 from bbvi.evaluation import Remade
 
@@ -29,7 +29,7 @@ def logprob(x):
 
 @pytest.fixture(autouse=True)
 def long(monkeypatch):
-    for module in (problem, start, quasi_newton):
+    for module in (problem, posterior, start, quasi_newton):
         monkeypatch.setattr(module, "LONG", 40)
     for name, value in (("KEPT", 64 * DIM), ("LARGE", 1), ("WORKING_SET", 2 * DIM)):
         monkeypatch.setattr(evaluation, name, value)
@@ -41,15 +41,15 @@ def fit(name="mean field", **options):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_gaussian_is_recovered(name):
-    posterior = fit(name)
-    np.testing.assert_allclose((posterior.distribution.mean() - MEAN) / SD, 0, atol=0.2)
-    np.testing.assert_allclose(posterior.distribution.sd(), SD, rtol=0.2)
-    assert posterior.diagnosis.elbo.value == pytest.approx(0.5 * DIM * np.log(2 * np.pi) + np.log(SD).sum(), abs=1)
+    fitted = fit(name)
+    np.testing.assert_allclose((fitted.distribution.mean() - MEAN) / SD, 0, atol=0.2)
+    np.testing.assert_allclose(fitted.distribution.sd(), SD, rtol=0.2)
+    assert fitted.diagnosis.elbo.value == pytest.approx(0.5 * DIM * np.log(2 * np.pi) + np.log(SD).sum(), abs=1)
 
 
 def test_draws_are_made_again_as_they_were(tmp_path):
-    posterior = fit()
-    pool, q = posterior.pool, posterior.distribution
+    fitted = fit()
+    pool, q = fitted.pool, fitted.distribution
     assert isinstance(pool.x, Remade)
     x = np.asarray(pool.x)
     assert pool.x.shape == x.shape == (len(pool), DIM)
@@ -57,14 +57,17 @@ def test_draws_are_made_again_as_they_were(tmp_path):
     chosen = np.random.default_rng(0).permutation(len(pool))[:9]
     np.testing.assert_array_equal(np.asarray(pool.take(chosen).x), x[chosen])
     np.testing.assert_array_equal(np.concatenate(list(pool.x[chosen].pieces())), x[chosen])
-    posterior.save(tmp_path / "posterior.npz")
+    fitted.save(tmp_path / "posterior.npz")
     loaded = bbvi.load(tmp_path / "posterior.npz")
     np.testing.assert_array_equal(loaded.pool.x, x)
-    for of_file, of_fit in zip(loaded.table(3), posterior.table(3), strict=True):
+    for of_file, of_fit in zip(loaded.table(3), fitted.table(3), strict=True):
         assert of_file == of_fit
-    np.testing.assert_array_equal(loaded.mean(), posterior.mean())
-    posterior.report(tmp_path / "report.html")
-    assert len(posterior.summary()) == DIM
+    assert not fitted.diagnosis.trusted
+    for each in (fitted, loaded):
+        np.testing.assert_array_equal(each.mean(), q.mean())
+        assert each.table(1)[0][1]["sd"] == q.sd()[0]
+    fitted.report(tmp_path / "report.html")
+    assert len(fitted.summary()) == DIM
 
 
 def test_an_interrupt_between_blocks_returns_what_was_reached():
@@ -72,9 +75,9 @@ def test_an_interrupt_between_blocks_returns_what_was_reached():
         if progress.step > 2:
             raise KeyboardInterrupt
 
-    posterior = fit(num_steps=100, callbacks=[interrupt])
-    assert 0 < len(posterior.history.elbo) < 100
-    assert posterior.diagnosis.stop is driver.Stop.INTERRUPTED
+    fitted = fit(num_steps=100, callbacks=[interrupt])
+    assert 0 < len(fitted.history.elbo) < 100
+    assert fitted.diagnosis.stop is driver.Stop.INTERRUPTED
 
 
 def test_an_interrupt_within_a_block_takes_it_to_its_end(monkeypatch):
@@ -87,9 +90,9 @@ def test_an_interrupt_within_a_block_takes_it_to_its_end(monkeypatch):
         prefetch(pages, step)
 
     monkeypatch.setattr(driver._Pages, "prefetch", interrupt)
-    posterior = fit(num_steps=100)
-    assert calls[-1] < len(posterior.history.elbo) < 100
-    assert np.isfinite(posterior.history.elbo).all()
+    fitted = fit(num_steps=100)
+    assert calls[-1] < len(fitted.history.elbo) < 100
+    assert np.isfinite(fitted.history.elbo).all()
 
 
 def test_a_checkpoint_goes_on_with_the_same_bits(tmp_path):
