@@ -31,7 +31,7 @@ KEPT = 2**25  # numbers in a set of draws, at most
 LARGE = 2**24  # numbers in a set of draws, above which they are made a few at a time
 BUDGET = {"cpu": 2**36}  # multiplications that a set of draws may take, about: a few seconds on two cores
 FASTER = 2**40  # the same on any other device
-FEWEST = 256  # draws of q in a set, whatever they cost
+FEWEST = 256  # draws of q in a set, whatever they take
 WORKING_SET = 2**20  # numbers held at once while the log density is evaluated, about: what fits into caches
 
 
@@ -68,7 +68,8 @@ class Remade:
 
     def __init__(self, q: Distribution, sets: Sets, rows: np.ndarray) -> None:
         self._q, self._sets, self._rows = q, sets, rows
-        self.shape, self.dtype = (len(rows), q.dim), np.dtype(jax.tree.leaves(q)[0].dtype)
+        self.shape, self.size = (len(rows), q.dim), len(rows) * q.dim
+        self.dtype = np.dtype(jax.tree.leaves(q)[0].dtype)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -114,10 +115,14 @@ class Draws(NamedTuple):
         """The draws with these indices."""
         return Draws(*(field[indices] for field in self))
 
+    def thinned(self) -> "Draws":
+        """Some of the draws, the same share of q's and of t's, where all of them would be a burden to work with."""
+        return self.take(slice(None, None, -(-self.x.size // (KEPT + KEPT // 4))))
+
 
 def pool_size(dim: int) -> int:
-    """Draws of q to judge it by: `POOL`, or as many as fit in memory above 8192 coordinates."""
-    return max(16, min(POOL, KEPT // dim))
+    """Draws of q to judge it by: `POOL`, or as many as fit in memory above 8192 coordinates, at least `FEWEST`."""
+    return max(FEWEST, min(POOL, KEPT // dim))
 
 
 def affordable(problem: Problem) -> int:

@@ -252,7 +252,7 @@ def fit(
         best.plan.algorithm.name,
         parameters,
         {**observed(model.data), **model.observed},
-        best.pool,
+        best.pool.thinned(),
         double,
         best.problem,
         width,

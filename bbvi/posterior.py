@@ -329,8 +329,7 @@ class Posterior:
     def mean(self) -> Any:
         """Posterior means in the structure of the parameters, importance-weighted when the diagnosis allows it.
 
-        Where it does not, and there are no constraints and more than 2**17 coordinates, of which the verdict has few
-        draws, they are those of the approximation itself.
+        Of more than 2**17 coordinates there are few draws; then, without constraints, they are those of q itself.
         """
         return self._of_q(self.distribution.mean) if self._by_q else self._map(mean)
 
@@ -350,7 +349,7 @@ class Posterior:
 
     @property
     def _by_q(self) -> bool:
-        return self.parameters.dim > LONG and self.parameters.unconstrained and not self.diagnosis.trusted
+        return self.parameters.dim > LONG and self.parameters.unconstrained
 
     def _of_q(self, moment: Callable[[], Array]) -> Any:
         with scope(self.double):

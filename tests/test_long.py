@@ -31,7 +31,7 @@ def logprob(x):
 def long(monkeypatch):
     for module in (problem, posterior, start, quasi_newton):
         monkeypatch.setattr(module, "LONG", 40)
-    for name, value in (("KEPT", 64 * DIM), ("LARGE", 1), ("WORKING_SET", 2 * DIM)):
+    for name, value in (("KEPT", 64 * DIM), ("FEWEST", 128), ("LARGE", 1), ("WORKING_SET", 2 * DIM)):
         monkeypatch.setattr(evaluation, name, value)
 
 
@@ -51,6 +51,8 @@ def test_draws_are_made_again_as_they_were(tmp_path):
     fitted = fit()
     pool, q = fitted.pool, fitted.distribution
     assert isinstance(pool.x, Remade)
+    assert fitted.diagnosis.num_draws == 160
+    assert (len(pool), pool.from_q.sum()) == (80, 64)  # half of them
     x = np.asarray(pool.x)
     assert pool.x.shape == x.shape == (len(pool), DIM)
     np.testing.assert_allclose(q.log_prob(x), pool.log_q, rtol=1e-12)
@@ -62,7 +64,6 @@ def test_draws_are_made_again_as_they_were(tmp_path):
     np.testing.assert_array_equal(loaded.pool.x, x)
     for of_file, of_fit in zip(loaded.table(3), fitted.table(3), strict=True):
         assert of_file == of_fit
-    assert not fitted.diagnosis.trusted
     for each in (fitted, loaded):
         np.testing.assert_array_equal(each.mean(), q.mean())
         assert each.table(1)[0][1]["sd"] == q.sd()[0]
