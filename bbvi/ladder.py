@@ -6,7 +6,7 @@
     a flow                  where the weights say that a Gaussian is not enough
 
 DADVI moves means and scales together, so it does not creep, as Newton's separate steps do, where a scale of a hierarchy
-and all its members have to grow at once. Above 1000 coordinates it is the only rung.
+and all its members have to grow at once. Above 1000 coordinates it is the only rung, and above 2**17 mean-field ADVI.
 
 Each rung begins from what the ones before it found. Which one comes next depends on their verdicts, on the number of
 coordinates and, for a fit without a budget, on the time that has passed.
@@ -26,7 +26,7 @@ from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, Flow, FullRank, MeanField, Mixture
 from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws
-from bbvi.problem import Problem
+from bbvi.problem import LONG, Problem
 from bbvi.start import Start, log_densities, polish
 
 NEWTON_UP_TO = 1000  # coordinates
@@ -66,7 +66,9 @@ class Attempt(NamedTuple):
 
 def first_method(dim: int, smooth: bool) -> str:
     """The name of the method that "auto" tries first; `smooth` says whether there are second derivatives."""
-    return "newton" if dim <= NEWTON_UP_TO else "dadvi" if smooth else "advi"
+    if dim <= NEWTON_UP_TO:
+        return "newton"
+    return "dadvi" if smooth and dim <= LONG else "advi"  # which keeps no draws
 
 
 def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Plan | None:
