@@ -9,7 +9,6 @@ and enter the step as the problem.
 import enum
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ import numpy as np
 
 from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import NEVER, Info
+from bbvi.compiling import program
 from bbvi.distributions import Distribution
 from bbvi.problem import Problem
 from bbvi.random import stream
@@ -99,7 +99,7 @@ class Run(NamedTuple):
 Callback = Callable[[Progress], Any]
 
 
-@partial(jax.jit, static_argnames="algorithm")
+@program(static_argnames="algorithm")
 def begin(algorithm: Algorithm, problem: Problem, q: Distribution, near: tuple[Array, Array] | None, draws: Any) -> Any:
     """The state of an algorithm before its first step.
 
@@ -274,8 +274,8 @@ def _take_steps(
     return problem.layout.everywhere((state, taken, trace, algorithm.done(state)))
 
 
-_advance = jax.jit(_take_steps, static_argnames="algorithm")
-_advance_in_place = jax.jit(_take_steps, static_argnames="algorithm", donate_argnames="state")
+_advance = program(_take_steps, static_argnames="algorithm")
+_advance_in_place = program(_take_steps, static_argnames="algorithm", donate_argnames="state")
 
 
 def _is_gone(state: Any) -> bool:

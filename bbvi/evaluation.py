@@ -10,7 +10,6 @@ Reference: defensive importance sampling (Hesterberg 1995; Owen and Zhou 2000).
 """
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.distributions import Distribution
 from bbvi.precision import scope
 from bbvi.problem import Problem, work
@@ -162,7 +162,7 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, wid
     return Draws(*columns, from_q=rows % (size + wide) < size)
 
 
-@partial(jax.jit, static_argnames="batch")
+@program(static_argnames="batch")
 def evaluate(
     problem: Problem, q: Distribution, noise: Array, stretch: Array, batch: int
 ) -> tuple[Array, Array, Array, Array]:

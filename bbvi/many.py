@@ -20,6 +20,7 @@ from bbvi import timing
 from bbvi.algorithms import DADVI, Algorithm, Newton
 from bbvi.algorithms.climb import climb
 from bbvi.arguments import choose, observed, positive, read_data, read_model, read_seed
+from bbvi.compiling import program
 from bbvi.concern import Status
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.pareto import resample
@@ -175,13 +176,13 @@ class _Gaussians(NamedTuple):
     products: Array  # (fits,) Hessian-vector products
 
 
-@partial(jax.jit, static_argnames="algorithm")
+@program(static_argnames="algorithm")
 def _solve(algorithm: Any, problem: Problem, data: Any, draws: Array) -> _Gaussians:
     dim, dtype = problem.dim, draws.dtype
 
     def one(data: Any) -> _Gaussians:
         local = replace(problem, data=data)
-        path = climb(local, jnp.zeros((1, dim), dtype), jnp.zeros((0, dim), dtype))
+        path = climb.function(local, jnp.zeros((1, dim), dtype), jnp.zeros((0, dim), dtype))
         q = algorithm.default_family(dim).standard(dim, dtype).near(path.loc[0], path.scale[0])
         begun = (algorithm.init(local, q, draws), path.evaluations, jnp.zeros((), int))
 
@@ -207,7 +208,7 @@ def _look(problem: Problem, width: int, seed: int, num: int, data: Any, chunk: r
     return _evaluate(problem, _rows(data, chunk), loc, scale, noise, (DEGREES_OF_FREEDOM / chi2) ** 0.5, at_once)
 
 
-@partial(jax.jit, static_argnames="at_once")
+@program(static_argnames="at_once")
 def _evaluate(
     problem: Problem, data: Any, loc: Array, scale: Array, noise: Array, stretch: Array, at_once: int
 ) -> tuple[Array, ...]:
@@ -216,7 +217,7 @@ def _evaluate(
 
     def one(data: Any, loc: Array, scale: Array, noise: Array, stretch: Array) -> tuple[Array, ...]:
         local = replace(problem, data=data).in_coordinates(loc, scale)
-        y, *densities = evaluate(local, standard, noise, stretch, len(noise))
+        y, *densities = evaluate.function(local, standard, noise, stretch, len(noise))
         log_volume = jnp.sum(jnp.log(jnp.diagonal(scale)))
         return loc + y @ scale.T, *(each - log_volume for each in densities)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.distributions import Distribution
 from bbvi.distributions.pushforward import Pushforward
 from bbvi.problem import Problem
@@ -70,11 +71,11 @@ def run_nuts(
     return Chains(x, split_gelman_rubin(x), effective_sample_size(x), seen["diverging"], seen["num_steps"])
 
 
-@jax.jit
+@program
 def _to_noise(q: Pushforward, x: Array) -> Array:
     return jax.vmap(lambda x: q.inverse_one(x)[0])(x)
 
 
-@jax.jit
+@program
 def _from_noise(q: Pushforward, noise: Array) -> Array:
     return q.push(noise)

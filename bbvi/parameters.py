@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.precision import lenient_promotion
 from bbvi.pytree import pytree, static
 
@@ -96,7 +97,7 @@ class Parameters:
         ]
 
 
-@jax.jit
+@program
 def _constrain_all(parameters: Parameters, xs: Array) -> Any:
     return jax.vmap(lambda x: parameters.constrain(x)[0])(xs)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.linear_response import LinearResponse, linear_response
+from bbvi.compiling import program
 from bbvi.concern import Status
 from bbvi.diagnostics.pareto import resample as resample_indices
 from bbvi.diagnostics.pareto import smooth
@@ -576,12 +577,12 @@ def _quantile(draws: np.ndarray, weights: np.ndarray, q: float | np.ndarray) -> 
     return np.quantile(draws, q, axis=0, weights=weights, method="inverted_cdf")
 
 
-@jax.jit
+@program
 def _log_ratio(problem: Problem, q: Distribution, x: Array) -> tuple[Array, Array]:
     return problem.layout.everywhere((problem.log_densities(x), q.log_prob(x)))
 
 
-@jax.jit
+@program
 def _log_prob(parameters: Parameters, q: Distribution, batch: list[Array]) -> Array:
     def one(leaves: list[Array]) -> Array:
         x, log_volume = parameters.unconstrain(leaves)

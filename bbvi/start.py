@@ -13,6 +13,7 @@ import numpy as np
 from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import NUM_DRAWS, Paths, climb, constant
 from bbvi.algorithms.newton import Newton
+from bbvi.compiling import program
 from bbvi.distributions import FullRank
 from bbvi.driver import Stop, begin, drive
 from bbvi.problem import LONG, Problem
@@ -104,7 +105,7 @@ def _is_spike(problem: Problem, paths: Paths, noise: np.ndarray) -> bool:
     return not elbo > paths.elbo[0] - SPIKE - SPIKE_PER_DIM * problem.dim
 
 
-@jax.jit
+@program
 def look_around(problem: Problem, loc: Array, scale: Array, noise: Array) -> tuple[Array, Array]:
     """Log densities `(n,)` at loc + scale noise, in units of |scale|, and the ELBO of N(loc, scale scale^T).
 
@@ -157,7 +158,7 @@ def _starting_points(rng: np.random.Generator, dim: int, point: np.ndarray | Non
     return xs.astype(jax.dtypes.canonicalize_dtype(float))
 
 
-@jax.jit
+@program
 def log_densities(problem: Problem, xs: Array) -> Array:
     """`problem.log_densities`, compiled."""
     return problem.layout.everywhere(problem.log_densities(xs))

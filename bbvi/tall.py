@@ -24,6 +24,7 @@ import numpy as np
 
 from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import constant
+from bbvi.compiling import program
 from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution
 from bbvi.evaluation import FEWEST, affordable, is_costly
@@ -107,7 +108,7 @@ def _moved(loc: Array, scale: Array, step: np.ndarray) -> np.ndarray:
     return np.asarray(loc) + (scale @ step if scale.ndim == 2 else scale * step)
 
 
-@jax.jit
+@program
 def _look(problem: Problem, loc: Array, scale: Array, noise: Array) -> _Look:
     local = problem.in_coordinates(loc, scale)
     points = noise if len(noise) else jnp.zeros((1, problem.dim), noise.dtype)
@@ -125,7 +126,7 @@ def with_reference(problem: Problem, point: Array) -> Problem:
     return replace(problem, reference=Reference(jnp.asarray(point), values[0], gradients[0])) if good[0] else problem
 
 
-@jax.jit
+@program
 def _value_and_gradient(problem: Problem, x: Array) -> Any:
     return problem.layout.everywhere(problem.values_and_gradients(x))
 

@@ -120,7 +120,7 @@ def fit_split(rows: int, columns: int, steps: int) -> None:
 
     def spy(*arguments: Any) -> Any:
         if not sent:
-            sent.append(bytes_sent(advance.lower(*arguments).compile().as_text()))
+            sent.append(bytes_sent(advance.jitted.lower(*arguments).compile().as_text()))
         return advance(*arguments)
 
     driver._advance = spy

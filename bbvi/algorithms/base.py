@@ -15,13 +15,13 @@ Those that stay the same throughout a run are `draws`.
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.concern import Concern
 from bbvi.distributions import Distribution, FullRank, MeanField
 from bbvi.estimators import Estimate
@@ -140,7 +140,7 @@ class Algorithm(ABC, Generic[State]):
         return Result((jax.device_get(extract(self, state)),))
 
 
-@partial(jax.jit, static_argnames="algorithm")
+@program(static_argnames="algorithm")
 def extract(algorithm: Algorithm, state: Any) -> Distribution:
     """`algorithm.extract(state)`, compiled."""
     return algorithm.extract(state)

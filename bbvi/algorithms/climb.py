@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from bbvi.algorithms.quasi_newton import Dense, Limited
+from bbvi.compiling import program
 from bbvi.problem import Problem
 
 Array = Any
@@ -121,7 +122,7 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
     )
 
 
-@jax.jit
+@program
 def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
     """Climb from each of the points `xs` `(paths, dim)`; `noise` `(n, dim)` is standard normal, n even or 0."""
     dim, dtype = xs.shape[1], xs.dtype

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from jax.scipy.sparse.linalg import cg
 from bbvi.algorithms.base import Algorithm, Begin, Info, Result
 from bbvi.algorithms.newton import triangular
 from bbvi.algorithms.trust_region import judge, propose
+from bbvi.compiling import program
 from bbvi.concern import Concern, Status
 from bbvi.curvature import HessianOperator, hessian_diagonal, lanczos
 from bbvi.distributions import Distribution, FullRank, MeanField, Spiked
@@ -229,7 +229,7 @@ def _mode(state: LaplaceState) -> Array:
     return state.loc + (state.scale @ state.y if jnp.ndim(state.scale) == 2 else state.scale * state.y)
 
 
-@partial(jax.jit, static_argnums=0)
+@program(static_argnums=0)
 def _curved(curvature: Callable[[Problem, LaplaceState], Curved], problem: Problem, state: LaplaceState) -> Curved:
     return problem.layout.everywhere(curvature(problem, state))
 

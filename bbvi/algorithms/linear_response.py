@@ -11,7 +11,6 @@ Reference: Giordano, Broderick and Jordan 2018 (arXiv:1709.02536).
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 from jax.scipy.sparse.linalg import cg
 
 from bbvi.algorithms.dadvi import DADVI, DADVIState, curvature_product, metric
+from bbvi.compiling import program
 from bbvi.distributions import Distribution, MeanField
 from bbvi.problem import Problem
 
@@ -69,7 +69,7 @@ def linear_response(
     return LinearResponse(value, sd, mean_field.reshape(value.shape), covariance, float(residual.max(initial=0)))
 
 
-@partial(jax.jit, static_argnames="algorithm")
+@program(static_argnames="algorithm")
 def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) -> DADVIState:
     step = lambda state: algorithm.step(None, problem, state)[0]
     going = lambda state: ~(state.arrived | algorithm.done(state))
@@ -77,7 +77,7 @@ def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) 
     return problem.layout.everywhere(state)
 
 
-@partial(jax.jit, static_argnames="function")
+@program(static_argnames="function")
 def _respond(
     function: Callable[[Any], Array], problem: Problem, state: DADVIState
 ) -> tuple[Array, Array, Array, Array]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.diagnostics.bounds import Bounds, find_bounds
 from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 from bbvi.diagnostics.stein import SteinTest, stein_test
@@ -99,6 +100,6 @@ def diagnose_fully(
     )
 
 
-@jax.jit
+@program
 def _scores(problem: Problem, x: Array) -> tuple[Array, Array, Array]:
     return problem.layout.everywhere(problem.values_and_gradients(x))

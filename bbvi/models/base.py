@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.parameters import Parameters
 from bbvi.problem import Factorized
 from bbvi.rows import Stream
@@ -55,7 +56,7 @@ class Model:
         large = any(isinstance(leaf, np.memmap | Stream) for leaf in jax.tree.leaves(self.data))
         if large or not isinstance(self.logprob, Factorized):
             return None
-        likelihood = jax.jit(jax.vmap(self.logprob.log_likelihood, in_axes=(0, None)))
+        likelihood = program(jax.vmap(self.logprob.log_likelihood, in_axes=(0, None)))
         return {"rows": np.asarray(likelihood(values, self.data))}
 
     @property

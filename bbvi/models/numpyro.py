@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.models.base import Model, Named
 from bbvi.parameters import Parameters, is_real, make_parameters
 from bbvi.precision import lenient_promotion, scope
@@ -422,7 +423,7 @@ class NumPyroModel(Model):
         shapes = jax.eval_shape(partial(_read_all, self.logprob, read, 1), values, self.data)
         draws = len(next(iter(values.values())))
         made = sum(leaf.size for leaf in jax.tree.leaves(shapes)) // max(draws, 1)
-        found = jax.jit(partial(_read_all, self.logprob, read, max(1, AT_ONCE // max(made, 1))))(values, self.data)
+        found = program(partial(_read_all, self.logprob, read, max(1, AT_ONCE // max(made, 1))))(values, self.data)
         return {name: np.asarray(value) for name, value in found.items()}
 
 

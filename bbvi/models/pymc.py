@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.models.base import Model, Named
 from bbvi.parameters import Parameters, nearest
 from bbvi.precision import lenient_promotion
@@ -96,7 +97,7 @@ class _Named:
     def __call__(self, values: dict[str, np.ndarray]) -> Named:
         if not self.names:
             return {}
-        found = jax.jit(jax.vmap(self.graph))(values)
+        found = program(jax.vmap(self.graph))(values)
         return {name: np.asarray(value) for name, value in zip(self.names, found, strict=True)}
 
 
