@@ -147,10 +147,11 @@ def test_draws_one_by_one_give_the_gradient_of_all_at_once(kind, noise):
     q = member(bbvi.FullRank, DIM)
     gradient, estimate = estimator.gradient_one_by_one(q, target, seeds, n)
     of_all, of_estimate = estimator.gradient(q, target, jnp.concatenate(sets))
-    np.testing.assert_allclose(*(ravel_pytree(each)[0] for each in (gradient, of_all)), rtol=1e-9)
-    np.testing.assert_allclose(estimate.value, of_estimate.value, rtol=1e-9)
+    # Normal numbers of single precision may differ in their last bit from one program to another.
+    np.testing.assert_allclose(*(ravel_pytree(each)[0] for each in (gradient, of_all)), rtol=1e-5)
+    np.testing.assert_allclose(estimate.value, of_estimate.value, rtol=1e-5)
     if isinstance(noise, bbvi.IID):
-        np.testing.assert_allclose(estimate.standard_error, of_estimate.standard_error, rtol=1e-9)
+        np.testing.assert_allclose(estimate.standard_error, of_estimate.standard_error, rtol=1e-5)
 
 
 def test_antithetic_draws_cancel_odd_functions():
