@@ -21,8 +21,8 @@ from bbvi.arguments import positive
 from bbvi.concern import Status
 from bbvi.many import NUM_DRAWS, fit_many
 from bbvi.parameters import make_parameters
-from bbvi.posterior import weigh
 from bbvi.precision import scope
+from bbvi.weights import weigh
 
 LEVEL = 0.01  # of the tests over all parameters together
 BINS = 20

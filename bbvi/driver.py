@@ -2,7 +2,7 @@
 
 Random numbers are drawn a page of steps at a time, from (seed, page), and a block of steps lies within a page. Where
 blocks begin and end changes nothing, so a run that is resumed from a checkpoint ends with the same bits as one that
-was never interrupted. Minibatches come in pages of their own, in an order that is fixed in the same way (`rows.py`),
+was never interrupted. Minibatches come in pages of their own, in an order that is fixed in the same way (`epochs.py`),
 and enter the step as the problem.
 """
 
@@ -19,9 +19,10 @@ from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import NEVER, Info
 from bbvi.compiling import program
 from bbvi.distributions import Distribution
+from bbvi.epochs import Ahead, Reshuffled
 from bbvi.problem import Problem
 from bbvi.random import stream
-from bbvi.rows import Ahead, Elsewhere, Reshuffled
+from bbvi.rows import Elsewhere
 
 Array = Any
 MAX_PAGE = 200  # steps for which random numbers are drawn at once, at most

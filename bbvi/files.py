@@ -14,10 +14,11 @@ from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws
+from bbvi.ladder import Rung
 from bbvi.models import Model
 from bbvi.origin import Origin
 from bbvi.parameters import Parameters
-from bbvi.posterior import Cost, Posterior, Rung
+from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope
 from bbvi.problem import Problem, trace
 from bbvi.storage import read_arrays, read_path, write_arrays

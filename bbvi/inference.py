@@ -34,11 +34,11 @@ from bbvi.distributions import Distribution
 from bbvi.driver import Callback, History, Run, Stop, begin, drive
 from bbvi.estimators import Estimator
 from bbvi.evaluation import Draws, draw
-from bbvi.ladder import SECONDS, Attempt, Plan, next_plan
+from bbvi.ladder import SECONDS, Attempt, Plan, Rung, next_plan
 from bbvi.models import Model
 from bbvi.origin import Origin
 from bbvi.parameters import make_parameters
-from bbvi.posterior import Cost, Posterior, Rung, copy
+from bbvi.posterior import Cost, Posterior, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.progress import showing
@@ -256,7 +256,7 @@ def fit(
         double,
         best.problem,
         width,
-        tuple(map(_rung, attempts)),
+        tuple(map(Rung.of, attempts)),
         model,
         refit,
         origin,
@@ -368,17 +368,3 @@ def _check(
     pool = draw(judged, q, (seed, CHECK), 1, width if judged is problem else trace(judged))
     found = find_concerns(judged, q, start, pool, run.history.elbo)
     return judged, pool, diagnose(pool, run.stop, [*limits, *found, *result.concerns])
-
-
-def _rung(attempt: Attempt) -> Rung:
-    """What a posterior remembers of an attempt."""
-    return Rung(
-        attempt.plan.algorithm.name,
-        attempt.q.name,
-        len(attempt.history.elbo),
-        attempt.gradients + 2 * attempt.hessian_vector_products,
-        attempt.diagnosis.status,
-        attempt.diagnosis.resampling_k_hat,
-        attempt.diagnosis.elbo.value,
-        attempt.diagnosis.reasons,
-    )

@@ -64,6 +64,39 @@ class Attempt(NamedTuple):
         return list(Status).index(self.diagnosis.status), -self.diagnosis.elbo.value
 
 
+class Rung(NamedTuple):
+    """One approximation that a fit tried."""
+
+    method: str
+    family: str
+    steps: int  # rows of the history, which follow one another
+    gradient_equivalents: int  # gradients, where a Hessian-vector product counts as two; without the start
+    status: Status  # the verdict on it
+    k_hat: float  # for resampled draws
+    elbo: float  # in nats
+    reasons: tuple[str, ...]  # what spoke against it
+
+    def __str__(self) -> str:
+        cost = f"{self.gradient_equivalents} gradient equivalents"
+        verdict = f"{self.status.name.lower()}, k-hat {self.k_hat:.2f}, ELBO {self.elbo:.2f}"
+        return f"{self.method} ({self.family}): {verdict}, {cost}"
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> "Rung":
+        """What is remembered of an attempt."""
+        diagnosis = attempt.diagnosis
+        return cls(
+            attempt.plan.algorithm.name,
+            attempt.q.name,
+            len(attempt.history.elbo),
+            attempt.gradients + 2 * attempt.hessian_vector_products,
+            diagnosis.status,
+            diagnosis.resampling_k_hat,
+            diagnosis.elbo.value,
+            diagnosis.reasons,
+        )
+
+
 def first_method(dim: int, smooth: bool) -> str:
     """The name of the method that "auto" tries first; `smooth` says whether there are second derivatives."""
     if dim <= NEWTON_UP_TO:

@@ -30,11 +30,12 @@ from bbvi.driver import History, Stop
 from bbvi.evaluation import DEGREES_OF_FREEDOM, POOL, WIDE, WORKING_SET, Draws, evaluate
 from bbvi.models import Model
 from bbvi.parameters import Parameters, make_parameters, nearest
-from bbvi.posterior import Cost, Posterior, mean, sd, weigh
+from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.random import stream
 from bbvi.start import start_at
+from bbvi.weights import mean, sd, weigh
 
 Array = Any
 METHODS = {"full_rank": Newton, "mean_field": DADVI}  # by family: deterministic ones, which need no noise

@@ -22,6 +22,17 @@ DENSE_UP_TO = 200  # coordinates, up to which the mass matrix is dense
 SCALES = 4096  # draws of q behind its covariance
 
 
+class NUTSDraws(NamedTuple):
+    """Draws by Markov chain Monte Carlo."""
+
+    x: np.ndarray  # unconstrained, `(chains, draws, dim)`
+    samples: Any  # the structure of the parameters, each `(chains * draws, *shape)`, chain after chain
+    r_hat: float  # largest over the unconstrained coordinates: near 1 when the chains agree
+    effective_sample_size: float  # smallest
+    divergences: int
+    gradients: int  # evaluated after the warm-up, by all chains
+
+
 class Chains(NamedTuple):
     """Draws of several chains."""
 

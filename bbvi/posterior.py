@@ -11,21 +11,23 @@ import numpy as np
 
 from bbvi.algorithms.linear_response import LinearResponse, linear_response
 from bbvi.compiling import program
-from bbvi.concern import Status
 from bbvi.diagnostics.pareto import resample as resample_indices
 from bbvi.diagnostics.pareto import smooth
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.distributions import Distribution
 from bbvi.driver import History
 from bbvi.evaluation import Draws, draw, is_costly, pieces
+from bbvi.ladder import Rung
 from bbvi.models import Model
 from bbvi.origin import Origin
 from bbvi.parameters import Parameters
 from bbvi.precision import scope
 from bbvi.problem import LONG, Problem
+from bbvi.weights import mean, quantile, sd, weigh
 
 if TYPE_CHECKING:
     from bbvi.diagnostics.full import FullDiagnosis
+    from bbvi.nuts import NUTSDraws
 
 Array = Any
 POOL_FACTOR = 4  # draws evaluated for each one resampled
@@ -48,35 +50,6 @@ class Cost(NamedTuple):
             f"Cost: {self.gradients} gradients, {products}{self.log_densities} log densities, "
             f"{self.compile_seconds:.1f} s compiling, {self.run_seconds:.1f} s running"
         )
-
-
-class NUTSDraws(NamedTuple):
-    """Draws by Markov chain Monte Carlo."""
-
-    x: np.ndarray  # unconstrained, `(chains, draws, dim)`
-    samples: Any  # the structure of the parameters, each `(chains * draws, *shape)`, chain after chain
-    r_hat: float  # largest over the unconstrained coordinates: near 1 when the chains agree
-    effective_sample_size: float  # smallest
-    divergences: int
-    gradients: int  # evaluated after the warm-up, by all chains
-
-
-class Rung(NamedTuple):
-    """One approximation that a fit tried."""
-
-    method: str
-    family: str
-    steps: int  # rows of the history, which follow one another
-    gradient_equivalents: int  # gradients, where a Hessian-vector product counts as two; without the start
-    status: Status  # the verdict on it
-    k_hat: float  # for resampled draws
-    elbo: float  # in nats
-    reasons: tuple[str, ...]  # what spoke against it
-
-    def __str__(self) -> str:
-        cost = f"{self.gradient_equivalents} gradient equivalents"
-        verdict = f"{self.status.name.lower()}, k-hat {self.k_hat:.2f}, ELBO {self.elbo:.2f}"
-        return f"{self.method} ({self.family}): {verdict}, {cost}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -255,7 +228,7 @@ class Posterior:
 
         References: Hoffman and Gelman 2014, JMLR 15; Hoffman et al. 2019 (arXiv:1903.03704).
         """
-        from bbvi.nuts import run_nuts
+        from bbvi.nuts import NUTSDraws, run_nuts
 
         if self.problem is None:
             raise ValueError("to_nuts needs the log density: bbvi.load(path, logprob=...).")
@@ -345,7 +318,7 @@ class Posterior:
             raise ValueError(f"q={q!r} must lie in [0, 1].")
 
         return self._map(
-            lambda draws, weights: _quantile(draws, weights, probabilities if np.ndim(q) else probabilities[0])
+            lambda draws, weights: quantile(draws, weights, probabilities if np.ndim(q) else probabilities[0])
         )
 
     @property
@@ -397,7 +370,7 @@ class Posterior:
             if self._by_q:
                 for title, moments in (("mean", self.mean()), ("sd", self.sd())):
                     statistics[title] = np.ravel(self.named(moments)[name])[: columns.shape[1]]
-            statistics |= {f"{100 * p:g}%": _quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
+            statistics |= {f"{100 * p:g}%": quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
             for i, index in zip(range(columns.shape[1]), np.ndindex(*shapes[name]), strict=False):
                 label = name + "".join(f"[{k}]" for k in index)
                 rows.append((label, {title: float(values[i]) for title, values in statistics.items()}))
@@ -553,28 +526,6 @@ class Posterior:
 def copy(q: Distribution) -> Distribution:
     """`q` with arrays of its own: JAX may remember the precision in which an array was last used."""
     return jax.tree.map(np.array, q)
-
-
-def weigh(pool: Draws, diagnosis: Diagnosis) -> np.ndarray:
-    """Weights of the draws `(n,)`: importance weights where the verdict trusts them, else those of plain draws of q."""
-    if not diagnosis.trusted:
-        return pool.from_q / pool.from_q.sum()
-    return np.exp(smooth(pool.log_p - pool.log_r).log_weights)
-
-
-def mean(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean over the first axis."""
-    return np.average(draws, axis=0, weights=weights)
-
-
-def sd(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted standard deviation over the first axis."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a posterior that has run off prints nonsense, and says so
-        return np.sqrt(np.average((draws - mean(draws, weights)) ** 2, axis=0, weights=weights))
-
-
-def _quantile(draws: np.ndarray, weights: np.ndarray, q: float | np.ndarray) -> np.ndarray:
-    return np.quantile(draws, q, axis=0, weights=weights, method="inverted_cdf")
 
 
 @program

@@ -1,32 +1,22 @@
-"""Rows of data: the order in which minibatches take them, and rows that are never in memory as a whole.
-
-Minibatches take their rows from an endless sequence of epochs. Step i takes rows i B to (i + 1) B of that sequence,
-across the end of an epoch where B does not divide the number of rows. So each row is used once in each epoch, and
-what a step gets depends on the seed and its number alone.
-
-Arrays in memory are shuffled as a whole. Files are shuffled by blocks, which reads better: blocks of neighbouring rows
-are permuted, as many of them as fit in memory make a window, and the rows of a window are permuted. A stream has the
-order in which it comes.
-"""
+"""Rows of data that are never in memory as a whole: in files, and in streams."""
 
 import hashlib
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.epochs import STREAM, Ahead, Reader, Reshuffled, cut, join
 from bbvi.pytree import pytree, static
 
 Array = Any
 Shape = tuple[int, ...]
-STREAM = 11  # sets these random numbers apart from others with the same seed
 BLOCK = 2**14  # numbers in rows that are read together, about
 WINDOW = 2**23  # numbers in rows that are shuffled together, about
 SAMPLE = 2**20  # numbers in the rows that stand for all where a fit starts; more of them up to MANY rows
@@ -117,91 +107,6 @@ class Schema:
         return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-class Reader(Protocol):
-    """An endless sequence of rows."""
-
-    def read(self, first: int, count: int) -> Any:
-        """Rows `first` to `first + count`, a pytree of arrays `(count, ...)`."""
-        ...
-
-
-class Reshuffled:
-    """Endless epochs of rows, each in a fresh random order.
-
-    Arguments:
-        take: from sorted row numbers `(n,)` to these rows, a pytree of arrays `(n, ...)`.
-        block: neighbouring rows that stay together when blocks are permuted.
-        window: rows that are shuffled together, and held in memory; None for all.
-    """
-
-    def __init__(
-        self, num_rows: int, seed: int, take: Callable[[np.ndarray], Any], block: int = 1, window: int | None = None
-    ) -> None:
-        self._num_rows, self._seed, self._take, self._block = num_rows, seed, take, block
-        self._num_blocks = -(-num_rows // block)
-        self._per_window = self._num_blocks if window is None else min(max(1, window // block), self._num_blocks)
-        self._epoch, self._order, self._ends = -1, np.zeros(0, int), np.zeros(0, int)
-        self._held: tuple[tuple[int, int] | None, Any] = (None, None)
-
-    def read(self, first: int, count: int) -> Any:
-        """Rows `first` to `first + count`, a pytree of arrays `(count, ...)`."""
-        pieces = []
-        while count:
-            epoch, place = divmod(first, self._num_rows)
-            start, stop, rows = self._window(epoch, place)
-            taken = min(count, stop - place)
-            pieces.append(_cut(rows, place - start, taken))
-            first, count = first + taken, count - taken
-        return _join(pieces)
-
-    def _window(self, epoch: int, place: int) -> tuple[int, int, Any]:
-        """The window around a place in an epoch: where it starts and stops, and its rows."""
-        if epoch != self._epoch:
-            self._begin(epoch)
-        index = int(np.searchsorted(self._ends, place, side="right"))
-        start, stop = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
-        if self._held[0] != (epoch, index):
-            blocks = np.sort(self._order[index * self._per_window : (index + 1) * self._per_window])
-            rows = (blocks[:, None] * self._block + np.arange(self._block)).ravel()
-            rows = rows[rows < self._num_rows]
-            shuffle = np.random.default_rng((self._seed, STREAM, epoch, index)).permutation(len(rows))
-            self._held = (None, None)  # one window at a time
-            self._held = (epoch, index), jax.tree.map(lambda leaf: leaf[shuffle], self._take(rows))
-        return start, stop, self._held[1]
-
-    def _begin(self, epoch: int) -> None:
-        number, self._epoch = self._num_blocks, epoch
-        whole = self._per_window == number  # then the order of blocks is lost in that of rows
-        rng = np.random.default_rng((self._seed, STREAM, epoch))
-        self._order = np.arange(number) if whole else rng.permutation(number)
-        sizes = np.where(self._order == number - 1, self._num_rows - (number - 1) * self._block, self._block)
-        ends = np.cumsum(sizes)
-        self._ends = np.append(ends[self._per_window - 1 : -1 : self._per_window], self._num_rows)
-
-
-class Ahead:
-    """`make(0)`, `make(1)`, ..., each made by a thread in the background while the one before it is in use.
-
-    Arguments:
-        count: from which the numbers begin again at 0, or None.
-    """
-
-    def __init__(self, make: Callable[[int], Any], count: int | None = None) -> None:
-        self._make, self._count = make, count
-        self._thread = ThreadPoolExecutor(1, "bbvi-rows")
-        self._next: tuple[int, Future] | None = None
-
-    def __call__(self, number: int) -> Any:
-        """`make(number)`. What goes wrong in the thread is raised here."""
-        if self._next is not None and self._next[0] == number:
-            future = self._next[1]
-        else:
-            future = self._thread.submit(self._make, number)
-        following = number + 1 if self._count is None else (number + 1) % self._count
-        self._next = following, self._thread.submit(self._make, following)
-        return future.result()
-
-
 class Source(ABC):
     """Rows that are read when they are needed. Two of the same schema are equal: they share what was compiled."""
 
@@ -280,7 +185,7 @@ class Streamed(Source):
             count = min(size, self.schema.num_rows - first)
             chosen = indices[(indices >= first) & (indices < first + count)] - first
             pieces.append(jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], reader.read(first, count)))
-        return _join(pieces)
+        return join(pieces)
 
     def in_order(self) -> "_StreamReader":
         return _StreamReader(self.stream, self.schema)
@@ -308,9 +213,9 @@ class _StreamReader:
             self._held.append((self._position, batch))
             self._position += _length(batch)
             self._held = [(at, rows) for at, rows in self._held if at + _length(rows) > first]
-        return _join(
+        return join(
             [
-                _cut(rows, max(first - at, 0), first + count - max(at, first))
+                cut(rows, max(first - at, 0), first + count - max(at, first))
                 for at, rows in self._held
                 if at < first + count
             ]
@@ -429,11 +334,3 @@ def sample_rows(num_rows: int, width: int) -> np.ndarray:
 
 def _length(rows: Any) -> int:
     return len(jax.tree.leaves(rows)[0])
-
-
-def _cut(rows: Any, first: int, count: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[first : first + count], rows)
-
-
-def _join(pieces: list[Any]) -> Any:
-    return pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)

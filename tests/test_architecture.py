@@ -12,7 +12,7 @@ PACKAGE = ROOT / "bbvi"
 
 # From the bottom up: a module may import from its own row and from rows above it in this list.
 LEVELS = [
-    {"pytree", "compiling", "precision", "timing", "concern", "curvature", "storage", "sharding"},
+    {"pytree", "compiling", "epochs", "precision", "timing", "concern", "curvature", "storage", "sharding"},
     {"random", "rows", "chunks"},
     {"parameters"},
     {"problem"},
@@ -22,7 +22,7 @@ LEVELS = [
     {"driver", "evaluation", "nuts"},
     {"checkpoint", "progress", "start", "tall"},
     {"diagnostics"},
-    {"arguments", "ladder", "origin"},
+    {"arguments", "ladder", "origin", "weights"},
     {"reporting", "posterior", "files"},
     {"inference", "many"},
     {"calibration"},

@@ -11,9 +11,10 @@ import bbvi
 from bbvi import chunks, evaluation, rows
 from bbvi.algorithms.base import Begin
 from bbvi.arguments import read_rows
+from bbvi.epochs import Reshuffled
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem, work
-from bbvi.rows import Reshuffled, Stored, Stream, Streamed
+from bbvi.rows import Stored, Stream, Streamed
 from bbvi.tall import find_tall_start, with_reference
 
 N, DIM = 600, 2
