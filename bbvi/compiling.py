@@ -40,7 +40,7 @@ class Program:
 
     def __init__(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
         self.function, self._arguments = function, arguments
-        update_wrapper(self, function)
+        update_wrapper(self, function, updated=())  # attributes of the function stay its own: one may be `function`
 
     @cached_property
     def jitted(self) -> Any:

@@ -43,6 +43,14 @@ def test_a_program_takes_the_options_that_are_known(monkeypatch):
     compiling.options.cache_clear()
 
 
+def test_attributes_of_a_function_are_not_those_of_its_program():
+    def double(x):
+        return 2 * x
+
+    double.function = double.jitted = lambda x: x
+    assert program(double)(1) == 2
+
+
 def test_a_program_within_a_program_is_refused():
     inner = program(lambda x: x + 1)
     if compiling.options():
