@@ -70,7 +70,7 @@ def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | N
         evaluations += int(paths.evaluations)
         if begins is not Begin.MODE and np.isfinite(paths.elbo[0]):
             evaluations += LOOKS
-            if _is_spike(problem, paths, pairs(rng, LOOKS, xs)):
+            if _is_spike(problem, paths, rng):
                 paths = _best_first(climb(problem, xs, pairs(rng, NUM_DRAWS, xs)))
                 evaluations += int(paths.evaluations)
         if not np.isfinite(paths.value).any():
@@ -99,9 +99,12 @@ def _best_first(paths: Paths) -> Paths:
     return Paths(loc[order], scale[order], elbo[order], value[order], evaluations)
 
 
-def _is_spike(problem: Problem, paths: Paths, noise: np.ndarray) -> bool:
+def _is_spike(problem: Problem, paths: Paths, rng: np.random.Generator) -> bool:
     """Whether draws around the best mode have far less density than its curvature promises."""
-    elbo = float(look_around(problem, paths.loc[0], paths.scale[0], noise)[1])
+    loc, scale = paths.loc[0], paths.scale[0]
+    at_once = 2 if problem.is_long else LOOKS
+    sets = (pairs(rng, at_once, paths.loc) for _ in range(LOOKS // at_once))
+    elbo = np.mean([look_around(problem, loc, scale, noise)[1] for noise in sets])
     return not elbo > paths.elbo[0] - SPIKE - SPIKE_PER_DIM * problem.dim
 
 
