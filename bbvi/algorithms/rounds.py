@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from bbvi.algorithms.base import Algorithm, Info
 from bbvi.distributions import Distribution
-from bbvi.problem import Problem
+from bbvi.problem import LONG, Problem
 
 Array = Any
 STATIONARY = 1.2  # R-hat below which the iterates count as stationary
@@ -35,7 +35,7 @@ TRAVELLING = 2.0  # R-hat above which they move steadily; it is 2.6 for motion i
 
 
 class Half(NamedTuple):
-    """Sums over half a round; they count from its first step on."""
+    """Sums over half a round, in single precision for a long q; they count from its first step on."""
 
     total: Distribution  # sum of the iterates
     elbo: Array  # () sum of the ELBO estimates
@@ -53,7 +53,7 @@ class RoundsState(NamedTuple):
     half: Array  # () steps in a half of this round
     previous: Half  # of this round, during the second half
     current: Half
-    squares: Distribution  # sum of the squares of the iterates of this round, from its first step on
+    squares: Distribution  # sum of the squares of the iterates of this round, likewise
     judging: Array  # () bool, whether this is the second half
     error: Array  # () of the last round, in posterior standard deviations
     bias: Array  # () likewise
@@ -106,9 +106,9 @@ class Rounds(Algorithm[RoundsState]):
         local = problem.in_coordinates(state.loc, state.scale)
         q, memory, info = self.move(noise, local, state.q, state.memory, state.damping)
         first = state.count == 0
-        current = jax.tree.map(lambda s, new: jnp.where(first, 0, s) + new, state.current, Half(q, info.elbo))
-        first &= ~state.judging
-        squares = jax.tree.map(lambda s, new: jnp.where(first, 0, s) + new**2, state.squares, q)
+        add = lambda first: lambda total, new: jnp.where(first, 0, total) + new.astype(total.dtype)
+        current = jax.tree.map(add(first), state.current, Half(q, info.elbo))
+        squares = jax.tree.map(add(first & ~state.judging), state.squares, jax.tree.map(jnp.square, q))
         return state._replace(q=q, memory=memory, count=state.count + 1, current=current, squares=squares), info
 
     def steps_to_adapt(self, state: RoundsState) -> Array:
@@ -124,13 +124,11 @@ class Rounds(Algorithm[RoundsState]):
         return jax.tree.map(lambda a, b: a if a is b else jnp.where(state.judging, a, b), judged, halfway)
 
     def _judge(self, problem: Problem, state: RoundsState) -> RoundsState:
-        n, first, second = state.half.astype(state.loc.dtype), state.previous, state.current
+        sums = (state.half, state.previous, state.current, state.squares)
+        n, first, second, squares = jax.tree.map(lambda leaf: leaf.astype(state.loc.dtype), sums)
         gap = jax.tree.map(lambda a, b: jnp.abs(a - b) / n, first.total, second.total)
         within = jax.tree.map(  # variance of the iterates about the mean of their half
-            lambda a, b, squares: jnp.maximum((squares - (a**2 + b**2) / n) / (2 * n), 0),
-            first.total,
-            second.total,
-            state.squares,
+            lambda a, b, c: jnp.maximum((c - (a**2 + b**2) / n) / (2 * n), 0), first.total, second.total, squares
         )
         error, bias = _largest(gap) / 2, _largest(within)
         r_hat = jnp.sqrt(1 + _largest(jax.tree.map(lambda g, w: g**2 / (2 * w + 1e-12), gap, within)))
@@ -143,8 +141,8 @@ class Rounds(Algorithm[RoundsState]):
         average = jax.tree.map(lambda a, b: jnp.where(settled, (a + b) / (2 * n), b / n), first.total, second.total)
         restarted = self.init(problem, average.affine(state.loc, state.scale), None)
         return restarted._replace(
-            previous=first,
-            current=second,
+            previous=state.previous,
+            current=state.current,
             squares=state.squares,
             damping=state.damping * factor,
             half=jnp.where(r_hat > TRAVELLING, 1, 2) * state.half,
@@ -159,7 +157,7 @@ class Rounds(Algorithm[RoundsState]):
     def extract(self, state: RoundsState) -> Distribution:
         n = jnp.maximum(state.count, 1).astype(state.loc.dtype)
         average = jax.tree.map(
-            lambda total, q: jnp.where(state.count > 0, total / n, q),
+            lambda total, q: jnp.where(state.count > 0, total.astype(q.dtype) / n, q),
             state.current.total,
             state.q,
         )
@@ -167,7 +165,7 @@ class Rounds(Algorithm[RoundsState]):
 
 
 def _zeros(q: Distribution) -> Distribution:
-    return jax.tree.map(jnp.zeros_like, q)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32 if q.dim > LONG else leaf.dtype), q)
 
 
 def _empty(q: Distribution) -> Half:

@@ -40,10 +40,10 @@ class MeanField(Distribution):
         return self.dim
 
     def push_one(self, noise: Array) -> Array:
-        return self.loc + jnp.exp(self.log_scale) * noise
+        return self.loc + self.sd() * noise
 
     def log_prob_one(self, x: Array) -> Array:
-        noise = (x - self.loc) * jnp.exp(-self.log_scale)
+        noise = (x - self.loc) / self.sd()  # the same `sd` as in `push`, so that a program holds one of them
         return -0.5 * jnp.sum(noise**2) - jnp.sum(self.log_scale) - 0.5 * self.dim * LOG_2PI
 
     def entropy(self) -> Array:
