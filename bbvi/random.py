@@ -81,7 +81,7 @@ class InProgram:
 
     def normal(self, shape: Sequence[int]) -> Array:
         size = math.prod(shape)
-        piece = PIECE if jax.default_backend() == "cpu" else size
+        piece = min(PIECE, size) if jax.default_backend() == "cpu" else size
         keys = jax.random.split(self._key, -(-size // piece))
         made = jax.lax.map(lambda key: jax.random.normal(key, (piece,), jnp.float32), keys)
         return made.reshape(-1)[:size].reshape(tuple(shape)).astype(float)

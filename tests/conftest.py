@@ -10,6 +10,9 @@ from pathlib import Path
 # Most of the time goes into compiling small programs: less with fewer optimisations, and less than half without the
 # emitters of fused loops, which later versions of JAX always use.
 flags = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+# Tests run side by side, one on each core, so that threads of theirs would only be in the way of each other.
+flags.append("--xla_cpu_multi_thread_eigen=false")
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 if version("jaxlib").startswith("0.10."):
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])

@@ -9,7 +9,7 @@ import pytest
 
 import bbvi
 from bbvi import driver, evaluation, posterior, problem, start
-from bbvi.algorithms import quasi_newton
+from bbvi.algorithms import quasi_newton, rounds
 from bbvi.evaluation import Remade
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -29,7 +29,7 @@ def logprob(x):
 
 @pytest.fixture(autouse=True)
 def long(monkeypatch):
-    for module in (problem, posterior, start, quasi_newton):
+    for module in (problem, posterior, start, quasi_newton, rounds):
         monkeypatch.setattr(module, "LONG", 40)
     for name, value in (("KEPT", 64 * DIM), ("FEWEST", 128), ("LARGE", 1), ("WORKING_SET", 2 * DIM)):
         monkeypatch.setattr(evaluation, name, value)
