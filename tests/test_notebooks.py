@@ -11,7 +11,11 @@ SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
 MOST = 400_000  # bytes of a notebook
 SHORTER = {  # what a test changes so that trainings and chains are shorter; make.py runs all scripts as they stand
     "04_bayesian_neural_networks": {"num_steps=2500": "num_steps=100"},
-    "05_variational_autoencoder": {"STEPS, BATCH, DRAWS = 500, 100, 1": "STEPS, BATCH, DRAWS = 20, 100, 1"},
+    "05_variational_autoencoder": {
+        "STEPS, BATCH, DRAWS = 500, 100, 1": "STEPS, BATCH, DRAWS = 20, 100, 1",
+        "pixels[1400:], labels[1400:]": "pixels[1400:1480], labels[1400:1480]",
+        "jax.random.split(key, 200)": "jax.random.split(key, 10)",
+    },
     "07_from_fit_to_nuts": {"to_nuts(500,": "to_nuts(100,", "num_samples=500": "num_samples=100"},
 }
 
