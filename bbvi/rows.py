@@ -310,13 +310,15 @@ def find_source(key: int) -> Source:
 @contextmanager
 def plain_errors(data: Any) -> Iterator[None]:
     """Inside, what goes wrong while chunks of rows are read is raised as it was, not as compiled code reports it."""
+    source = data.source if isinstance(data, Elsewhere) else None
+    del data  # of which arrays need not be kept
     try:
         yield
     except Exception as error:
-        cause = data.source.error if isinstance(data, Elsewhere) else None
-        if cause is None:
+        cause = None if source is None else source.error
+        if source is None or cause is None:
             raise
-        data.source.error = None
+        source.error = None
         raise cause from error
 
 
