@@ -359,7 +359,7 @@ class Posterior:
             found, left = {}, max_rows
             for name, values in self.named(self.variables(x)).items():
                 shapes[name] = np.shape(values)[1:]
-                found[name] = np.asarray(values, float).reshape(len(x), -1)[:, :left]
+                found[name] = np.array(np.reshape(values, (len(x), -1))[:, :left], float)  # no view, which keeps all
                 left = None if left is None else left - found[name].shape[1]
             return found
 

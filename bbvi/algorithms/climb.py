@@ -36,7 +36,7 @@ class Path(NamedTuple):
     gradient: Array  # (dim,)
     curvature: Dense | Limited
     step: Array  # () length to try along the direction
-    best: tuple[Array, Array, Any]  # ELBO, mean and curvature of the best Gaussian so far, without pairs
+    best: Any  # ELBO, mean and curvature (without pairs) of the best Gaussian so far, or None where no draws judge it
     waited: Array  # () iterations since it improved
     running: Array  # () bool
 
@@ -61,24 +61,14 @@ def begin(x: Array, curvature: Dense | Limited) -> Path:
 def advance(problem: Problem, noise: Array, path: Path) -> Path:
     """One iteration with one evaluation: of a point to try, and of draws from the Gaussian at the present point.
 
-    The ELBO of a Gaussian is over the standard normal draws `noise` `(n, dim)`. Without any, n = 0, it is that of the
-    quadratic expansion at x, which is Laplace's estimate of the log evidence, and a path ends near the mode.
+    The ELBO of a Gaussian is over the standard normal draws `noise` `(n, dim)`. Without any, n = 0 and `best` None, a
+    path ends near the mode.
     """
     direction = path.curvature.solve(path.gradient)
     candidate = path.x + path.step * direction
     mean = path.x + direction
     points = jnp.concatenate([candidate[None], mean + path.curvature.scale_by(noise)])
     values, gradients, good = problem.values_and_gradients(points)
-
-    if len(noise):
-        expected = jnp.where(good[1:].all() & jnp.isfinite(path.value), values[1:].mean(), -jnp.inf)
-    else:
-        mean, expected = path.x, path.value
-    elbo = expected + path.curvature.log_det
-    better = path.running & ((elbo > path.best[0]) if len(noise) else jnp.isfinite(elbo))
-    best = jax.tree.map(
-        lambda new, old: jnp.where(better, new, old), (elbo, mean, path.curvature.gaussian()), path.best
-    )
 
     first = ~jnp.isfinite(path.value)
     slope = path.gradient @ direction
@@ -103,13 +93,17 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
         | (path.step < 1e-20)
         | first
     )
-    if len(noise):
+    if path.best is None:
+        best, patience = None, SETTLED
+        waited = jnp.where(accept, jnp.where(rise > NEAR, 0, path.waited + 1), path.waited)
+    else:
+        expected = jnp.where(good[1:].all() & jnp.isfinite(path.value), values[1:].mean(), -jnp.inf)
+        elbo, patience = expected + path.curvature.log_det, PATIENCE
+        better = path.running & (elbo > path.best[0])
+        now = (elbo, mean, path.curvature.gaussian())
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, path.best)
         gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
         waited = jnp.where(gained, 0, path.waited + (~accept | (rise <= STEEP)).astype(int))
-        patience = PATIENCE
-    else:
-        waited = jnp.where(accept, jnp.where(rise > NEAR, 0, path.waited + 1), path.waited)
-        patience = SETTLED
     return Path(
         keep(candidate, path.x),
         keep(value, path.value),
@@ -124,7 +118,11 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
 
 @program
 def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
-    """Climb from each of the points `xs` `(paths, dim)`; `noise` `(n, dim)` is standard normal, n even or 0."""
+    """Climb from each of the points `xs` `(paths, dim)`; `noise` `(n, dim)` is standard normal, n even or 0.
+
+    Without noise the Gaussian is that of the quadratic expansion where the path ended, and its ELBO Laplace's estimate
+    of the log evidence.
+    """
     dim, dtype = xs.shape[1], xs.dtype
     curvature = (Dense if dim <= DENSE else Limited).identity(dim, dtype)
 
@@ -136,8 +134,13 @@ def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
         return (carry[0] < MAX_ITERATIONS) & carry[1].running.any()
 
     paths = jax.vmap(lambda x: begin(x, curvature))(xs)
+    paths = paths if len(noise) else paths._replace(best=None)
     count, paths = jax.lax.while_loop(unfinished, body, (jnp.zeros((), int), paths))
-    elbo, mean, curvatures = paths.best
+    if paths.best is None:
+        mean, curvatures = paths.x, paths.curvature
+        elbo = paths.value + jax.vmap(lambda c: c.log_det)(curvatures)
+    else:
+        elbo, mean, curvatures = paths.best
     elbo = elbo + constant(noise, dim)
     scale = jax.vmap(lambda c: c.scale())(curvatures)
     return problem.layout.everywhere(Paths(mean, scale, elbo, paths.value, count * len(xs) * (1 + len(noise))))
