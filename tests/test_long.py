@@ -3,6 +3,8 @@
 What counts as very many is lowered, so that the same code runs on small vectors.
 """
 
+import weakref
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -69,6 +71,22 @@ def test_draws_are_made_again_as_they_were(tmp_path):
         assert each.table(1)[0][1]["sd"] == q.sd()[0]
     fitted.report(tmp_path / "report.html")
     assert len(fitted.summary()) == DIM
+
+
+def test_a_table_of_one_parameter_keeps_no_draws(monkeypatch):
+    made, alive = [], []
+
+    def watched(x):
+        for piece in x.pieces():
+            made.append(weakref.ref(piece))
+            alive.append(sum(each() is not None for each in made))
+            yield piece
+
+    fitted = fit()
+    monkeypatch.setattr(posterior, "pieces", watched)
+    fitted.table(1)
+    assert len(made) > 20
+    assert max(alive) <= 2
 
 
 def test_an_interrupt_between_blocks_returns_what_was_reached():

@@ -9,7 +9,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "examples" / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
 MOST = 400_000  # bytes of a notebook
-SHORTER = {  # what a test changes so that trainings, chains and tests are shorter; make.py runs all scripts as they stand
+SHORTER = {  # what a test changes so that trainings, chains and tests take less; make.py runs all scripts as they stand
     "04_bayesian_neural_networks": {
         "num_steps=2500": "num_steps=100",
         "images[700:], labels[700:]": "images[700:850], labels[700:850]",
