@@ -91,6 +91,9 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
+    for name, array in arrays.items():
+        if array.dtype.kind not in _kinds(name):
+            raise ValueError(f"{name} holds {array.dtype}")
     bounds = [arrays[f"bound.{i}"] for i in range(len(group("bound.")))]
     parameters = Parameters(
         tuple(_constraint_from_json(item, bounds) for item in header["constraints"]),
@@ -109,6 +112,7 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         and pool.x.shape == (len(pool), parameters.dim)
         and {column.shape for column in pool[1:]} == {shape}
         and len({column.shape for column in history}) == 1
+        and all(np.isfinite(count).all() for count in history[2:])
     )
     if not fits:
         raise ValueError("its parts do not fit together")
@@ -125,6 +129,14 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         ladder=tuple(map(_rung_from_json, header["ladder"])),
         origin=_origin_from_json(header["origin"]),
     )
+
+
+def _kinds(name: str) -> str:
+    """The kinds of dtypes that the array of this name may have."""
+    group = name.split(".")[0]
+    if name == "pool.from_q":
+        return "b"
+    return {"q": "fiu", "pool": "f", "history": "fiu"}.get(group, "biufcSU")
 
 
 def _origin_from_json(items: dict[str, Any] | None) -> Origin | None:
