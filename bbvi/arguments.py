@@ -69,11 +69,10 @@ def read_callbacks(callbacks: Any) -> tuple[Any, ...]:
     return found
 
 
-def read_algorithm(method: Any, family: Any, dim: int, smooth: bool, **given: Any) -> Algorithm:
+def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorithm:
     """The algorithm that `method` and the hyper-parameters given (those that are not None) describe.
 
-    For "auto" it is the first one to try: the default method of the family, if one is named. `smooth` says whether the
-    log density has second derivatives.
+    For "auto" it is the first one to try: the default method of the family, if one is named.
     """
     options = {name: value for name, value in given.items() if value is not None}
     if isinstance(method, Algorithm):
@@ -93,7 +92,7 @@ def read_algorithm(method: Any, family: Any, dim: int, smooth: bool, **given: An
         family = choose("family", family, FAMILIES) if isinstance(family, str) else family
         method = getattr(family, "default_method", "advi")
     elif method == "auto":
-        method = first_method(dim, smooth)
+        method = first_method(dim)
     chosen = choose("method", method, {"auto": None, **METHODS})
     known = [field.name for field in fields(chosen)]
     for name, value in options.items():
@@ -101,6 +100,17 @@ def read_algorithm(method: Any, family: Any, dim: int, smooth: bool, **given: An
             able = [other for other, each in METHODS.items() if name in (field.name for field in fields(each))]
             raise ValueError(f"{name}={value!r} means nothing to method={method!r}. Leave it out, or use {able}.")
     return chosen(**options)
+
+
+def no_derivative(what: str, reason: Exception) -> ValueError:
+    """What to say of a log density of which JAX cannot make the second derivatives that something needs."""
+    error = ValueError(
+        f"{what} needs second derivatives of the log density, and JAX has none for all of it. Use a "
+        'method that needs gradients only, such as "newton", "advi", "bam", "pathfinder" or "ivon", or write that part '
+        f"of the density otherwise; bbvi.external takes an hvp=. JAX says: {str(reason).splitlines()[0]}"
+    )
+    error.__cause__ = reason
+    return error
 
 
 def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distribution:

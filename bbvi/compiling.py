@@ -14,6 +14,9 @@ from typing import Any
 
 import jax
 
+from bbvi.deadline import call
+from bbvi.lapack import in_pieces
+
 OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_use_fusion_emitters": False}
 
 
@@ -45,10 +48,10 @@ class Program:
     @cached_property
     def jitted(self) -> Any:
         """The result of `jax.jit`; made when it is first called, since it depends on the device."""
-        return jax.jit(self.function, compiler_options=options(), **self._arguments)
+        return jax.jit(in_pieces(self.function), compiler_options=options(), **self._arguments)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.jitted(*args, **kwargs)
+        return call(partial(self.jitted, *args, **kwargs))
 
 
 def program(function: Callable[..., Any] | None = None, **arguments: Any) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import NEVER, Info
 from bbvi.compiling import program
+from bbvi.deadline import OutOfTimeError
 from bbvi.distributions import Distribution
 from bbvi.epochs import Ahead, Reshuffled
 from bbvi.problem import Problem
@@ -170,6 +171,10 @@ def drive(
                 run = run._replace(stop=Stop.CALLBACK)
             elif run.stop is Stop.STEPS and late:
                 run = run._replace(stop=Stop.BUDGET)
+    except OutOfTimeError:
+        if _is_gone(run.state):
+            raise
+        run = run._replace(stop=Stop.BUDGET)
     except KeyboardInterrupt:
         if _is_gone(run.state):  # the block under way writes over it
             if block is None:

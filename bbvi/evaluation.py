@@ -10,6 +10,7 @@ Reference: defensive importance sampling (Hesterberg 1995; Owen and Zhou 2000).
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.compiling import program
+from bbvi.deadline import OutOfTimeError, deadline
 from bbvi.distributions import Distribution
 from bbvi.precision import scope
 from bbvi.problem import Problem, work
@@ -32,6 +34,7 @@ LARGE = 2**24  # numbers in a set of draws, above which they are made a few at a
 BUDGET = {"cpu": 2**36}  # multiplications that a set of draws may take, about: a few seconds on two cores
 FASTER = 2**40  # the same on any other device
 FEWEST = 256  # draws of q in a set, whatever they take
+PIECE = 80  # draws evaluated in one call where a point may take for ever
 WORKING_SET = 2**20  # numbers held at once while the log density is evaluated, about: what fits into caches
 
 
@@ -151,15 +154,51 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int, wid
         batch = wide
     at_once = batch if size * q.dim > LARGE else size + wide  # draws that a call of the program makes
     sets, num_sets = Sets(seed, size, wide, at_once), -(-num // size)
-    found = []
-    for number in range(num_sets * sets.per_set):
-        fields = evaluate(problem, q, *sets.block(number, q.noise_dim), at_once if batch == wide else batch)
-        found.append(jax.device_get(fields[1:] if problem.is_long else fields))
+    found, irregular = [], problem.is_irregular
+    look = _evaluate_in_pieces if irregular else partial(evaluate, batch=at_once if batch == wide else batch)
+    try:
+        for number in range(num_sets * sets.per_set):
+            fields = look(problem, q, *sets.block(number, q.noise_dim))
+            found.append(jax.device_get(fields[1:] if problem.is_long else fields))
+    except OutOfTimeError:
+        if not found:
+            return _unevaluated(q, sets)
     columns = [np.concatenate(column) for column in zip(*found, strict=True)]
     rows = np.arange(len(columns[-1]))
     if problem.is_long:
         columns = [Remade(jax.device_get(q), sets, rows), *columns]
-    return Draws(*columns, from_q=rows % (size + wide) < size)
+    draws = Draws(*columns, from_q=rows % (size + wide) < size)
+    return draws.take(~np.isnan(draws.log_p)) if irregular else draws
+
+
+def _unevaluated(q: Distribution, sets: Sets) -> Draws:
+    """Draws that there was no time to evaluate: their log densities are NaN."""
+    with deadline(None):
+        x, log_q, log_r = jax.device_get(_propose(q, *sets.block(0, q.noise_dim)))
+    return Draws(x, np.full(len(x), np.nan), log_q, log_r, from_q=np.arange(len(x)) < sets.size)
+
+
+def _evaluate_in_pieces(problem: Problem, q: Distribution, noise: Array, stretch: Array) -> tuple[Array, ...]:
+    """`evaluate`, as far as time allows: log_p is NaN at the draws for which there was none.
+
+    Each piece has draws of q and of t in the proportion of the whole.
+    """
+    x, log_q, log_r = jax.device_get(_propose(q, noise, stretch))
+    log_p, parts = np.full(len(x), np.nan), max(1, len(x) // PIECE)
+    for part in range(parts):
+        try:
+            log_p[part::parts] = log_densities(problem, x[part::parts])
+        except OutOfTimeError:
+            if not part:
+                raise
+            break
+    return x, log_p, log_q, log_r
+
+
+@program
+def log_densities(problem: Problem, xs: Array) -> Array:
+    """`problem.log_densities`, compiled."""
+    return problem.layout.everywhere(problem.log_densities(xs))
 
 
 @program(static_argnames="batch")
@@ -171,16 +210,23 @@ def evaluate(
     Arguments:
         batch: draws at which the log density is evaluated at a time; it divides n.
     """
-    x = _push(q, noise, stretch)
+    x, log_q, log_r = _proposed(q, noise, stretch)
     if batch < len(noise):  # log densities of a few draws at a time
         log_p = jax.lax.map(problem.log_densities, x.reshape(-1, batch, q.dim)).reshape(len(noise))
     else:
         log_p = problem.log_densities(x)
+    return problem.layout.everywhere((x, log_p, log_q, log_r))
+
+
+def _proposed(q: Distribution, noise: Array, stretch: Array) -> tuple[Array, Array, Array]:
+    x = _push(q, noise, stretch)
     log_q = q.log_prob(x)
     share = WIDE / (POOL + WIDE)
     log_wide = q.log_prob_wide(x, float(DEGREES_OF_FREEDOM))
-    log_r = jnp.logaddexp(jnp.log1p(-share) + log_q, jnp.log(share) + log_wide)
-    return problem.layout.everywhere((x, log_p, log_q, log_r))
+    return x, log_q, jnp.logaddexp(jnp.log1p(-share) + log_q, jnp.log(share) + log_wide)
+
+
+_propose = program(_proposed)
 
 
 @jax.jit

@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import Result
 from bbvi.arguments import (
     check_rows,
+    no_derivative,
     observed,
     positive,
     read_algorithm,
@@ -28,12 +30,14 @@ from bbvi.arguments import (
     read_seed,
 )
 from bbvi.checkpoint import Checkpoint, fingerprint
+from bbvi.concern import Concern, Status
+from bbvi.deadline import OutOfTimeError, deadline
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
 from bbvi.driver import Callback, History, Run, Stop, begin, drive
 from bbvi.estimators import Estimator
-from bbvi.evaluation import Draws, draw
+from bbvi.evaluation import Draws, draw, log_densities
 from bbvi.ladder import SECONDS, Attempt, Plan, Rung, next_plan
 from bbvi.models import Model
 from bbvi.origin import Origin
@@ -44,11 +48,15 @@ from bbvi.problem import Problem, trace
 from bbvi.progress import showing
 from bbvi.rows import Elsewhere, plain_errors
 from bbvi.sharding import make_layout
-from bbvi.start import Start, find_start, log_densities, start_at
+from bbvi.start import Start, Watch, find_start, start_at
 from bbvi.tall import find_tall_start, for_verdict, is_sampled, with_reference
 
 MAX_STEPS = 20_000
 START, CHECK, FIXED = 0, 2, 5  # streams of random numbers
+GRACE = 6.0  # seconds after the end of a budget for a program that does not come back,
+CHECKS = 3.0  # and after that for the verdict
+ONE_CALL, VERDICT = 120.0, 30.0  # seconds without a budget, where a point may take for ever: some steps, a verdict
+MORE_TIME = "raise the budget"
 WITNESSES = 4  # points at which the log density is compared with that of a checkpoint
 
 
@@ -184,7 +192,6 @@ def fit(
         method,
         family,
         parameters.dim,
-        getattr(model.logprob, "twice_differentiable", True),
         estimator=estimator,
         optimizer=optimizer,
         num_draws=num_draws,
@@ -212,24 +219,38 @@ def fit(
             begins = init.distribution if isinstance(init, Posterior) else init
             kept.claim(fingerprint(algorithm, prototype, parameters, problem.data, begins, seed, double))
         width = trace(problem)
+        if reason := problem.why_not_differentiable(algorithm.derivatives(prototype)):
+            if not climbs:
+                raise no_derivative(f"method={algorithm.name!r}", reason)
+            algorithm = read_algorithm("advi", None, parameters.dim)
+            prototype = read_family(None, init, parameters.dim, algorithm)
         data = layout.place(data, split=True)
         problem = replace(problem, parameters=layout.place(parameters), data=data)
-        start = _find_start(problem, algorithm, init, seed)
-        if kept:
-            kept.compare(start.around(WITNESSES), partial(log_densities, problem))
-        if algorithm.rows_per_step is not None and algorithm.uses_gradients:
-            problem = with_reference(problem, start.loc)
-        begins = family is None and isinstance(init, type(prototype))  # init is what to begin with
-        plan: Plan | None = Plan(algorithm, prototype, None if begins else start[:2])
+        clock = _Clock(began, limit.seconds, problem.is_irregular, one_process=layout.mesh is None)
         attempts: list[Attempt] = []
-        with showing(progress) as bar:
+        with showing(progress) as bar, clock.for_steps():
+            start = _find_start(problem, algorithm, init, seed, model, Watch(clock.until, bar))
+            if kept:
+                kept.compare(start.around(WITNESSES), partial(log_densities, problem))
+            if algorithm.rows_per_step is not None and algorithm.uses_gradients:
+                problem = with_reference(problem, start.loc)
+            begins = family is None and isinstance(init, type(prototype))  # init is what to begin with
+            plan: Plan | None = Plan(algorithm, prototype, None if begins else start[:2])
             while plan is not None:
                 patience = SECONDS if kept is None else np.inf  # the clock starts anew with each call
                 left = layout.agree(*_left(limit, start, attempts, time.perf_counter() - began, patience))
                 if attempts and min(left) <= 0:
                     break
-                attempts.append(_attempt(problem, start, plan, seed, max_steps, left, [*callbacks, *bar], kept, width))
-                plan = next_plan(problem, start, attempts) if climbs else None
+                run = [*callbacks, *bar], kept, width, clock
+                try:
+                    attempts.append(_attempt(problem, start, plan, seed, max_steps, left, *run))
+                    plan = next_plan(problem, start, attempts) if climbs else None
+                except OutOfTimeError as error:
+                    if not attempts:
+                        raise TimeoutError(
+                            f"budget: it was spent before {algorithm.name} had a first result. Raise it, or give init="
+                        ) from error
+                    break
         defaults = inspect.signature(fit).parameters
         changed = {name: value for name, value in given.items() if value is not defaults[name].default}
         origin = Origin.of(model, {"init": init, **changed})
@@ -263,6 +284,34 @@ def fit(
     )
 
 
+@dataclass(frozen=True)
+class _Clock:
+    """When to stop waiting. Steps end on time by themselves; `GRACE` is for a program that does not come back."""
+
+    began: float  # by time.perf_counter()
+    seconds: float | None  # of the budget
+    irregular: bool  # whether a point of the log density may take for ever
+    one_process: bool  # several have to run the same programs
+
+    @property
+    def until(self) -> float:
+        """When the budget is spent."""
+        return np.inf if self.seconds is None else self.began + self.seconds
+
+    def for_steps(self) -> AbstractContextManager[None]:
+        """The wait for the start and for steps."""
+        watched = self.one_process and (self.seconds is not None or self.irregular)
+        return deadline(self.until + GRACE if watched else None, ONE_CALL if self.irregular else np.inf)
+
+    def for_check(self) -> AbstractContextManager[None]:
+        """The wait for a verdict, which has to come of what is known by then."""
+        if not self.one_process:
+            return deadline(None)
+        if self.seconds is not None:
+            return deadline(max(self.until + GRACE, time.perf_counter()) + CHECKS)
+        return deadline(time.perf_counter() + VERDICT if self.irregular else None)
+
+
 def _with_what_was_left(best: Attempt, attempts: Sequence[Attempt], pending: Plan | None) -> Diagnosis:
     """The verdict on the best attempt, with a word on what there was no time or budget for."""
     last = attempts[-1]
@@ -274,17 +323,21 @@ def _with_what_was_left(best: Attempt, attempts: Sequence[Attempt], pending: Pla
         return best.diagnosis
     reason = f"{left}: the budget was spent, which is {SECONDS:.0f} seconds unless one is given"
     verdict = best.diagnosis
-    return replace(verdict, reasons=(*verdict.reasons, reason), advice=(*verdict.advice, "raise the budget"))
+    return replace(verdict, reasons=(*verdict.reasons, reason), advice=(*verdict.advice, MORE_TIME))
 
 
-def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int) -> Start:
+def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int, model: Model, watch: Watch) -> Start:
+    def prior(num: int) -> np.ndarray | None:
+        drawn = model.prior(seed, num)
+        return None if drawn is None else problem.parameters.unstructure(drawn)
+
     if isinstance(init, Posterior):
         init = init.distribution
     if not isinstance(init, Distribution):
         point = read_init(init, problem.parameters)
         by_sample = is_sampled(problem) or isinstance(problem.data, Elsewhere)
         find = find_tall_start if by_sample else find_start
-        return find(problem, np.random.default_rng((seed, START)), point, algorithm.begins)
+        return find(problem, np.random.default_rng((seed, START)), point, algorithm.begins, prior, watch)
     if init.dim != problem.dim:
         raise ValueError(f"init has dim {init.dim}, but the parameters have {problem.dim} free coordinates.")
     dtype = jax.dtypes.canonicalize_dtype(float)
@@ -317,6 +370,7 @@ def _attempt(
     callbacks: Sequence[Callback],
     kept: Checkpoint | None,
     width: int,
+    clock: _Clock,
 ) -> Attempt:
     """Run one algorithm to its end, and check what it found."""
     algorithm = plan.algorithm
@@ -344,7 +398,8 @@ def _attempt(
     run = run._replace(state=None)  # whose memory the check may need
     if run.stop is Stop.CONVERGED and not result.converged:
         run = run._replace(stop=Stop.STALLED)
-    checks = [_check(problem, q, start, run, result, seed, width) for q in result.candidates]
+    with clock.for_check():
+        checks = [_check(problem, q, start, run, result, seed, width) for q in result.candidates]
     chosen = min(range(len(checks)), key=lambda i: checks[i][2].rank)
     judged, pool, diagnosis = checks[chosen]
     history = run.history
@@ -366,5 +421,8 @@ def _check(
 ) -> tuple[Problem, Draws, Diagnosis]:
     judged, limits = for_verdict(problem, q)
     pool = draw(judged, q, (seed, CHECK), 1, width if judged is problem else trace(judged))
-    found = find_concerns(judged, q, start, pool, run.history.elbo)
+    try:
+        found = find_concerns(judged, q, start, pool, run.history.elbo)
+    except OutOfTimeError:
+        found = [Concern(Status.USABLE, "there was no time to look for other modes and for mass far away", MORE_TIME)]
     return judged, pool, diagnose(pool, run.stop, [*limits, *found, *result.concerns])

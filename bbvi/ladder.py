@@ -25,9 +25,9 @@ from bbvi.diagnostics.concerns import RIVAL, SUSPECT
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, Flow, FullRank, MeanField, Mixture
 from bbvi.driver import History, Stop
-from bbvi.evaluation import Draws
+from bbvi.evaluation import Draws, log_densities
 from bbvi.problem import LONG, Problem
-from bbvi.start import Start, log_densities, polish
+from bbvi.start import Start, polish
 
 NEWTON_UP_TO = 1000  # coordinates
 DADVI_FROM = 20  # coordinates: fewer have no room for a hierarchy
@@ -97,11 +97,11 @@ class Rung(NamedTuple):
         )
 
 
-def first_method(dim: int, smooth: bool) -> str:
-    """The name of the method that "auto" tries first; `smooth` says whether there are second derivatives."""
+def first_method(dim: int) -> str:
+    """The name of the method that "auto" tries first."""
     if dim <= NEWTON_UP_TO:
         return "newton"
-    return "dadvi" if smooth and dim <= LONG else "advi"  # which keeps no draws
+    return "dadvi" if dim <= LONG else "advi"  # which keeps no draws
 
 
 def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Plan | None:
@@ -109,11 +109,11 @@ def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Pl
     last = attempts[-1].diagnosis
     if not last.improvable or last.status is Status.FAILED or last.stop not in (Stop.CONVERGED, Stop.STALLED):
         return None
-    if problem.dim > NEWTON_UP_TO:
+    if problem.dim > NEWTON_UP_TO or problem.is_irregular:  # a flow looks at thousands of points, one after the other
         return None
     methods = [attempt.plan.algorithm.name for attempt in attempts]
     creeps = methods == ["newton"] and last.stop is Stop.STALLED
-    if creeps and problem.dim >= DADVI_FROM and problem.twice_differentiable:
+    if creeps and problem.dim >= DADVI_FROM and problem.why_not_differentiable(2) is None:
         return Plan(DADVI(), structure(MeanField, problem.dim), attempts[0].plan.near)
     if methods[-1] == "dadvi":
         return Plan(Newton(), structure(FullRank, problem.dim), attempts[-1].q.standardise()[:2])

@@ -183,7 +183,7 @@ def _solve(algorithm: Any, problem: Problem, data: Any, draws: Array) -> _Gaussi
 
     def one(data: Any) -> _Gaussians:
         local = replace(problem, data=data)
-        path = climb.function(local, jnp.zeros((1, dim), dtype), jnp.zeros((0, dim), dtype))
+        _, path, _ = climb(local, jnp.zeros((1, dim), dtype), jnp.zeros((0, dim), dtype))
         q = algorithm.default_family(dim).standard(dim, dtype).near(path.loc[0], path.scale[0])
         begun = (algorithm.init(local, q, draws), path.evaluations, jnp.zeros((), int))
 

@@ -74,6 +74,10 @@ class Parameters:
             pieces.append(jnp.ravel(free))
         return jnp.concatenate(pieces), log_volume
 
+    def unstructure(self, values: Any) -> np.ndarray:
+        """The inverse of `structure`: n points in the user's structure, each leaf `(n, *shape)`, as `(n, dim)`."""
+        return np.asarray(_unconstrain_all(self, self.treedef.flatten_up_to(values)))
+
     def structure(self, xs: Array) -> Any:
         """Draws `(n, dim)` in the user's structure: each parameter a NumPy array `(n, *shape)`."""
         if not self.unconstrained:
@@ -100,6 +104,11 @@ class Parameters:
 @program
 def _constrain_all(parameters: Parameters, xs: Array) -> Any:
     return jax.vmap(lambda x: parameters.constrain(x)[0])(xs)
+
+
+@program
+def _unconstrain_all(parameters: Parameters, leaves: list[Array]) -> Array:
+    return jax.vmap(lambda each: parameters.unconstrain(each)[0])([jnp.asarray(leaf) for leaf in leaves])
 
 
 def _biject_to(constraint: Any) -> Any:

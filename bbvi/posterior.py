@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.linear_response import LinearResponse, linear_response
+from bbvi.arguments import no_derivative
 from bbvi.compiling import program
 from bbvi.diagnostics.pareto import resample as resample_indices
 from bbvi.diagnostics.pareto import smooth
@@ -199,12 +200,14 @@ class Posterior:
             seed: of the draws.
 
         Raises:
-            ValueError: when the posterior was loaded without its log density.
+            ValueError: when the posterior was loaded without its log density, or that has no second derivatives.
             FloatingPointError: when the mean-field optimum is not reached, or is a saddle point.
         """
         if self.problem is None:
             raise ValueError("linear_response needs the log density: bbvi.load(path, logprob=...).")
         with scope(self.double):
+            if reason := self.problem.why_not_differentiable(2):
+                raise no_derivative("linear_response", reason)
             rng = np.random.default_rng((seed, FIXED))
             return linear_response(self.problem, copy(self.distribution), function, num_draws, rng)
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi import cost
 from bbvi.chunks import num_chunks, sum_over_rows
 from bbvi.parameters import Parameters
 from bbvi.pytree import pytree, static
@@ -101,9 +103,20 @@ class Problem:
         return self.is_long and self.layout.mesh is None
 
     @property
-    def twice_differentiable(self) -> bool:
-        """Whether Hessian-vector products can be had."""
-        return getattr(self.logprob, "twice_differentiable", True)
+    def is_irregular(self) -> bool:
+        """Whether some points take far longer than others: those at which a loop of the log density ends late."""
+        return jax.default_backend() == "cpu" and _has_open_loop(*_abstract(self))
+
+    def why_not_differentiable(self, order: int) -> Exception | None:
+        """Why JAX cannot make `order` derivatives of the log density, at most 2; None where it can."""
+        if order == 0:
+            return None
+        x = _point(self)
+        try:
+            jax.eval_shape(_gradient, self, x) if order == 1 else jax.eval_shape(_product, self, x, x)
+        except (NotImplementedError, TypeError, ValueError) as error:  # by which JAX says that it has no rule
+            return error
+        return None
 
     def in_coordinates(self, loc: Array | None, scale: Array | None) -> "Problem":
         """The same density as seen from `y`, where `x = loc + scale y`: volumes change, so ELBOs do not."""
@@ -174,7 +187,7 @@ class Problem:
 
     def log_densities(self, ys: Array) -> Array:
         """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf."""
-        values = jax.vmap(self.log_density)(self.layout.split(ys))
+        values = self._over(self.log_density, ys)
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
     def values_and_gradients(self, ys: Array) -> tuple[Array, Array, Array]:
@@ -182,14 +195,19 @@ class Problem:
 
         A point is good when value and gradient are finite. Elsewhere both are returned as zero.
         """
-        values, gradients = jax.vmap(jax.value_and_grad(self.log_density))(self.layout.split(ys))
+        values, gradients = self._over(jax.value_and_grad(self.log_density), ys)
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
         return jnp.where(good, values, 0), jnp.where(good[:, None], gradients, 0), good
 
     def hessian_vector_products(self, ys: Array, vs: Array) -> Array:
         """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
-        ys, vs = self.layout.split((ys, vs))
-        return jax.vmap(lambda y, v: jax.jvp(jax.grad(self.log_density), (y,), (v,))[1])(ys, vs)
+        return self._over(lambda y, v: jax.jvp(jax.grad(self.log_density), (y,), (v,))[1], ys, vs)
+
+    def _over(self, function: Callable[..., Any], *points: Array) -> Any:
+        """`function` at each of n points: of all at once, or one after the other where one would hold up all."""
+        if self.layout.mesh is None and self.is_irregular:
+            return jax.lax.map(lambda each: function(*each), points)
+        return jax.vmap(function)(*self.layout.split(points))
 
 
 def trace(problem: Problem) -> int:
@@ -201,55 +219,36 @@ def trace(problem: Problem) -> int:
     Raises:
         TypeError, ValueError: when `logprob` does not return one real number.
     """
-    point = jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
-    closed = jax.make_jaxpr(_log_density)(problem, point)
-    return _largest(closed.jaxpr)
+    return cost.largest(_jaxpr(problem))
 
 
 def work(problem: Problem) -> int:
     """Multiplications, or operations as costly, that one evaluation of the log density takes, about."""
-    point = jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
     chunked = isinstance(problem.logprob, Factorized) and problem.weight is None and not problem.is_split
     times = num_chunks(problem.data) if chunked else 1  # a loop over chunks is counted once
-    return times * _operations(jax.make_jaxpr(_log_density)(problem, point).jaxpr)
+    return times * cost.operations(_jaxpr(problem))
 
 
-READS = ("dynamic_slice", "buffer_callback", "pure_callback")  # of rows, which many points share
+def _jaxpr(problem: Problem) -> Any:
+    """The program of one evaluation."""
+    treedef, leaves, x = _abstract(problem)
+    return jax.make_jaxpr(_log_density)(jax.tree.unflatten(treedef, leaves), x).jaxpr
 
 
-def _largest(jaxpr: Any) -> int:
-    sizes = [1]
-    for equation in jaxpr.eqns:
-        inner = _inside(equation)
-        sizes += map(_largest, inner)
-        if not inner and equation.primitive.name not in READS:
-            sizes += _sizes(equation.outvars)
-    return max(sizes)
+def _abstract(problem: Problem) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...], jax.ShapeDtypeStruct]:
+    """The structure of a problem, with the shapes and types of its leaves and of a point."""
+    leaves, treedef = jax.tree.flatten(problem)
+    shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    return treedef, shapes, _point(problem)
 
 
-def _operations(jaxpr: Any) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        name, inner = equation.primitive.name, _inside(equation)
-        if inner:
-            total += equation.params.get("length", 1) * sum(map(_operations, inner))
-        elif name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += sum(_sizes(equation.outvars)) * int(np.prod([shape[axis] for axis in contracted]))
-        elif name not in READS:
-            total += sum(_sizes(equation.invars if name.startswith("reduce") else equation.outvars))
-    return total
+def _point(problem: Problem) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
 
 
-def _inside(equation: Any) -> list[Any]:
-    """The programs that an equation runs."""
-    values = [v for value in equation.params.values() for v in (value if isinstance(value, tuple | list) else (value,))]
-    return [getattr(value, "jaxpr", value) for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
-
-
-def _sizes(variables: Any) -> list[int]:
-    return [variable.aval.size for variable in variables if hasattr(variable.aval, "size")]
+@lru_cache(maxsize=256)
+def _has_open_loop(treedef: Any, leaves: Any, x: Any) -> bool:
+    return cost.has_open_loop(jax.make_jaxpr(_log_density)(jax.tree.unflatten(treedef, leaves), x).jaxpr)
 
 
 def _log_density(problem: Problem, x: Array) -> Array:
@@ -258,6 +257,16 @@ def _log_density(problem: Problem, x: Array) -> Array:
     point, value, gradient = problem.reference
     seen, slope = jax.value_and_grad(lambda x: _estimate(problem, x))(point)
     return _estimate(problem, x) + (value - seen) + (gradient - slope) @ (x - point)
+
+
+@jax.jit
+def _gradient(problem: Problem, x: Array) -> Array:
+    return jax.grad(problem.log_density)(x)
+
+
+@jax.jit
+def _product(problem: Problem, x: Array, v: Array) -> Array:
+    return jax.jvp(jax.grad(problem.log_density), (x,), (v,))[1]
 
 
 @jax.jit

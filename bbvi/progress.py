@@ -23,10 +23,13 @@ class ProgressBar:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=progress.num_steps, unit="step", dynamic_ncols=True)
-        if progress.step < self._bar.n:  # the next rung of the ladder
-            self._bar.reset()
+        if (
+            progress.step < self._bar.n or progress.num_steps != self._bar.total
+        ):  # what comes after the start, or a rung
+            self._bar.reset(progress.num_steps)
         self._bar.set_description(f"bbvi {progress.method}", refresh=False)
-        self._bar.set_postfix_str(f"ELBO {progress.elbo:.2f} ± {progress.standard_error:.2f}", refresh=False)
+        error = f" ± {progress.standard_error:.2f}" if progress.standard_error >= 0 else ""
+        self._bar.set_postfix_str(f"ELBO {progress.elbo:.2f}{error}", refresh=False)
         self._bar.update(progress.step - self._bar.n)
 
     def close(self) -> None:

@@ -3,27 +3,54 @@
 A stochastic optimiser that starts far from the posterior, or in units that do not suit it, wastes its steps. So most
 fits begin with a few quasi-Newton paths. They cost least when they only look for a mode; where that turns out to be a
 spike, whose neighbourhood holds little of the posterior, they are climbed again and judged by ELBO along the way.
+
+Paths begin at the origin and at a few random points. Where the density is finite at none of these, many more are tried,
+draws of the prior first where a model knows it: a value costs little, and the best ones begin the paths.
 """
 
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bbvi.algorithms.base import Begin
-from bbvi.algorithms.climb import NUM_DRAWS, Paths, climb, constant
+from bbvi.algorithms.climb import MAX_ITERATIONS, NUM_DRAWS, Climb, Paths, climb, constant, set_out
 from bbvi.algorithms.newton import Newton
 from bbvi.compiling import program
+from bbvi.deadline import OutOfTimeError
 from bbvi.distributions import FullRank
-from bbvi.driver import Stop, begin, drive
+from bbvi.driver import LOOK, Callback, Progress, Stop, begin, drive
+from bbvi.evaluation import log_densities
 from bbvi.problem import LONG, Problem
 
 Array = Any
+Prior = Callable[[int], np.ndarray | None]  # draws of the prior, `(n, dim)` for n, or None where it is not known
 NUM_PATHS = 4  # one where vectors are long: each path remembers a dozen
 POLISH = 40  # Newton steps at most
-ATTEMPTS = 5  # sets of starting points tried before giving up
+SET, SETS = 128, 10  # further points tried at once, and how often, before giving up
+NUMBERS = 2**22  # in such a set, at most
+RADII = (2.0, 0.5, 0.125, 8.0, 32.0)  # of the boxes in which they lie, one after the other
+NEAR = 0.5  # half-width of the largest box around a point that is given
+NAMED = 5  # parameters named at most
 LOOKS = 8  # draws that tell a mode from a spike
 SPIKE, SPIKE_PER_DIM = 3.0, 0.1  # nats by which the ELBO at a spike falls short of Laplace's estimate, at least
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is looked at between blocks of iterations.
+
+    Fields:
+        until: time of `time.perf_counter()`, in seconds, at which to stop with what there is.
+        show: told how far the paths have come.
+    """
+
+    until: float = np.inf
+    show: Sequence[Callback] = ()
 
 
 class Start(NamedTuple):
@@ -46,44 +73,191 @@ class Start(NamedTuple):
         return loc + (noise @ scale.T if scale.ndim == 2 else noise * scale)
 
 
-def find_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | None, begins: Begin) -> Start:
+def find_start(
+    problem: Problem,
+    rng: np.random.Generator,
+    point: np.ndarray | None,
+    begins: Begin,
+    prior: Prior = lambda num: None,
+    watch: Watch = Watch(),
+) -> Start:
     """Find a Gaussian from which to optimise.
 
     Arguments:
         point: where to look, `(dim,)`, or None for the origin and random points in [-2, 2]^dim.
         begins: what to find. At a point x it is N(x, I).
+        prior: further points to try. They come first where far out a point may take for ever.
 
     Raises:
-        FloatingPointError: when the log density is finite at no point tried.
+        FloatingPointError: when the log density, or its gradient, is finite at no point tried.
+        TimeoutError: when time is up before it was.
     """
-    dim, seen, evaluations = problem.dim, 0, 0
-    for attempt in range(ATTEMPTS):
-        xs = _starting_points(rng, dim, point, attempt)
-        seen += len(xs)
-        if begins is Begin.POINT:
-            values = np.asarray(log_densities(problem, xs))
-            finite = np.flatnonzero(np.isfinite(values))
-            if len(finite):
-                return Start(xs[finite[0]], np.ones(dim, xs.dtype), *_no_paths(dim), seen, 0)
-            continue
-        paths = _best_first(climb(problem, xs, pairs(rng, 0, xs)))
-        evaluations += int(paths.evaluations)
-        if begins is not Begin.MODE and np.isfinite(paths.elbo[0]):
-            evaluations += LOOKS
-            if _is_spike(problem, paths, rng):
-                paths = _best_first(climb(problem, xs, pairs(rng, NUM_DRAWS, xs)))
-                evaluations += int(paths.evaluations)
-        if not np.isfinite(paths.value).any():
-            continue
-        loc, scale, elbo = paths.loc, paths.scale, paths.elbo
-        if begins is not Begin.POLISHED or scale.ndim == 2:
-            return Start(loc[0], scale[0], loc, scale, elbo, 0, evaluations)
-        polished = polish(problem, loc[0], scale[0], rng)
-        return Start(polished.loc, polished.scale, loc, scale, elbo, 0, evaluations + polished.gradients)
-    where = "near the given init" if point is not None else "at the origin or at random points around it"
-    raise FloatingPointError(
-        f"logprob is not finite at any of the {seen} starting points tried {where}. Check the constraints of the "
-        "parameters, or give init= a point at which it is finite."
+    xs = _first_points(problem, rng, point, prior)
+    try:
+        start = _start_from(problem, rng, xs, begins, watch)
+        if start is None:
+            xs = _search(problem, rng, point, begins, prior, watch, len(xs))
+            start = _start_from(problem, rng, xs, begins, watch)
+    except OutOfTimeError as error:
+        raise TimeoutError(
+            "budget: it was spent before one point to start at was evaluated. Raise it, give init= a point where the "
+            "log density is cheap, or let its loops end after a number of rounds."
+        ) from error
+    if start is None:
+        raise FloatingPointError(
+            "logprob is finite where paths begin, but nowhere along them. Give init= another point."
+        )
+    return start
+
+
+def _start_from(
+    problem: Problem, rng: np.random.Generator, xs: np.ndarray, begins: Begin, watch: Watch
+) -> Start | None:
+    """A start by way of the points `xs` `(n, dim)`, or None where the density is finite at none of them."""
+    dim = problem.dim
+    if begins is Begin.POINT:
+        finite = np.flatnonzero(np.isfinite(np.asarray(log_densities(problem, xs))))
+        return Start(xs[finite[0]], np.ones(dim, xs.dtype), *_no_paths(dim), len(xs), 0) if len(finite) else None
+    paths = _best_first(_climb(problem, xs, pairs(rng, 0, xs), watch))
+    evaluations = int(paths.evaluations)
+    late = time.perf_counter() > watch.until
+    if begins is not Begin.MODE and np.isfinite(paths.elbo[0]) and not late:
+        evaluations += LOOKS
+        if _is_spike(problem, paths, rng):
+            paths = _best_first(_climb(problem, xs, pairs(rng, NUM_DRAWS, xs), watch))
+            evaluations += int(paths.evaluations)
+    if not np.isfinite(paths.value).any():
+        return None
+    loc, scale, elbo = paths.loc, paths.scale, paths.elbo
+    if begins is not Begin.POLISHED or scale.ndim == 2 or late:
+        return Start(loc[0], scale[0], loc, scale, elbo, 0, evaluations)
+    polished = polish(problem, loc[0], scale[0], rng)
+    return Start(polished.loc, polished.scale, loc, scale, elbo, 0, evaluations + polished.gradients)
+
+
+def _climb(problem: Problem, xs: np.ndarray, noise: np.ndarray, watch: Watch) -> Paths:
+    """`climb` to its end, or as far as time allows, in blocks."""
+    began, limit = time.perf_counter(), MAX_ITERATIONS if problem.is_long else 1
+    under_way = None if problem.is_long else _nothing(xs.shape, xs.dtype, len(noise) > 0)
+    found, unfinished, count = None, True, 0
+    while unfinished and (found is None or time.perf_counter() < watch.until):
+        tick = time.perf_counter()
+        try:
+            under_way, paths, more = _some_of_climb(problem, xs, noise, under_way, limit)
+            found, unfinished = paths, bool(more)
+        except OutOfTimeError:
+            if found is None:
+                raise
+            break
+        now = time.perf_counter()
+        done, count = int(under_way.count) - count, int(under_way.count)
+        limit = min(max(2, int(LOOK * done / max(now - tick, 1e-9))), 8 * limit)
+        height = float(np.max(np.asarray(found.elbo)))
+        for each in watch.show:
+            each(Progress(count, MAX_ITERATIONS, height, np.nan, now - began, 0, None, "start"))
+    assert found is not None
+    return found
+
+
+_some_of_climb = program(climb)
+
+
+@cache
+def _nothing(shape: tuple[int, int], dtype: Any, judged: bool) -> Climb:
+    """In the shape of paths under way."""
+    shapes = jax.eval_shape(partial(set_out, judged=judged), jax.ShapeDtypeStruct(shape, dtype))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _first_points(problem: Problem, rng: np.random.Generator, point: np.ndarray | None, prior: Prior) -> np.ndarray:
+    """The given point; or the origin and a few random ones, `(n, dim)`."""
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    xs = _box(rng, NUM_PATHS if problem.dim <= LONG else 1, problem.dim, RADII[0])
+    if point is not None:
+        return point[None].astype(dtype)
+    if len(xs) > 1:
+        xs[1] = -xs[2]  # opposite starts are likelier to end in different modes
+    xs[0] = 0
+    drawn = prior(SET) if problem.is_irregular else None
+    return (xs if drawn is None else drawn[: len(xs)]).astype(dtype)
+
+
+def _box(rng: np.random.Generator, num: int, dim: int, radius: float) -> np.ndarray:
+    return rng.uniform(-radius, radius, (num, dim))
+
+
+def _search(
+    problem: Problem,
+    rng: np.random.Generator,
+    point: np.ndarray | None,
+    begins: Begin,
+    prior: Prior,
+    watch: Watch,
+    seen: int,
+) -> np.ndarray:
+    """The best of many points, as many as there are paths, `(n, dim)`.
+
+    Arguments:
+        seen: points tried before.
+
+    Raises:
+        FloatingPointError: when the density is finite at none of them, or its gradient is at none of those.
+    """
+    wanted = 1 if begins is Begin.POINT or problem.dim > LONG else NUM_PATHS
+    good, values, finite = np.zeros((0, problem.dim)), np.zeros(0), np.zeros((0, problem.dim))
+    drawn = None if point is not None else prior(SET)
+    for xs in _further_points(rng, problem.dim, point, drawn):
+        here = np.asarray(log_densities(problem, xs))
+        seen, finite = seen + len(xs), np.concatenate([finite, xs[np.isfinite(here)]])
+        if np.isfinite(here).any():
+            kept = np.isfinite(here)
+            if begins is not Begin.POINT:
+                kept &= np.isfinite(np.asarray(_gradients(problem, xs))).all(axis=1)
+            good, values = np.concatenate([good, xs[kept]]), np.concatenate([values, here[kept]])
+        if len(good) >= wanted or time.perf_counter() > watch.until:
+            break
+    if not len(good):
+        where = "near the given init" if point is not None else "at the origin or at random points around it"
+        raise _not_finite(problem, finite, seen, where if drawn is None else where + " and draws of the prior")
+    best = np.argsort(-values, kind="stable")
+    return good[np.resize(best, wanted)].astype(jax.dtypes.canonicalize_dtype(float))
+
+
+def _further_points(
+    rng: np.random.Generator, dim: int, point: np.ndarray | None, drawn: np.ndarray | None
+) -> Iterator[np.ndarray]:
+    """Points to try, a set of them at a time: `drawn` ones, then in boxes around the origin or the given point."""
+    size, dtype = int(np.clip(NUMBERS // dim, NUM_PATHS, SET)), jax.dtypes.canonicalize_dtype(float)
+    if drawn is not None:
+        yield drawn[:size].astype(dtype)
+    for i in range(SETS):
+        centre, radius = (0.0, RADII[i % len(RADII)]) if point is None else (point, NEAR * 0.5**i)
+        yield (centre + _box(rng, size, dim, radius)).astype(dtype)
+
+
+@program
+def _gradients(problem: Problem, xs: Array) -> Array:
+    """Gradients `(n, dim)` as they are, NaN where they are NaN."""
+    return problem.layout.everywhere(jax.lax.map(jax.grad(problem.log_density), xs))
+
+
+def _not_finite(problem: Problem, finite: np.ndarray, seen: int, where: str) -> FloatingPointError:
+    """What to say when nothing can begin at any of the `seen` points, of which `finite` `(n, dim)` have a value."""
+    if not len(finite):
+        return FloatingPointError(
+            f"logprob is not finite at any of the {seen} starting points tried {where}. Check the constraints of the "
+            "parameters, or give init= a point at which it is finite."
+        )
+    gradients = np.asarray(_gradients(problem, finite[:SET].astype(jax.dtypes.canonicalize_dtype(float))))
+    bad = (~np.isfinite(gradients)).mean(axis=0)
+    names = [name for name, share in zip(problem.parameters.coordinate_names(), bad, strict=True) if share == bad.max()]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    kind = "NaN" if np.isnan(gradients).any() else "infinite"
+    return FloatingPointError(
+        f"logprob has a value at {len(finite)} of the {seen} starting points tried {where}, but its derivative with "
+        f"respect to {', '.join(names[:NAMED])}{more} is {kind} at all of them. The usual cause is 0 log 0, sqrt(0) or "
+        "0 / 0 in a branch that jnp.where does not take: the gradient goes through both. Put the jnp.where around the "
+        "argument, as in jnp.log(jnp.where(x > 0, x, 1.0))."
     )
 
 
@@ -146,22 +320,3 @@ def start_at(loc: Array, scale: Array) -> Start:
 
 def _no_paths(dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.zeros((0, dim)), np.zeros((0, dim)), np.zeros(0)
-
-
-def _starting_points(rng: np.random.Generator, dim: int, point: np.ndarray | None, attempt: int) -> np.ndarray:
-    radius = 2.0 * 4.0 ** -(attempt % 3) if attempt < 3 else 2.0 * 4.0 ** (attempt - 2)
-    xs = rng.uniform(-radius, radius, (NUM_PATHS if dim <= LONG else 1, dim))
-    if len(xs) > 1:
-        xs[1] = -xs[2]  # opposite starts are likelier to end in different modes
-    if attempt == 0:
-        xs[0] = 0
-    if point is not None:
-        xs = point + (0 if attempt == 0 else 0.01 * 4.0**attempt) * xs
-        xs = xs[:1] if attempt == 0 else xs
-    return xs.astype(jax.dtypes.canonicalize_dtype(float))
-
-
-@program
-def log_densities(problem: Problem, xs: Array) -> Array:
-    """`problem.log_densities`, compiled."""
-    return problem.layout.everywhere(problem.log_densities(xs))

@@ -29,7 +29,7 @@ from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution
 from bbvi.evaluation import FEWEST, affordable, is_costly
 from bbvi.problem import Problem, Reference, work
-from bbvi.start import Start, find_start, pairs
+from bbvi.start import Prior, Start, Watch, find_start, pairs
 
 Array = Any
 DRAWS = 16  # behind the gradient of each step
@@ -44,13 +44,20 @@ def is_sampled(problem: Problem) -> bool:
     return problem.num_rows is not None and problem.num_sampled < problem.num_rows
 
 
-def find_tall_start(problem: Problem, rng: np.random.Generator, point: np.ndarray | None, begins: Begin) -> Start:
+def find_tall_start(
+    problem: Problem,
+    rng: np.random.Generator,
+    point: np.ndarray | None,
+    begins: Begin,
+    prior: Prior,
+    watch: Watch,
+) -> Start:
     """`find_start` on a sample of the rows, and then steps on all of them.
 
     Raises:
         FloatingPointError: as `find_start`.
     """
-    start = find_start(problem.sampled(), rng, point, begins)
+    start = find_start(problem.sampled(), rng, point, begins, prior, watch)
     if begins is Begin.POINT or not is_sampled(problem):
         return start
     noise = pairs(rng, 0 if begins is Begin.MODE else DRAWS, start.loc[None])
@@ -62,7 +69,7 @@ def find_tall_start(problem: Problem, rng: np.random.Generator, point: np.ndarra
         passes += count
     found.sort(key=lambda each: -each[0])
     if not np.isfinite(found[0][0]):  # some row has no density where the sample has most
-        return find_start(problem, rng, point, begins)
+        return find_start(problem, rng, point, begins, prior, watch)
     elbos, locs, scales = (np.array(column) for column in zip(*found, strict=True))
     gradients = start.gradients + passes * (1 + len(noise))
     return Start(locs[0], scales[0], locs, scales, elbos, start.log_densities, gradients, sampled=True)

@@ -29,6 +29,11 @@ def compile_seconds() -> float:
     return _clock.seconds
 
 
+def add_compile_seconds(seconds: float) -> None:
+    """Count what another thread has spent for this one."""
+    _clock.seconds += seconds
+
+
 def compilations() -> int:
     """Programs that this process has compiled so far."""
     return _counts[_PHASES[-1]]

@@ -12,7 +12,20 @@ PACKAGE = ROOT / "bbvi"
 
 # From the bottom up: a module may import from its own row and from rows above it in this list.
 LEVELS = [
-    {"pytree", "compiling", "epochs", "precision", "timing", "concern", "curvature", "storage", "sharding"},
+    {
+        "pytree",
+        "compiling",
+        "cost",
+        "deadline",
+        "epochs",
+        "lapack",
+        "precision",
+        "timing",
+        "concern",
+        "curvature",
+        "storage",
+        "sharding",
+    },
     {"random", "rows", "chunks"},
     {"parameters"},
     {"problem"},

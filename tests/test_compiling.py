@@ -7,9 +7,9 @@ import pytest
 
 from bbvi import compiling
 from bbvi.compiling import program
+from bbvi.evaluation import log_densities
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
-from bbvi.start import log_densities
 
 MANY = 20_000
 X = np.random.default_rng(0).standard_normal((20, 2))

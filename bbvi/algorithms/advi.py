@@ -57,6 +57,9 @@ class ADVI(Rounds):
     def uses_gradients(self) -> bool:
         return self.estimator.uses_gradients
 
+    def derivatives(self, q: Distribution) -> int:
+        return self.estimator.derivatives
+
     @property
     def begins(self) -> Begin:
         return Begin.POLISHED if self.estimator.starts_polished else Begin.POINT

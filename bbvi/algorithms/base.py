@@ -94,6 +94,10 @@ class Algorithm(ABC, Generic[State]):
         """Whether it differentiates the log density."""
         return True
 
+    def derivatives(self, q: Distribution) -> int:
+        """Derivatives of the log density that it takes to fit a `q`, at most 2."""
+        return 1
+
     @property
     def rows_per_step(self) -> int | None:
         """Rows of the data in each step, a minibatch; None for all of them."""

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from bbvi.algorithms.quasi_newton import Dense, Limited
-from bbvi.compiling import program
 from bbvi.problem import Problem
 
 Array = Any
@@ -26,6 +25,7 @@ GAIN = 0.05
 STEEP = 1.0  # nats by which the density rises in an iteration that does not count as waiting
 NEAR = 1e-3  # nats by which it rises near the mode, where a path without draws ends after SETTLED such iterations
 SETTLED = 2
+WARY = 2.0  # units, or quarters of a coordinate where that is larger, that a wary path moves a coordinate in a step
 
 
 class Path(NamedTuple):
@@ -58,40 +58,53 @@ def begin(x: Array, curvature: Dense | Limited) -> Path:
     return Path(x, nothing, jnp.zeros_like(x), curvature, zero, best, jnp.zeros((), int), jnp.array(True))
 
 
-def advance(problem: Problem, noise: Array, path: Path) -> Path:
-    """One iteration with one evaluation: of a point to try, and of draws from the Gaussian at the present point.
+class Points(NamedTuple):
+    """What an iteration evaluates."""
 
-    The ELBO of a Gaussian is over the standard normal draws `noise` `(n, dim)`. Without any, n = 0 and `best` None, a
-    path ends near the mode.
+    direction: Array  # (dim,)
+    step: Array  # () along it
+    points: Array  # (1 + n, dim) the candidate, and draws from the Gaussian at the present point
+
+
+def look_ahead(noise: Array, path: Path, wary: bool = False) -> Points:
+    """What to evaluate next, where `noise` `(n, dim)` is standard normal.
+
+    A `wary` path takes short steps, since far out a point may take for ever.
     """
     direction = path.curvature.solve(path.gradient)
-    candidate = path.x + path.step * direction
-    mean = path.x + direction
-    points = jnp.concatenate([candidate[None], mean + path.curvature.scale_by(noise)])
-    values, gradients, good = problem.values_and_gradients(points)
+    step = path.step
+    if wary:
+        reach = jnp.maximum(WARY, jnp.abs(path.x) / 4)
+        step = jnp.minimum(step, jnp.min(reach / jnp.maximum(jnp.abs(direction), 1e-30)))
+    draws = path.x + direction + path.curvature.scale_by(noise)
+    return Points(direction, step, jnp.concatenate([(path.x + step * direction)[None], draws]))
 
+
+def advance(path: Path, at: Points, values: Array, gradients: Array, good: Array) -> Path:
+    """One iteration, given values `(1 + n,)` and gradients `(1 + n, dim)` at its points.
+
+    The ELBO of a Gaussian is over its draws. Without any, n = 0 and `best` None, a path ends near the mode.
+    """
+    direction, step, candidate, mean = at.direction, at.step, at.points[0], path.x + at.direction
     first = ~jnp.isfinite(path.value)
     slope = path.gradient @ direction
     value, gradient = values[0], gradients[0]
     rise = value - path.value
-    accept = path.running & good[0] & (first | (rise >= 1e-4 * path.step * slope))
+    accept = path.running & good[0] & (first | (rise >= 1e-4 * step * slope))
 
     s, y = candidate - path.x, path.gradient - gradient
     curved = accept & ~first & (s @ y > 1e-10 * jnp.sqrt((s @ s) * (y @ y)))
-    updated = path.curvature.update(s, y, path.step, path.gradient)
+    updated = path.curvature.update(s, y, step, path.gradient)
     curvature = jax.tree.map(lambda new, old: jnp.where(curved, new, old), updated, path.curvature)
 
     # Too far: the peak of the parabola through what is known. No curvature seen: go further.
-    peak = slope * path.step**2 / (2 * (path.step * slope - rise))
-    shorter = jnp.where(good[0], jnp.clip(peak, 0.1 * path.step, 0.5 * path.step), 0.1 * path.step)
-    onward = jnp.where(first, 1 / (1e-12 + jnp.linalg.norm(gradient)), jnp.where(curved, 1.0, 4 * path.step))
-    step = jnp.where(accept, onward, shorter)
+    peak = slope * step**2 / (2 * (step * slope - rise))
+    shorter = jnp.where(good[0], jnp.clip(peak, 0.1 * step, 0.5 * step), 0.1 * step)
+    onward = jnp.where(first, 1 / (1e-12 + jnp.linalg.norm(gradient)), jnp.where(curved, 1.0, 4 * step))
 
     keep = lambda new, old: jnp.where(accept, new, old)
     stuck = ~accept & (
-        (path.step * slope < max(1e-13, float(jnp.finfo(value.dtype).eps)) * jnp.abs(path.value))
-        | (path.step < 1e-20)
-        | first
+        (step * slope < max(1e-13, float(jnp.finfo(value.dtype).eps)) * jnp.abs(path.value)) | (step < 1e-20) | first
     )
     if path.best is None:
         best, patience = None, SETTLED
@@ -105,45 +118,73 @@ def advance(problem: Problem, noise: Array, path: Path) -> Path:
         gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
         waited = jnp.where(gained, 0, path.waited + (~accept | (rise <= STEEP)).astype(int))
     return Path(
-        keep(candidate, path.x),
-        keep(value, path.value),
-        keep(gradient, path.gradient),
-        curvature,
-        step,
-        best,
-        waited,
-        path.running & ~stuck & (waited < patience),
+        x=keep(candidate, path.x),
+        value=keep(value, path.value),
+        gradient=keep(gradient, path.gradient),
+        curvature=curvature,
+        step=jnp.where(accept, onward, shorter),
+        best=best,
+        waited=waited,
+        running=path.running & ~stuck & (waited < patience),
     )
 
 
-@program
-def climb(problem: Problem, xs: Array, noise: Array) -> Paths:
-    """Climb from each of the points `xs` `(paths, dim)`; `noise` `(n, dim)` is standard normal, n even or 0.
+class Climb(NamedTuple):
+    """Paths under way."""
+
+    count: Array  # () iterations
+    paths: Path  # each leaf with a leading axis of paths
+
+
+def set_out(xs: Array, judged: bool) -> Climb:
+    """Paths from each of the points `xs` `(paths, dim)`; whether draws are to judge them."""
+    curvature = (Dense if xs.shape[1] <= DENSE else Limited).identity(xs.shape[1], xs.dtype)
+    paths = jax.vmap(lambda x: begin(x, curvature))(xs)
+    return Climb(jnp.zeros((), int), paths if judged else paths._replace(best=None))
+
+
+def climb(
+    problem: Problem, xs: Array, noise: Array, under_way: Climb | None = None, limit: Array | int = MAX_ITERATIONS
+) -> tuple[Climb, Paths, Array]:
+    """At most `limit` iterations on paths from each of the points `xs` `(paths, dim)`.
 
     Without noise the Gaussian is that of the quadratic expansion where the path ended, and its ELBO Laplace's estimate
     of the log evidence.
+
+    Arguments:
+        noise: standard normal `(n, dim)`, n even or 0.
+        under_way: where to go on; None, or a count of 0, for the beginning.
+
+    Returns:
+        Where to go on, what the paths have found so far, and whether any of them is unfinished, () bool.
     """
-    dim, dtype = xs.shape[1], xs.dtype
-    curvature = (Dense if dim <= DENSE else Limited).identity(dim, dtype)
+    begun = set_out(xs, judged=len(noise) > 0)
+    if under_way is not None:
+        begun = jax.tree.map(lambda new, old: jnp.where(under_way.count == 0, new, old), begun, under_way)
+    wary = problem.is_irregular
 
-    def body(carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        count, paths = carry
-        return count + 1, jax.vmap(lambda path: advance(problem, noise, path))(paths)
+    def body(carry: tuple[Array, Climb]) -> tuple[Array, Climb]:
+        i, (count, paths) = carry
+        at = jax.vmap(lambda path: look_ahead(noise, path, wary))(paths)
+        found = problem.values_and_gradients(at.points.reshape(-1, xs.shape[1]))
+        each = [values.reshape(len(xs), -1, *values.shape[1:]) for values in found]
+        return i + 1, Climb(count + 1, jax.vmap(advance)(paths, at, *each))
 
-    def unfinished(carry: tuple[Array, Any]) -> Array:
-        return (carry[0] < MAX_ITERATIONS) & carry[1].running.any()
-
-    paths = jax.vmap(lambda x: begin(x, curvature))(xs)
-    paths = paths if len(noise) else paths._replace(best=None)
-    count, paths = jax.lax.while_loop(unfinished, body, (jnp.zeros((), int), paths))
+    unfinished = lambda now: (now.count < MAX_ITERATIONS) & now.paths.running.any()
+    _, now = jax.lax.while_loop(
+        lambda carry: (carry[0] < limit) & unfinished(carry[1]), body, (jnp.zeros((), int), begun)
+    )
+    paths = now.paths
     if paths.best is None:
         mean, curvatures = paths.x, paths.curvature
         elbo = paths.value + jax.vmap(lambda c: c.log_det)(curvatures)
     else:
         elbo, mean, curvatures = paths.best
-    elbo = elbo + constant(noise, dim)
+    elbo = elbo + constant(noise, xs.shape[1])
     scale = jax.vmap(lambda c: c.scale())(curvatures)
-    return problem.layout.everywhere(Paths(mean, scale, elbo, paths.value, count * len(xs) * (1 + len(noise))))
+    evaluations = now.count * len(xs) * (1 + len(noise))
+    found = Paths(mean, scale, elbo, paths.value, evaluations)
+    return problem.layout.everywhere((now, found, unfinished(now)))
 
 
 def constant(noise: Array, dim: int) -> Array:

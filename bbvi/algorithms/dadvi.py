@@ -94,6 +94,9 @@ class DADVI(Algorithm[DADVIState]):
         if self.max_doublings < 0:
             raise ValueError(f"max_doublings={self.max_doublings} must not be negative.")
 
+    def derivatives(self, q: Distribution) -> int:
+        return 2
+
     def default_family(self, dim: int) -> type[Distribution]:
         return MeanField
 

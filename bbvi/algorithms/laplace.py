@@ -75,6 +75,9 @@ class Laplace(Algorithm[LaplaceState]):
     name = "laplace"
     families = (FullRank, MeanField, Spiked)
 
+    def derivatives(self, q: Distribution) -> int:
+        return 2
+
     @property
     def begins(self) -> Begin:
         return Begin.MODE

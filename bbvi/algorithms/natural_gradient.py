@@ -66,6 +66,9 @@ class NaturalGradient(Rounds):
         if self.num_draws is not None and (self.num_draws < 2 or self.num_draws % 2):
             raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
 
+    def derivatives(self, q: Distribution) -> int:
+        return 2 if isinstance(q, FullRank) else 1
+
     @property
     def begins(self) -> Begin:
         return Begin.POLISHED

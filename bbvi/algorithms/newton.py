@@ -78,6 +78,9 @@ class Newton(Algorithm[NewtonState]):
         if self.max_doublings < 0:
             raise ValueError(f"max_doublings={self.max_doublings} must not be negative.")
 
+    def derivatives(self, q: Distribution) -> int:
+        return 2 if self.products else 1
+
     def default_family(self, dim: int) -> type[Distribution]:
         return FullRank
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.base import Algorithm, Begin, Info, Result, extract
-from bbvi.algorithms.climb import DENSE, Path, advance, begin, constant
+from bbvi.algorithms.climb import DENSE, Path, advance, begin, constant, look_ahead
 from bbvi.algorithms.quasi_newton import Compact, Dense
 from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution, FullRank, Mixture, Spiked
@@ -82,7 +82,12 @@ class Pathfinder(Algorithm[PathfinderState]):
     def step(self, noise: Any, problem: Problem, state: PathfinderState) -> tuple[PathfinderState, Info]:
         compact = isinstance(state.paths.curvature, Compact)  # whose triangular solves are not to be batched
         each = jax.lax.map if compact else lambda function, paths: jax.vmap(function)(paths)
-        paths = each(lambda path: advance(problem, state.noise, path), state.paths)
+
+        def one(path: Path) -> Path:
+            at = look_ahead(state.noise, path)
+            return advance(path, at, *problem.values_and_gradients(at.points))
+
+        paths = each(one, state.paths)
         best = paths.best[0].max() + constant(state.noise, problem.dim)
         zero = jnp.zeros((), int)
         made = len(paths.value) * (1 + len(state.noise))

@@ -12,9 +12,9 @@ from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 from bbvi.diagnostics.reach import PROPER, mass_beyond
 from bbvi.distributions import Distribution
-from bbvi.evaluation import Draws, pieces
+from bbvi.evaluation import Draws, log_densities, pieces
 from bbvi.problem import Problem
-from bbvi.start import Start, log_densities, polish
+from bbvi.start import Start, polish
 
 Array = Any
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7

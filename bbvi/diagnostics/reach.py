@@ -39,7 +39,7 @@ def mass_beyond(problem: Problem, start: Start, pool: Draws, log_weights: Array)
     """The concern if much mass lies too far away for any draw."""
     costly = 2 * pool.from_q.sum() <= pool_size(problem.dim)
     few = not np.sum(np.exp(2 * log_weights)) < 1 / DISTINCT
-    if few or costly or problem.is_long or problem.weight is not None:
+    if few or costly or problem.is_long or problem.is_irregular or problem.weight is not None:
         return None
     x = pool.x[pool.from_q]
     directions = _directions(problem, x)[: max(1, SEEN // (LOOKS * problem.dim))]

@@ -114,11 +114,15 @@ def _diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern]) -> Diagnosi
     log_w_q = _log_weights(draws.log_p, draws.log_q)[draws.from_q]
     good = np.isfinite(log_w_q)
     if not good.any():
-        reason = "the log density is not finite at any of the draws"
-        failed = Concern(Status.FAILED, reason, "check logprob and the constraints of its parameters")
+        if np.isnan(draws.log_p).all():
+            reason = "there was no time to evaluate the log density at any draw: nothing is known of how good this is"
+            worst = Concern(Status.UNRELIABLE, reason, "raise the budget")
+        else:
+            reason = "the log density is not finite at any of the draws"
+            worst = Concern(Status.FAILED, reason, "check logprob and the constraints of its parameters")
         nothing = Value(-np.inf, np.nan)
         return _verdict(
-            [failed, *concerns],
+            [worst, *concerns],
             k_hat=np.inf,
             resampling_k_hat=np.inf,
             elbo=nothing,

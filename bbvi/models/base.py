@@ -51,6 +51,10 @@ class Model:
         """Further quantities that the model names, each `(n, *shape)`."""
         return {}
 
+    def prior(self, seed: int, num: int) -> Any:
+        """Draws of the prior in the structure of `dim`, each parameter `(num, *shape)`; None where it is not known."""
+        return None
+
     def log_likelihood(self, values: Any) -> Named | None:
         """Log likelihood of each observation, by name, each `(n, *observed shape)`; None where it is not known."""
         large = any(isinstance(leaf, np.memmap | Stream) for leaf in jax.tree.leaves(self.data))

@@ -280,6 +280,23 @@ class _Density:
         with lenient_promotion():
             return handlers.trace(run).get_trace(*args, **kwargs)
 
+    def draw_prior(self, key: Array, data: Any) -> dict[str, Array]:
+        """A draw of the latent sites from the prior, as parameters."""
+        from numpyro import handlers
+
+        args, kwargs = self.arguments(data)
+        run = _settle(handlers.seed(self.model, key), self.plate, None)
+        with lenient_promotion():
+            trace = handlers.trace(run).get_trace(*args, **kwargs)
+            free = {name + BASE: _bijection(trace[name]).inv(trace[name]["value"]) for name in self.dynamic}
+        return {name: trace[name]["value"] for name in self.latent if name not in self.dynamic} | free
+
+    def arguments(self, data: Any) -> tuple[Any, Any]:
+        """What the model is called with."""
+        given = iter(data)
+        leaves = [next(given) if fixed is None else fixed.value for fixed in self.static]
+        return jax.tree.unflatten(self.treedef, leaves)
+
     def prepare(self, values: Mapping[str, Array], data: Any) -> tuple[Callable[..., Any], Any, Any]:
         """The model with its latent sites given, and its arguments."""
         from numpyro import handlers
@@ -287,9 +304,7 @@ class _Density:
         rows = None
         if len(data) > self.static.count(None):
             *data, rows = data
-        given = iter(data)
-        leaves = [next(given) if fixed is None else fixed.value for fixed in self.static]
-        args, kwargs = jax.tree.unflatten(self.treedef, leaves)
+        args, kwargs = self.arguments(data)
 
         def support_known(site: Any) -> Array | None:
             return _bijection(site)(values[site["name"] + BASE]) if site["name"] in self.dynamic else None
@@ -392,6 +407,12 @@ class NumPyroModel(Model):
     def derived(self, values: Any, seed: int) -> Named:
         return self._over_draws(values, lambda trace: {name: trace[name]["value"] for name in self.deterministic})
 
+    def prior(self, seed: int, num: int) -> Any:
+        try:
+            return jax.device_get(_draw_prior(self.logprob, jax.random.split(jax.random.key(seed), num), self.data))
+        except NotImplementedError:  # by which numpyro says that a distribution, such as an improper one, has no draws
+            return None
+
     def log_likelihood(self, values: Any) -> Named | None:
         if self.logprob.enumerated or not self.observed:  # then a row's likelihood is no site's
             return None
@@ -408,9 +429,7 @@ class NumPyroModel(Model):
         density = self.logprob
         new = bool(args or kwargs)
         if not new:
-            given = iter(self.data)
-            leaves = [next(given) if fixed is None else fixed.value for fixed in density.static]
-            args, kwargs = jax.tree.unflatten(density.treedef, leaves)
+            args, kwargs = density.arguments(self.data)
         known = self.variables(values) | {name: self.derived(values, seed)[name] for name in density.dynamic}
         sites = [*self.observed, *(self.deterministic if new else ())]
         model = handlers.uncondition(_settle(density.model, None, None))
@@ -425,6 +444,11 @@ class NumPyroModel(Model):
         made = sum(leaf.size for leaf in jax.tree.leaves(shapes)) // max(draws, 1)
         found = program(partial(_read_all, self.logprob, read, max(1, AT_ONCE // max(made, 1))))(values, self.data)
         return {name: np.asarray(value) for name, value in found.items()}
+
+
+@program(static_argnames="density")
+def _draw_prior(density: _Density, keys: Array, data: Any) -> dict[str, Array]:
+    return jax.vmap(lambda key: density.draw_prior(key, data))(keys)
 
 
 def _read_all(density: _Density, read: Callable[[Trace], Any], at_once: int, values: Any, data: Any) -> Any:

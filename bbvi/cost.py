@@ -1,0 +1,66 @@
+"""What an evaluation of a log density takes, read off its program (a jaxpr) before any is made."""
+
+from typing import Any
+
+import numpy as np
+
+READS = ("dynamic_slice", "buffer_callback", "pure_callback")  # of rows, which many points share
+
+
+def largest(jaxpr: Any) -> int:
+    """Size of the largest array that the program makes."""
+    sizes = [1]
+    for equation in jaxpr.eqns:
+        inner = _inside(equation)
+        sizes += map(largest, inner)
+        if not inner and equation.primitive.name not in READS:
+            sizes += _sizes(equation.outvars)
+    return max(sizes)
+
+
+def operations(jaxpr: Any) -> int:
+    """Multiplications, or operations as costly, that the program makes, about; a loop of unknown length counts once."""
+    total = 0
+    for equation in jaxpr.eqns:
+        name, inner = equation.primitive.name, _inside(equation)
+        if inner:
+            total += equation.params.get("length", 1) * sum(map(operations, inner))
+        elif name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += sum(_sizes(equation.outvars)) * int(np.prod([shape[axis] for axis in contracted]))
+        elif name not in READS:
+            total += sum(_sizes(equation.invars if name.startswith("reduce") else equation.outvars))
+    return total
+
+
+def primitives(jaxpr: Any) -> set[str]:
+    """Names of all primitives in the program."""
+    names = {equation.primitive.name for equation in jaxpr.eqns}
+    return names.union(*(primitives(inner) for equation in jaxpr.eqns for inner in _inside(equation)))
+
+
+def has_open_loop(jaxpr: Any) -> bool:
+    """Whether some loop ends when its values say so, rather than after a number of rounds that the program holds."""
+    return any(
+        (equation.primitive.name == "while" and not _is_counted(equation.params["cond_jaxpr"].jaxpr))
+        or any(map(has_open_loop, _inside(equation)))
+        for equation in jaxpr.eqns
+    )
+
+
+def _is_counted(condition: Any) -> bool:
+    """Whether the condition of a loop is `counter < constant`."""
+    return [e.primitive.name for e in condition.eqns] == ["lt"] and any(
+        hasattr(v, "val") for v in condition.eqns[0].invars
+    )
+
+
+def _inside(equation: Any) -> list[Any]:
+    """The programs that an equation runs."""
+    values = [v for value in equation.params.values() for v in (value if isinstance(value, tuple | list) else (value,))]
+    return [getattr(value, "jaxpr", value) for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
+
+
+def _sizes(variables: Any) -> list[int]:
+    return [variable.aval.size for variable in variables if hasattr(variable.aval, "size")]
