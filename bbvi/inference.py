@@ -31,6 +31,7 @@ from bbvi.arguments import (
 )
 from bbvi.checkpoint import Checkpoint, fingerprint
 from bbvi.concern import Concern, Status
+from bbvi.constants import with_clean_caches
 from bbvi.deadline import OutOfTimeError, deadline
 from bbvi.diagnostics.concerns import find_concerns
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
@@ -229,7 +230,8 @@ def fit(
         clock = _Clock(began, limit.seconds, problem.is_irregular, one_process=layout.mesh is None)
         attempts: list[Attempt] = []
         with showing(progress) as bar, clock.for_steps():
-            start = _find_start(problem, algorithm, init, seed, model, Watch(clock.until, bar))
+            watch = Watch(clock.until, bar)
+            start = with_clean_caches(lambda: _find_start(problem, algorithm, init, seed, model, watch))
             if kept:
                 kept.compare(start.around(WITNESSES), partial(log_densities, problem))
             if algorithm.rows_per_step is not None and algorithm.uses_gradients:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bbvi import cost
 from bbvi.chunks import num_chunks, sum_over_rows
+from bbvi.constants import detached
 from bbvi.parameters import Parameters
 from bbvi.pytree import pytree, static
 from bbvi.rows import Elsewhere, num_sampled, sample_rows
@@ -275,12 +276,13 @@ def _estimate(problem: Problem, x: Array) -> Array:
     values, log_jacobian = problem.parameters.constrain(x)
     arguments = [each for each in (problem.data, problem.weight) if each is not None]
     try:
-        value = problem.logprob(values, *arguments, **({"whole": True} if problem.is_split else {}))
+        whole = {"whole": True} if problem.is_split else {}
+        value = detached(lambda *given: _real_scalar(problem.logprob(*given, **whole)))(values, *arguments)
     except Exception as error:
         call = "logprob(values)" if problem.data is None else "logprob(values, data), since data was given"
         error.add_note(f"bbvi called {call}. Under JAX values are traced: use jax.numpy, and lax.cond or jnp.where.")
         raise
-    return _real_scalar(value).astype(x.dtype) + log_jacobian
+    return jnp.asarray(value, x.dtype) + log_jacobian
 
 
 def dtype_of(value: Any) -> Any:

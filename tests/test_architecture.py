@@ -15,6 +15,7 @@ LEVELS = [
     {
         "pytree",
         "compiling",
+        "constants",
         "cost",
         "deadline",
         "epochs",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.compiling import program
+from bbvi.constants import detached, with_clean_caches
 from bbvi.models.base import Model, Named
 from bbvi.parameters import Parameters, is_real, make_parameters
 from bbvi.precision import lenient_promotion, scope
@@ -55,7 +56,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Model:
     unconstrained, and itself a deterministic site.
     """
     with scope(True):  # bounds of supports in full precision
-        traces = [_first_trace(model, args, kwargs, seed) for seed in (0, 1)]
+        traces = with_clean_caches(lambda: [_first_trace(model, args, kwargs, seed) for seed in (0, 1)])
         return _read(model, args, kwargs, *traces)
 
 
@@ -362,7 +363,7 @@ def _fitting(density: _Density, leaves: list[Any], dim: Any) -> _Density:
         pairs = zip(leaves, density.static, fixed, strict=True)
         density = replace(density, static=tuple(_Static(leaf) if fix else old for leaf, old, fix in pairs))
         try:
-            jax.eval_shape(density, values, density.arrays(leaves))
+            jax.eval_shape(lambda values, data: density(values, data), values, density.arrays(leaves))  # noqa: B023
             return density
         except NEEDS_CONCRETE as error:
             reason = error
@@ -448,9 +449,10 @@ class NumPyroModel(Model):
 
 @program(static_argnames="density")
 def _draw_prior(density: _Density, keys: Array, data: Any) -> dict[str, Array]:
-    return jax.vmap(lambda key: density.draw_prior(key, data))(keys)
+    return jax.vmap(lambda key: detached(density.draw_prior)(key, data))(keys)
 
 
 def _read_all(density: _Density, read: Callable[[Trace], Any], at_once: int, values: Any, data: Any) -> Any:
     with lenient_promotion():
-        return jax.lax.map(lambda each: read(density.trace(each, data)), values, batch_size=at_once)
+        one = detached(lambda each, data: read(density.trace(each, data)))
+        return jax.lax.map(lambda each: one(each, data), values, batch_size=at_once)
