@@ -173,16 +173,36 @@ class Problem:
         return _log_density(original, self.loc + self.scale @ y) + log_volume
 
     def log_densities(self, ys: Array) -> Array:
-        """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf."""
-        values = jax.vmap(self.log_density)(self.layout.split(ys))
+        """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf.
+
+        Raises:
+            TypeError: when JAX cannot evaluate many points at once.
+        """
+        try:
+            values = jax.vmap(self.log_density)(self.layout.split(ys))
+        except NotImplementedError as error:
+            raise TypeError(
+                f"JAX cannot evaluate logprob at several points at once ({_in_short(error)}). A jax.pure_callback "
+                'takes several with vmap_method="sequential"; a function outside JAX is given to bbvi.external.'
+            ) from error
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
     def values_and_gradients(self, ys: Array) -> tuple[Array, Array, Array]:
         """Log densities `(n,)`, their gradients `(n, dim)` and which of the points are good, `(n,)` bool.
 
         A point is good when value and gradient are finite. Elsewhere both are returned as zero.
+
+        Raises:
+            TypeError: when JAX cannot differentiate the log density.
         """
-        values, gradients = jax.vmap(jax.value_and_grad(self.log_density))(self.layout.split(ys))
+        try:
+            values, gradients = jax.vmap(jax.value_and_grad(self.log_density))(self.layout.split(ys))
+        except Exception as error:
+            raise TypeError(
+                f"JAX cannot differentiate logprob ({_in_short(error)}). Write the part concerned with other "
+                "functions, give it a derivative by jax.custom_jvp, or give the gradient to bbvi.external. "
+                'method="advi" with estimator="score_function" needs none.'
+            ) from error
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
         return jnp.where(good, values, 0), jnp.where(good[:, None], gradients, 0), good
 
@@ -190,6 +210,11 @@ class Problem:
         """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
         ys, vs = self.layout.split((ys, vs))
         return jax.vmap(lambda y, v: jax.jvp(jax.grad(self.log_density), (y,), (v,))[1])(ys, vs)
+
+
+def _in_short(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")
+    return f"{type(error).__name__}: {first}"
 
 
 def trace(problem: Problem) -> int:
