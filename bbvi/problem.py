@@ -239,6 +239,16 @@ def work(problem: Problem) -> int:
     return times * _operations(jax.make_jaxpr(_log_density)(problem, point).jaxpr)
 
 
+def loops_until(problem: Problem) -> bool:
+    """Whether the log density has a loop whose number of rounds hangs on numbers, such as an adaptive ODE solver."""
+    point = jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
+    return _has_while(jax.make_jaxpr(_log_density)(problem, point).jaxpr)
+
+
+def _has_while(jaxpr: Any) -> bool:
+    return any(each.primitive.name == "while" or any(map(_has_while, _inside(each))) for each in jaxpr.eqns)
+
+
 READS = ("dynamic_slice", "buffer_callback", "pure_callback")  # of rows, which many points share
 
 

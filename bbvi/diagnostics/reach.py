@@ -14,7 +14,7 @@ import numpy as np
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import resample
 from bbvi.evaluation import Draws, pool_size
-from bbvi.problem import Problem
+from bbvi.problem import Problem, loops_until
 from bbvi.start import LOOKS, Start, look_around
 
 Array = Any
@@ -45,7 +45,8 @@ def mass_beyond(problem: Problem, start: Start, pool: Draws, log_weights: Array)
     directions = _directions(problem, x)[: max(1, SEEN // (LOOKS * problem.dim))]
     draws = pool.take(resample(np.random.default_rng(0), log_weights, max(len(directions), WITNESSES)))
     look = _Line(problem, start)
-    radii = np.array([BEYOND, 1e3, 1e6, FARTHEST])
+    # At extreme numbers loops may go on for ever: an ODE gets too stiff for an adaptive solver.
+    radii = np.full(4, BEYOND) if loops_until(problem) else np.array([BEYOND, 1e3, 1e6, FARTHEST])
     far = np.array([look(draws, i, step, radii).max() for i, step in enumerate(directions)])
     for i in np.argsort(-far, kind="stable")[:SUSPECTS]:
         concern = _beyond_draws(problem, look, draws, directions[i], x.std(axis=0)) if far[i] > SLIGHT else None
