@@ -506,8 +506,11 @@ FAMILIES = {
             np.array([2.0, 3.0]), np.array([3.0, 2.0]), correlation_matrix=np.array([[1.0, 0.5], [0.5, 1.0]])
         ),
         lambda t: dist.GaussianCopulaBeta(
-            exp(t) * jnp.ones(2), 2.0 * jnp.ones(2), correlation_matrix=jnp.array([[1.0, 0.5], [0.5, 1.0]])
+            np.array([2.0, 3.0]),
+            np.array([3.0, 2.0]),
+            correlation_cholesky=jnp.linalg.cholesky(jnp.eye(2) + jnp.tanh(t) * (1 - jnp.eye(2))),
         ),
+        np.array([0.4, 0.7]),
     ),
     "GaussianRandomWalk": Family(lambda: dist.GaussianRandomWalk(0.7, 4), lambda t: dist.GaussianRandomWalk(exp(t), 4)),
     "GaussianStateSpace": Family(
@@ -730,5 +733,29 @@ NOT_IN_THE_TABLE = {
     "Unit": "what numpyro.factor is made of; used by the tests of densities",
 }
 
-# Kind and name: why the Gaussian by Newton, or the default method too, is right to be distrusted.
-UNTRUSTED = {}
+# Kind and name: why the Gaussian by Newton, and sometimes the default method too, says that it is not to be trusted.
+UNTRUSTED = {
+    "density: stats: gennorm": "skewed or with steep walls",
+    "density: stats: truncnorm": "draws without density",
+    "density: stats: expon as a prior": "heavy or uneven tails",
+    "density: special: dawsn": "heavy or uneven tails",
+    "density: special: gamma": "skewed or with steep walls",
+    "density: special: polygamma": "heavy or uneven tails",
+    "density: special: spence": "skewed or with steep walls",
+    "density: lax: interp": "heavy or uneven tails",
+    "density: linalg: eigh": "heavy or uneven tails",
+    "density: linalg: eigvals": "heavy or uneven tails",
+    "density: linalg: svd": "heavy or uneven tails",
+    "density: linalg: qr": "heavy or uneven tails",
+    "density: linalg: matrix_power": "heavy or uneven tails",
+    "prior: AsymmetricLaplace": "heavy or uneven tails",
+    "prior: AsymmetricLaplaceQuantile": "heavy or uneven tails",
+    "prior: Cauchy": "heavy or uneven tails",
+    "prior: Exponential": "heavy or uneven tails",
+    "prior: FoldedDistribution": "heavy or uneven tails",
+    "prior: Gompertz": "skewed or with steep walls",
+    "prior: HalfNormal": "heavy or uneven tails",
+    "prior: LeftTruncatedDistribution": "heavy or uneven tails",
+    "prior: LeftTruncatedGamma": "heavy or uneven tails",
+    "prior: Levy": "heavy or uneven tails",
+}
