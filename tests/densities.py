@@ -609,9 +609,7 @@ FAMILIES = {
         lambda t: dist.MixtureGeneral(_shares(t), [dist.Normal(t, 1.0), dist.Laplace(0.0, 1.0)]),
     ),
     "MixtureSameFamily": Family(
-        lambda: dist.MixtureSameFamily(
-            lambda: dist.Categorical(np.array([0.4, 0.6])), dist.Gamma(np.array([2.0, 3.0]), 2.0)
-        ),
+        lambda: dist.MixtureSameFamily(dist.Categorical(np.array([0.4, 0.6])), dist.Gamma(np.array([2.0, 3.0]), 2.0)),
         lambda t: dist.MixtureSameFamily(_shares(t), dist.Gamma(np.array([2.0, 5.0]), exp(t))),
     ),
     "Multinomial": Family(None, lambda t: dist.Multinomial(6, _softmax(t))),
