@@ -282,7 +282,7 @@ LAX = {
     "top_k": Density(lambda x: near(lax.top_k(x, 2)[0], np.array([1.0, 0.2])), 3),
     "gather": Density(lambda x: near(x[np.array([0, 1, 0, 2, 2, 1])], Y), 3),
     "scatter": Density(lambda x: near(jnp.zeros(5).at[np.array([0, 1, 1])].add(x), Y[:5]), 3),
-    "scatter_mul": Density(lambda x: near(jnp.ones(2).at[np.array([0, 1, 1])].multiply(x), 0.4), 3, 1),
+    "scatter_mul": Density(lambda x: near(jnp.ones(2).at[np.array([0, 1, 1])].multiply(x), 0.4), 3, 0),
     "segment_sum": Density(lambda x: near(jax.ops.segment_sum(x, np.array([0, 1, 1]), 2), Y[:2]), 3),
     "segment_max": Density(lambda x: near(jax.ops.segment_max(x, np.array([0, 1, 1]), 2), Y[:2]), 3),
     "argmax": Density(lambda x: near(x[jnp.argmax(x)], 0.8), 3),
@@ -397,9 +397,9 @@ LINALG = {
         lambda x: -jnp.linalg.slogdet(jax.scipy.linalg.toeplitz(jnp.array([2.0, 0.5, 0.2])) * exp(x[0]))[1]
     ),
     "lu": Density(lambda x: -jnp.log(jnp.abs(jnp.diagonal(jax.scipy.linalg.lu(_spd(x))[2]))).sum(), 2),
-    "sqrtm": Density(lambda x: near(jnp.real(jax.scipy.linalg.sqrtm(_spd(x))), 1.0), 2, 1),
+    "sqrtm": Density(lambda x: near(jnp.real(jax.scipy.linalg.sqrtm(_spd(x))), 1.0), 2, 0),
     "schur": Density(lambda x: near(jnp.diagonal(jax.scipy.linalg.schur(_spd(x))[0]), 1.0), 2, 0),
-    "polar": Density(lambda x: near(jax.scipy.linalg.polar(_spd(x))[0], 1.0), 2),
+    "polar": Density(lambda x: near(jax.scipy.linalg.polar(_spd(x))[0], 1.0), 2, 0),
 }
 
 DENSITIES = {
@@ -632,7 +632,7 @@ FAMILIES = {
     "Pareto": Family(lambda: dist.Pareto(1.0, 4.0), lambda t: dist.Pareto(1.0, exp(t))),
     "Poisson": Family(None, lambda t: dist.Poisson(exp(t))),
     "ProjectedNormal": Family(
-        lambda: dist.ProjectedNormal(np.array([1.0, 2.0, 0.5])),
+        None,  # numpyro maps no vector to a sphere
         lambda t: dist.ProjectedNormal(jnp.stack([t, 1.0 + 0 * t, 0 * t])),
     ),
     "RelaxedBernoulli": Family(

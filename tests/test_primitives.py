@@ -161,6 +161,11 @@ def test_a_density_of_one_point_at_a_time_is_refused_with_a_remedy():
         bbvi.fit(DENSITIES["lax: pure_callback"], 1, method="advi", estimator="score_function", num_steps=10)
 
 
+def test_a_site_on_a_sphere_is_refused():
+    with pytest.raises(ValueError, match=r"'z' has the support Sphere\(\), which numpyro cannot map"):
+        bbvi.from_numpyro(lambda: numpyro.sample("z", dist.ProjectedNormal(np.array([1.0, 2.0, 0.5]))))
+
+
 # All of it
 
 
