@@ -102,12 +102,13 @@ def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorith
     return chosen(**options)
 
 
-def no_derivative(what: str, reason: Exception) -> ValueError:
+def no_derivative(what: str, reason: Exception) -> TypeError:
     """What to say of a log density of which JAX cannot make the second derivatives that something needs."""
-    error = ValueError(
-        f"{what} needs second derivatives of the log density, and JAX has none for all of it. Use a "
-        'method that needs gradients only, such as "newton", "advi", "bam", "pathfinder" or "ivon", or write that part '
-        f"of the density otherwise; bbvi.external takes an hvp=. JAX says: {str(reason).splitlines()[0]}"
+    error = TypeError(
+        f"{what} needs second derivatives of the log density, and JAX cannot make them: "
+        f'{str(reason).splitlines()[0]} Use what needs gradients only, such as method="newton", "advi", "bam", '
+        '"pathfinder" or "ivon"; or write that part of the log density with other functions, or give bbvi.external its '
+        "hvp=."
     )
     error.__cause__ = reason
     return error

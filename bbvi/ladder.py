@@ -3,7 +3,8 @@
     variational Newton      the best full-rank Gaussian; most posteriors end here
     DADVI                   where Newton does not converge, and then Newton again from there
     a mixture of Gaussians  where the paths of the start ended in several modes
-    a flow                  where the weights say that a Gaussian is not enough
+    a flow                  where the weights say that a Gaussian is not enough; of a single coordinate, which has no
+                            others to make a coupling with, a sinh-arcsinh density
 
 DADVI moves means and scales together, so it does not creep, as Newton's separate steps do, where a scale of a hierarchy
 and all its members have to grow at once. Above 1000 coordinates it is the only rung, and above 2**17 mean-field ADVI.
@@ -23,7 +24,7 @@ from bbvi.algorithms import DADVI, Adam, Algorithm, Newton
 from bbvi.concern import Status
 from bbvi.diagnostics.concerns import RIVAL, SUSPECT
 from bbvi.diagnostics.verdict import Diagnosis
-from bbvi.distributions import Distribution, Flow, FullRank, MeanField, Mixture
+from bbvi.distributions import Distribution, Flow, FullRank, MeanField, Mixture, SinhArcsinh
 from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws, log_densities
 from bbvi.problem import LONG, Problem
@@ -124,14 +125,15 @@ def next_plan(problem: Problem, start: Start, attempts: Sequence[Attempt]) -> Pl
     if problem.dim > FLOW_UP_TO:
         return None
     tried = {type(attempt.q) for attempt in attempts}
-    if not tried & {Mixture, Flow}:
+    richer = Flow if problem.dim > 1 else SinhArcsinh
+    if not tried & {Mixture, richer}:
         modes, elbos = _modes(problem, start, gaussian, diagnosis.elbo.value)
         if len(modes) > 1:
             return Plan(Adam(), jax.device_get(Mixture.of(modes, jnp.asarray(elbos))))
-    if Flow in tried:
+    if richer in tried:
         return None
     loc, scale, _ = gaussian.standardise()
-    return Plan(Adam(), structure(Flow, problem.dim), (loc, scale))
+    return Plan(Adam(), structure(richer, problem.dim), (loc, scale))
 
 
 def structure(family: type[Distribution], dim: int) -> Distribution:

@@ -200,7 +200,8 @@ class Posterior:
             seed: of the draws.
 
         Raises:
-            ValueError: when the posterior was loaded without its log density, or that has no second derivatives.
+            ValueError: when the posterior was loaded without its log density.
+            TypeError: when the log density has no second derivatives.
             FloatingPointError: when the mean-field optimum is not reached, or is a saddle point.
         """
         if self.problem is None:

@@ -187,16 +187,36 @@ class Problem:
         return _log_density(original, self.loc + self.scale @ y) + log_volume
 
     def log_densities(self, ys: Array) -> Array:
-        """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf."""
-        values = self._over(self.log_density, ys)
+        """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf.
+
+        Raises:
+            TypeError: when JAX cannot evaluate many points at once.
+        """
+        try:
+            values = self._over(self.log_density, ys)
+        except NotImplementedError as error:
+            raise TypeError(
+                f"JAX cannot evaluate logprob at several points at once ({_in_short(error)}). A jax.pure_callback "
+                'takes several with vmap_method="sequential"; a function outside JAX is given to bbvi.external.'
+            ) from error
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
     def values_and_gradients(self, ys: Array) -> tuple[Array, Array, Array]:
         """Log densities `(n,)`, their gradients `(n, dim)` and which of the points are good, `(n,)` bool.
 
         A point is good when value and gradient are finite. Elsewhere both are returned as zero.
+
+        Raises:
+            TypeError: when JAX cannot differentiate the log density.
         """
-        values, gradients = self._over(jax.value_and_grad(self.log_density), ys)
+        try:
+            values, gradients = self._over(jax.value_and_grad(self.log_density), ys)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"JAX cannot differentiate logprob ({_in_short(error)}). Write the part concerned with other "
+                "functions, give it a derivative by jax.custom_jvp, or give the gradient to bbvi.external. "
+                'method="advi" with estimator="score_function" needs none.'
+            ) from error
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
         return jnp.where(good, values, 0), jnp.where(good[:, None], gradients, 0), good
 
@@ -209,6 +229,11 @@ class Problem:
         if self.layout.mesh is None and self.is_irregular:
             return jax.lax.map(lambda each: function(*each), points)
         return jax.vmap(function)(*self.layout.split(points))
+
+
+def _in_short(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")
+    return f"{type(error).__name__}: {first}"
 
 
 def trace(problem: Problem) -> int:

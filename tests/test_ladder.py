@@ -83,6 +83,14 @@ def centred(p, y):
     return prior + groups - 0.5 * jnp.sum((y - p["theta"]) ** 2)
 
 
+def test_a_single_coordinate_ends_with_a_density_that_can_be_skewed():
+    posterior = bbvi.fit(lambda rate: -2 * rate["rate"], {"rate": ()}, constraints={"rate": constraints.positive})
+    assert [rung.family for rung in posterior.ladder] == ["full_rank", "sinh_arcsinh"]
+    assert posterior.diagnosis.trusted
+    assert posterior.mean()["rate"] == pytest.approx(0.5, abs=0.02)
+    assert posterior.sd()["rate"] == pytest.approx(0.5, abs=0.03)
+
+
 @pytest.mark.slow
 def test_a_hierarchy_in_which_newton_creeps():
     """Against the marginal density of tau, with theta and mu integrated out."""

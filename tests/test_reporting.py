@@ -163,6 +163,16 @@ def test_leaving_one_out_is_for_rows_that_are_few_enough(tmp_path, monkeypatch):
     assert "elpd" not in text
 
 
+def test_a_page_of_a_model_with_masked_rows(tmp_path):
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0, 5))
+        numpyro.sample("y", dist.Normal(mu, 1).expand([4]).mask(np.array([True, True, True, False])), obs=y)
+
+    posterior = bbvi.fit(bbvi.from_numpyro(model, np.array([1.0, 2.0, 1.5, 99.0])), method="laplace")
+    posterior.report(tmp_path / "report.html")
+    assert "of y is left out, where arviz says: All tail values" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("ticks", "shown"),
     [

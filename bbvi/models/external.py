@@ -17,10 +17,7 @@ from jax.experimental.buffer_callback import buffer_callback
 Array = Any
 Leaves = tuple[Array, ...]
 Shape = tuple[int, ...]
-NO_SECOND_DERIVATIVES = (
-    "This method needs Hessian-vector products, which this log density does not have: give bbvi.external its hvp=, or "
-    'use a method that needs gradients only, such as "newton", "advi", "adam", "bam", "pathfinder" or "ivon".'
-)
+NO_SECOND_DERIVATIVES = "bbvi.external was given no hvp=."
 
 
 @dataclass(frozen=True)

@@ -214,12 +214,17 @@ def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table
 
     table = Table(("LOO", "elpd", "standard error", "p", "k-hat above 0.7"), [])
     for name in tree["log_likelihood"].data_vars:
-        found: Any = loo(tree, var_name=name, reff=1.0, pointwise=True)
+        try:
+            found: Any = loo(tree, var_name=name, reff=1.0, pointwise=True)
+        except ValueError as error:  # where a log likelihood is the same at all draws, as that of a masked row is
+            yield f"Leave-one-out cross-validation (LOO) of {name} is left out, where arviz says: {error}."
+            continue
         k = np.asarray(found.pareto_k).ravel()
         numbers = (f"{found.elpd:.2f}", f"{found.se:.2f}", f"{found.p:.2f}", f"{(k > 0.7).sum()} of {len(k)}")
         table.rows.append((str(name), *numbers))
         yield page.add(plots.loo_k_hats(str(name), k), f"Pareto k-hat of leaving out each observation of {name}.")
-    yield table
+    if table.rows:
+        yield table
 
 
 def _predictive_table(name: str, seen: np.ndarray, made: np.ndarray) -> Table:
