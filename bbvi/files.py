@@ -51,6 +51,7 @@ def save(posterior: Posterior, path: str | Path) -> None:
         "constraints": [_constraint_to_json(constraint, bounds) for constraint in parameters.constraints],
     }
     arrays |= {f"bound.{i}": bound for i, bound in enumerate(bounds)}
+    arrays |= {f"centre.{i}": centre for i, centre in enumerate(parameters.centres or ())}
     try:
         write_arrays(path, {"header": np.array(json.dumps(header)), **arrays}, compress=True)
     except OSError as error:
@@ -101,6 +102,7 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         tuple(map(tuple, header["shapes"])),
         tuple(map(tuple, header["free_shapes"])),
         tuple(header["names"]),
+        tuple(arrays[f"centre.{i}"] for i in range(len(group("centre.")))) or None,
     )
     distribution = FAMILIES[header["family"]].from_leaves(group("q."))
     pool, history = Draws(**group("pool.")), History(**group("history."))
@@ -136,7 +138,7 @@ def _kinds(name: str) -> str:
     group = name.split(".")[0]
     if name == "pool.from_q":
         return "b"
-    return {"q": "fiu", "pool": "f", "history": "fiu"}.get(group, "biufcSU")
+    return {"q": "fiu", "pool": "f", "history": "fiu", "centre": "f"}.get(group, "biufcSU")
 
 
 def _origin_from_json(items: dict[str, Any] | None) -> Origin | None:

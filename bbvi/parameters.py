@@ -1,8 +1,18 @@
-"""Named, constrained parameters <-> one flat, unconstrained vector."""
+"""Named, constrained parameters <-> one flat, unconstrained vector.
+
+An angle, by `constraints.circular`, is its coordinate x modulo 2 pi. A density of the angle repeats itself along x, and
+has infinite mass there. So it is multiplied by a window w(x - c) whose shifts by whole turns add up to one,
+
+    w(u) = exp(-u^2 / 2 s^2) / sum_k exp(-(u + 2 pi k)^2 / 2 s^2),
+
+after which x, taken modulo 2 pi, has exactly the density of the angle, for every centre c. Near the centre w is flat:
+with c where the angle is likely, the posterior in x looks as it would without turns.
+"""
 
 import difflib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,6 +25,8 @@ from bbvi.pytree import pytree, static
 
 Array = Any
 Shape = tuple[int, ...]
+WINDOW = 1.5  # s of the windows of angles, in radians
+TURNS = 8  # shifts of a window on either side
 
 
 @pytree
@@ -35,6 +47,8 @@ class Parameters:
     shapes: tuple[Shape, ...] = static()
     free_shapes: tuple[Shape, ...] = static()
     names: tuple[str, ...] = static()
+    centres: tuple[Any, ...] | None = None  # of the windows of angles, like the free coordinates; None for no windows
+    turns: bool = static(default=True)  # whether angles are taken modulo 2 pi
 
     @property
     def dim(self) -> int:
@@ -49,11 +63,16 @@ class Parameters:
     def constrain(self, x: Array) -> tuple[Any, Array | float]:
         """The user's structure at one point `x` `(dim,)`, and the log-Jacobian of the map, a scalar."""
         values, log_volume, start = [], 0.0, 0
-        for constraint, shape, free_shape in zip(self.constraints, self.shapes, self.free_shapes, strict=True):
+        for i, (constraint, shape, free_shape) in enumerate(
+            zip(self.constraints, self.shapes, self.free_shapes, strict=True)
+        ):
             stop = start + math.prod(free_shape)
             free, start = x[start:stop].reshape(free_shape), stop
             value = free
-            if constraint is not None:
+            if is_circular(constraint):
+                value = _wrap(free) if self.turns else free
+                log_volume += self._log_window(i, free)
+            elif constraint is not None:
                 with lenient_promotion():
                     bijection = _biject_to(constraint)
                     value = bijection(free)
@@ -64,15 +83,48 @@ class Parameters:
     def unconstrain(self, leaves: Sequence[Array]) -> tuple[Array, Array | float]:
         """The inverse of `constrain`: parameters in order -> `x` `(dim,)` and the log-Jacobian of `constrain` there."""
         pieces, log_volume = [], 0.0
-        for constraint, value in zip(self.constraints, leaves, strict=True):
+        for i, (constraint, value) in enumerate(zip(self.constraints, leaves, strict=True)):
             free = value
-            if constraint is not None:
+            if is_circular(constraint):
+                centre = 0.0 if self.centres is None else self.centres[i]
+                free = centre + _wrap(value - centre)
+                log_volume += self._log_window(i, free)
+            elif constraint is not None:
                 with lenient_promotion():
                     bijection = _biject_to(constraint)
                     free = bijection.inv(value)
                     log_volume += jnp.sum(bijection.log_abs_det_jacobian(free, value))
             pieces.append(jnp.ravel(free))
         return jnp.concatenate(pieces), log_volume
+
+    def _log_window(self, i: int, free: Array) -> Array | float:
+        if self.centres is None:
+            return 0.0
+        turns = 2 * jnp.pi * jnp.arange(-TURNS, TURNS + 1, dtype=free.dtype)
+        distances = (free - self.centres[i])[..., None] + turns
+        return jnp.sum(jax.nn.log_softmax(-0.5 * (distances / WINDOW) ** 2)[..., TURNS])
+
+    @property
+    def circular(self) -> tuple[bool, ...]:
+        """Which of the parameters are angles."""
+        return tuple(map(is_circular, self.constraints))
+
+    def centred(self, x: np.ndarray) -> "Parameters":
+        """The same parameters with the windows of angles around those at `x` `(dim,)`."""
+        if not any(self.circular):
+            return self
+        ends = np.cumsum([math.prod(shape) for shape in self.free_shapes])[:-1]
+        pieces = zip(np.split(np.asarray(x), ends), self.free_shapes, strict=True)
+        return replace(self, centres=tuple(piece.reshape(shape) for piece, shape in pieces))
+
+    def nearest_turn(self, xs: np.ndarray) -> np.ndarray:
+        """`xs` `(n, dim)` with angles moved by whole turns, next to the centres of their windows."""
+        if self.centres is None:
+            return xs
+        sizes = [math.prod(shape) for shape in self.free_shapes]
+        angle = np.repeat(self.circular, sizes)
+        centre = np.concatenate([np.ravel(each) for each in self.centres])
+        return np.where(angle, centre + _wrap(xs - centre), xs)
 
     def unstructure(self, values: Any) -> np.ndarray:
         """The inverse of `structure`: n points in the user's structure, each leaf `(n, *shape)`, as `(n, dim)`."""
@@ -220,6 +272,16 @@ def _constraint_at(constraints: Any, path: Any) -> Any:
             "numpyro.distributions.constraints.positive, in the same structure as dim."
         )
     return node
+
+
+def is_circular(constraint: Any) -> bool:
+    """Whether a numpyro constraint makes its parameter an angle."""
+    return type(getattr(constraint, "base_constraint", constraint)).__name__ == "_Circular"
+
+
+def _wrap(angle: Array) -> Array:
+    """An angle in [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def is_real(constraint: Any) -> bool:

@@ -156,6 +156,13 @@ class Posterior:
             derived = {} if self.model is None else self.model.derived(values, seed)
         return {**self.variables(xs), **derived} if derived else self.variables(xs)
 
+    @property
+    def on_branch(self) -> "Posterior":
+        """The same posterior with angles as they are near its centre, not taken modulo 2 pi: for their statistics."""
+        if not any(self.parameters.circular):
+            return self
+        return replace(self, parameters=replace(self.parameters, turns=False))
+
     def variables(self, xs: Array) -> Any:
         """The same without what a model derives from its parameters."""
         with scope(self.double):
@@ -335,7 +342,7 @@ class Posterior:
         return jax.tree.map(lambda leaf: leaf[0], self.structure(x[None]))
 
     def _map(self, statistic: Any) -> Any:
-        draws, weights = self._weighted(self.structure)
+        draws, weights = self._weighted(self.on_branch.structure)
         return jax.tree.map(lambda values: statistic(np.asarray(values, float), weights), draws)
 
     def _weighted(self, read: Callable[[Array], Any]) -> tuple[Any, np.ndarray]:
@@ -361,7 +368,7 @@ class Posterior:
 
         def read(x: Array) -> dict[str, np.ndarray]:
             found, left = {}, max_rows
-            for name, values in self.named(self.variables(x)).items():
+            for name, values in self.named(self.on_branch.variables(x)).items():
                 shapes[name] = np.shape(values)[1:]
                 found[name] = np.array(np.reshape(values, (len(x), -1))[:, :left], float)  # no view, which keeps all
                 left = None if left is None else left - found[name].shape[1]
@@ -388,7 +395,7 @@ class Posterior:
         from arviz_stats.summary import summary
 
         options: dict[str, Any] = {"kind": "stats"} | kwargs
-        return summary(self.to_arviz(min(1000, len(self.pool))), **options)
+        return summary(self.on_branch.to_arviz(min(1000, len(self.pool))), **options)
 
     # -- elsewhere ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ Each check is a function that returns a `Concern` or None.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,8 @@ def _vague_scale(problem: Problem, pool: Draws, log_weights: Array) -> Concern |
     kept = weights > 0
     weights = weights[kept] / weights[kept].sum()
     found = (HEAVY, "")
-    for name, values in problem.parameters.named(problem.parameters.structure(pool.x[kept])).items():
+    parameters = replace(problem.parameters, turns=False)
+    for name, values in parameters.named(parameters.structure(pool.x[kept])).items():
         columns = np.reshape(values, (len(weights), -1)).astype(float)
         with np.errstate(all="ignore"):  # a draw that overflows makes an error that is not a number
             squares = (columns - weights @ columns) ** 2
@@ -206,9 +208,10 @@ def _vague_scale(problem: Problem, pool: Draws, log_weights: Array) -> Concern |
     k_hat, name = found
     if not name:
         return None
+    positive = bool((parameters.named(parameters.structure(pool.x[kept]))[name.split("[")[0]] > 0).all())
     return Concern(
         Status.USABLE,
         f"the standard deviation of {name} rests on few far draws: k-hat of its square {k_hat:.2f}",
-        f"describe {name} by quantiles, or by the moments of its logarithm",
+        f"describe {name} by quantiles" + (", or by the moments of its logarithm" if positive else ""),
         inherent=True,
     )

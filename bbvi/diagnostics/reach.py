@@ -13,7 +13,7 @@ import numpy as np
 
 from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import resample
-from bbvi.evaluation import Draws, pool_size
+from bbvi.evaluation import Draws, log_densities, pool_size
 from bbvi.problem import Problem
 from bbvi.start import LOOKS, Start, look_around
 
@@ -78,6 +78,15 @@ class _Line:
         return np.where(lost, -np.inf, masses).reshape(2, -1)
 
 
+def _repeats(problem: Problem, draws: Draws, coordinate: int) -> bool:
+    """Whether the density is the same one turn of a coordinate further, at several draws."""
+    x = np.array(draws.x[:WITNESSES])
+    further = x.copy()
+    further[:, coordinate] += 2 * np.pi
+    here, there = (np.asarray(log_densities(problem, points)) for points in (x, further))
+    return bool(np.allclose(here, there, rtol=1e-4, atol=1e-3))
+
+
 def _directions(problem: Problem, x: Array) -> Array:
     """Standard deviations of draws `x` along coordinates, taken from each parameter in turn, and along principal axes.
 
@@ -107,7 +116,15 @@ def _beyond_draws(problem: Problem, look: _Line, draws: Draws, step: Array, spre
     shares = np.exp(far - np.logaddexp(near, far))
     if not (shares.mean() > ELSEWHERE and np.median(shares) > ELSEWHERE / 2):
         return None
-    name = problem.parameters.coordinate_names()[int(np.argmax(np.abs(step) / spread))]
+    coordinate = int(np.argmax(np.abs(step) / spread))
+    name = problem.parameters.coordinate_names()[coordinate]
+    if _repeats(problem, draws, coordinate):
+        return Concern(
+            Status.UNRELIABLE,
+            f"the log density repeats itself with every turn of 2 pi of {name} (unconstrained)",
+            f"say that {name.split('[')[0]} is an angle: numpyro.distributions.constraints.circular in constraints=",
+            inherent=True,
+        )
     if np.mean(at[:, -1] >= at[:, -FALLING]) > 0.5:
         return Concern(
             Status.UNRELIABLE,

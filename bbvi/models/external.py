@@ -29,11 +29,6 @@ class External:
     hvp: Callable[..., Any] | None = None
     value_and_gradient: Callable[..., Any] | None = None  # both in one call, where that is cheaper
 
-    @property
-    def twice_differentiable(self) -> bool:
-        """Whether Hessian-vector products can be had."""
-        return self.hvp is not None
-
     def __call__(self, values: Any, *data: Any) -> Array:
         """Log density of `values`, a scalar."""
         host = _Host(self, _Layout.of(values), _Layout.of(data))

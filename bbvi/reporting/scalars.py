@@ -46,7 +46,7 @@ def read_variables(posterior: "Posterior") -> list[Variable]:
     pool, weights = posterior.pool, posterior.weights
     importance = np.exp(smooth(pool.log_p - pool.log_r).log_weights)
     found = []
-    for name, values in posterior.named(posterior.variables(pool.x)).items():
+    for name, values in posterior.named(posterior.on_branch.variables(pool.x)).items():
         columns = np.reshape(np.asarray(values, float), (len(weights), -1))
         with np.errstate(all="ignore"):  # draws of a q that has run off
             mean, squares = _moments(columns, weights)
