@@ -260,6 +260,7 @@ def fit(
         best = min(attempts, key=lambda attempt: attempt.rank)
         width = width if best.problem is problem else trace(best.problem)
     diagnosis = _with_what_was_left(best, attempts, plan)
+    diagnosis = replace(diagnosis, reasons=(*diagnosis.reasons, *model.notes))
     history = History(*map(np.concatenate, zip(*(attempt.history for attempt in attempts), strict=True)))
     cost = Cost(
         log_densities=start.log_densities + sum(attempt.log_densities for attempt in attempts),

@@ -28,6 +28,7 @@ class Model:
         batch_size: rows of data in each step, unless `fit` is told otherwise.
         observed: observed arrays by name.
         coords, dims: labels of dimensions, and the dimensions of each array, for arviz.
+        notes: what the verdict should mention.
     """
 
     logprob: Any  # a function
@@ -38,6 +39,7 @@ class Model:
     observed: Mapping[str, np.ndarray] = field(default_factory=dict)
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def variables(self, values: Any) -> Any:
         """What a user knows as the parameters, on their own scale: here the values themselves."""

@@ -1,6 +1,7 @@
 """NumPyro models."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from bbvi.precision import lenient_promotion, scope
 
 Array = Any
 Trace = Mapping[str, Any]
+PRIOR_DRAWS = 30  # at which a model is run before its error counts
 BASE = "_base"  # numpyro's ending for the latent site that a reparameterised one is made of
 AT_ONCE = 2**20  # numbers made at once while a model is run for many draws
 NEEDS_CONCRETE = (  # what JAX raises when Python code looks into a traced array
@@ -75,10 +77,67 @@ def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, seed: int) -
     started = handlers.substitute(handlers.seed(model, seed), substitute_fn=begin)
     try:
         with lenient_promotion():
-            return handlers.trace(started).get_trace(*args, **kwargs)
+            trace = handlers.trace(started).get_trace(*args, **kwargs)
     except Exception as error:
+        if misfit := _misfitting_mask(error):
+            raise misfit from error
+        invalid = isinstance(error, ValueError) and "got invalid" in str(error)  # at this random point, says numpyro
+        if invalid and (drawn := _trace_of_prior(model, args, kwargs)) is not None:
+            return drawn
         error.add_note("bbvi.from_numpyro ran the model once, with the arguments given, to find its sites.")
         raise
+    for site in trace.values():
+        _check_mask(site)
+    return trace
+
+
+def _trace_of_prior(model: Callable[..., Any], args: Any, kwargs: Any) -> Trace | None:
+    """The model at a draw of its prior; None where numpyro finds invalid arguments at all of some draws."""
+    from numpyro import handlers
+
+    def begin(site: Any) -> None:
+        if site["type"] != "param":
+            _check(site)
+
+    for seed in range(PRIOR_DRAWS):
+        started = handlers.substitute(handlers.seed(model, seed), substitute_fn=begin)
+        try:
+            with lenient_promotion():
+                return handlers.trace(started).get_trace(*args, **kwargs)
+        except (ValueError, NotImplementedError):
+            continue
+    return None
+
+
+def _check_mask(site: Any) -> None:
+    """Complain about a mask whose shape makes more of a site than was observed."""
+    from numpyro.distributions import MaskedDistribution
+
+    if site["type"] != "sample" or not site["is_observed"] or not isinstance(site["fn"], MaskedDistribution):
+        return
+    if np.ndim(site["value"]) and np.shape(site["value"]) != site["fn"].shape():
+        rows = np.shape(site["value"])[: np.ndim(site["value"]) - site["fn"].event_dim]
+        raise _mask_misfits(site["name"].removesuffix("_observed"), np.shape(site["fn"]._mask), rows)
+
+
+def _misfitting_mask(error: Exception) -> ValueError | None:
+    """The complaint, where numpyro came to an error while it applied `obs_mask`."""
+    frame = error.__traceback__
+    while frame is not None:
+        here = frame.tb_frame.f_locals
+        if frame.tb_frame.f_code.co_name == "_masked_observe":
+            mask, rows = np.shape(here["obs_mask"]), tuple(here["fn"].batch_shape)
+            return None if mask == rows else _mask_misfits(here["name"], mask, rows)
+        frame = frame.tb_next
+    return None
+
+
+def _mask_misfits(name: str, mask: tuple[int, ...], rows: tuple[int, ...]) -> ValueError:
+    return ValueError(
+        f"The mask of the site {name!r} has shape {mask}, and the site has rows {rows}. A mask has one entry for each "
+        "row, all components of which are observed or none: split the site, or write the density of the components "
+        "that are observed with numpyro.factor."
+    )
 
 
 def _check(site: Any) -> None:
@@ -86,10 +145,10 @@ def _check(site: Any) -> None:
     from numpyro.distributions import Delta
 
     name, kind = site["name"], site["type"]
-    if kind in ("param", "mutable"):
+    if kind == "mutable":
         raise ValueError(
-            f"The site {name!r} is a numpyro.{kind}, which has no distribution. Give it a prior by numpyro.sample, or "
-            "pass its value to the model as an argument."
+            f"The site {name!r} is a numpyro.mutable, whose value may change from run to run. Pass it to the model as "
+            "an argument."
         )
     if kind != "sample" or site["is_observed"]:
         return
@@ -118,7 +177,8 @@ def _check(site: Any) -> None:
 def _read(model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, other: Trace) -> "NumPyroModel":
     latent = [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]]
     continuous = [name for name in latent if not trace[name]["fn"].support.is_discrete]
-    if not continuous:
+    free = [name for name, site in trace.items() if site["type"] == "param"]
+    if not continuous and not free:
         raise ValueError(
             "The model has no continuous latent site: nothing to infer. Leave obs= out where a value is unknown."
         )
@@ -131,20 +191,26 @@ def _read(model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, other
         else:
             dim[name] = shape
             constraints[name] = None if is_real(support) else support
+    for name in free:
+        dim[name], constraint = np.shape(trace[name]["value"]), trace[name]["kwargs"].get("constraint")
+        constraints[name] = None if constraint is None or is_real(constraint) else constraint
     make_parameters(dim, constraints)  # complains about supports that cannot be mapped
     leaves, treedef = jax.tree.flatten((args, kwargs))
     density = _Density(
         model,
         treedef,
         tuple(None if _is_array(leaf) else _Static(leaf) for leaf in leaves),
-        tuple(continuous),
+        (*continuous, *free),
         dynamic,
         len(continuous) < len(latent),
         _nesting(trace),
         *_subsampled(trace),
     )
     density = _fitting(density, leaves, dim)
+    masks = {name: mask for name, site in trace.items() if (mask := _mask(site, other)) is not None}
     observed = {name: np.asarray(site["value"]) for name, site in trace.items() if _is_observed(site)}
+    observed = {name: value[masks[name]] if name in masks else value for name, value in observed.items()}
+    observed = {name: value for name, value in observed.items() if value.size}
     visible = {name: site for name, site in trace.items() if site["type"] in ("sample", "deterministic")}
     return NumPyroModel(
         logprob=density,
@@ -153,10 +219,30 @@ def _read(model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, other
         data=density.arrays(leaves),
         batch_size=density.subsample_size,
         observed=observed,
-        dims={name: dims for name, site in visible.items() if (dims := _dims(site)) is not None},
+        coords={f"{name}_dim_0": np.flatnonzero(mask).tolist() for name, mask in masks.items()},
+        dims={name: dims for name, site in visible.items() if name not in masks and (dims := _dims(site)) is not None},
         names=tuple(name for name in dim if name.removesuffix(BASE) not in dynamic),
         deterministic=_deterministic(density, leaves, dim, trace),
+        masks=masks,
+        notes=_about_params(free),
     )
+
+
+def _about_params(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    are = "is a numpyro.param" if len(names) == 1 else "are numpyro.params"
+    return (f"{', '.join(names)} {are}, without a prior: the density is flat over what its constraint allows",)
+
+
+def _mask(site: Any, other: Trace) -> np.ndarray | None:
+    """Which rows of an observed site are observations, where that is not all of them, and depends on data alone."""
+    from numpyro.distributions import MaskedDistribution
+
+    if not _is_observed(site) or not isinstance(site["fn"], MaskedDistribution) or isinstance(site["fn"]._mask, bool):
+        return None
+    mask, again = (np.asarray(each["fn"]._mask) for each in (site, other[site["name"]]))
+    return None if mask.all() or not np.array_equal(mask, again) else mask
 
 
 def _is_observed(site: Any) -> bool:
@@ -322,6 +408,7 @@ class _Density:
     def _check_sites(self, trace: Trace) -> None:
         latent = {name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
         latent = {name for name in latent if not trace[name]["fn"].support.is_discrete}
+        latent |= {name for name, site in trace.items() if site["type"] == "param"}
         if strange := latent.symmetric_difference(self.latent):
             raise ValueError(
                 f"The site {min(strange)!r} is in some runs of the model only. All runs must have the same latent "
@@ -353,6 +440,29 @@ def _settle(model: Callable[..., Any], plate: str | None, rows: Array | None) ->
                 msg["fn"] = getattr(msg["fn"], "base_dist", msg["fn"]) if hasattr(msg["fn"], "_mask") else msg["fn"]
 
     return Settle(model)
+
+
+def _with_whole_shapes(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The model with distributions that can draw where they come out of a scan: their parts get its axis too."""
+    from numpyro.distributions import Distribution
+    from numpyro.distributions.batch_util import promote_batch_shape
+    from numpyro.primitives import Messenger
+
+    class WithWholeShapes(Messenger):
+        def process_message(self, msg: Any) -> None:
+            if msg["type"] == "sample" and "_scan_current_index" in msg["infer"]:
+                msg["fn"] = fn = copy(msg["fn"])
+                for name, part in vars(fn).items():
+                    if isinstance(part, Distribution) and name != "base_dist":
+                        setattr(fn, name, promote_batch_shape(part))
+
+    return WithWholeShapes(model)
+
+
+def _in_precision(leaf: Any) -> Any:
+    """An argument of a model, where it is an array of floating point numbers, in the precision of the fit."""
+    floating = _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(leaf, jax.dtypes.canonicalize_dtype(float)) if floating else leaf
 
 
 def _fitting(density: _Density, leaves: list[Any], dim: Any) -> _Density:
@@ -393,11 +503,13 @@ class NumPyroModel(Model):
     Fields:
         names: the parameters that are sites themselves.
         deterministic: sites that follow from the parameters.
+        masks: for observed sites of which some rows are no observations, which ones are.
     """
 
     logprob: _Density
     names: tuple[str, ...]
     deterministic: tuple[str, ...]
+    masks: Mapping[str, np.ndarray]
 
     def variables(self, values: Any) -> Any:
         return {name: values[name] for name in self.names}
@@ -421,7 +533,11 @@ class NumPyroModel(Model):
         def read(trace: Trace) -> dict[str, Array]:
             return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in self.observed}
 
-        return self._over_draws(values, read)
+        return {name: self._only_observed(name, value) for name, value in self._over_draws(values, read).items()}
+
+    def _only_observed(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Without the rows, behind the axis of draws, that are no observations."""
+        return values[:, self.masks[name]] if name in self.masks else values
 
     def predict(self, values: Any, seed: int, *args: Any, **kwargs: Any) -> Named:
         from numpyro import handlers
@@ -429,15 +545,19 @@ class NumPyroModel(Model):
 
         density = self.logprob
         new = bool(args or kwargs)
-        if not new:
+        if new:
+            args, kwargs = jax.tree.map(_in_precision, (args, kwargs))
+        else:
             args, kwargs = density.arguments(self.data)
         known = self.variables(values) | {name: self.derived(values, seed)[name] for name in density.dynamic}
         sites = [*self.observed, *(self.deterministic if new else ())]
-        model = handlers.uncondition(_settle(density.model, None, None))
+        model = _settle(density.model, None, None)
+        model = model if new else handlers.uncondition(_with_whole_shapes(model))
         predictive = Predictive(model, jax.tree.map(jnp.asarray, known), return_sites=sites, batch_ndims=1)
         with lenient_promotion():
             made = predictive(jax.random.key(seed), *args, **kwargs)
-        return {name: np.asarray(value) for name, value in made.items()}
+        made = {name: np.asarray(value) for name, value in made.items()}
+        return made if new else {name: self._only_observed(name, value) for name, value in made.items()}
 
     def _over_draws(self, values: Any, read: Callable[[Trace], dict[str, Array]]) -> Named:
         shapes = jax.eval_shape(partial(_read_all, self.logprob, read, 1), values, self.data)

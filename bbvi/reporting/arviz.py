@@ -11,6 +11,7 @@ from bbvi.problem import Factorized
 if TYPE_CHECKING:
     from bbvi.posterior import Posterior
 
+RESERVED = ("chain", "draw", "sample")  # dimensions of arviz
 MOST = 2**25  # numbers in a log_likelihood group that nobody asked for
 Groups = dict[str, dict[str, np.ndarray]]
 
@@ -81,8 +82,8 @@ def num_observations(posterior: "Posterior") -> int:
 
 
 def path(name: str) -> str:
-    """The name of a variable in a DataTree, which keeps slashes for paths."""
-    return name.replace("/", ".")
+    """The name of a variable in a DataTree, which keeps slashes for paths, and some names for its own dimensions."""
+    return f"{name}_" if name in RESERVED else name.replace("/", ".")
 
 
 def _tree(
@@ -99,11 +100,19 @@ def _tree(
         chains["observed_data"] = {path(name): value for name, value in posterior.observed_data.items()}
     model = posterior.model
     known = ({}, {}) if model is None else (model.coords, model.dims)
+    variables = {name for each in chains.values() for name in each}
+    # In xarray a dimension and a variable with axes of its own cannot have one name.
+    dimension = lambda name: f"{path(name)}_dim" if name in variables else path(name)
+    own = {
+        group: chains.pop(group) for group in ("sample_stats",) if group in chains
+    }  # names that a model may have too
     tree = arviz_base.from_dict(
         chains,
-        coords={**known[0], **(coords or {})},
-        dims={path(name): list(each) for name, each in {**known[1], **(dims or {})}.items()},
+        coords={dimension(name): each for name, each in {**known[0], **(coords or {})}.items()},
+        dims={path(name): list(map(dimension, each)) for name, each in {**known[1], **(dims or {})}.items()},
     )
+    for group in own:
+        tree[group] = arviz_base.from_dict(own)[group]
     diagnosis = posterior.diagnosis
     tree.attrs.update(
         inference_library="bbvi",
