@@ -196,7 +196,7 @@ BAD = {
         ValueError,
         "'k' is discrete",
     ),
-    "param": (lambda: numpyro.param("w", 1.0), ValueError, "'w' is a numpyro.param"),
+    "mutable": (lambda: numpyro.primitives.mutable("w", 1.0), ValueError, "'w' is a numpyro.mutable"),
     "Delta": (lambda: numpyro.sample("d", dist.Delta(1.0)), ValueError, "'d' has a Delta"),
     "shapes": (
         lambda: numpyro.sample("y", dist.Normal(numpyro.sample("a", dist.Normal(jnp.zeros(3), 1)), 1), obs=jnp.ones(4)),
