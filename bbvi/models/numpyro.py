@@ -57,9 +57,15 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Model:
     A site whose support depends on other sites, such as Uniform(0, sigma), is a parameter under the name `<site>_base`,
     unconstrained, and itself a deterministic site.
     """
+    args, kwargs = jax.tree.map(_another_object, (args, kwargs))
     with scope(True):  # bounds of supports in full precision
         traces = with_clean_caches(lambda: [_first_trace(model, args, kwargs, seed) for seed in (0, 1)])
         return _read(model, args, kwargs, *traces)
+
+
+def _another_object(leaf: Any) -> Any:
+    """JAX remembers by identity what it made of a NumPy array, as when NUTS ran on it in single precision."""
+    return leaf.view() if isinstance(leaf, np.ndarray) else leaf
 
 
 def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, seed: int) -> Trace:
