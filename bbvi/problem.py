@@ -114,7 +114,8 @@ class Problem:
             return None
         x = _point(self)
         try:
-            jax.eval_shape(_gradient, self, x) if order == 1 else jax.eval_shape(_product, self, x, x)
+            # Some rules are only missed when the program is lowered.
+            _gradient.lower(self, x) if order == 1 else _product.lower(self, x, x)
         except (NotImplementedError, TypeError, ValueError) as error:  # by which JAX says that it has no rule
             return error
         return None

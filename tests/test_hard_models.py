@@ -101,8 +101,9 @@ xs = [jnp.broadcast_to(jnp.eye(6) * (i + 2), (5000, 6, 6)) for i in range(20)]
         "print(program(lambda xs: sum(jnp.linalg.cholesky(x) for x in xs))(xs).sum())",
         "solve = lambda x: jax.scipy.linalg.solve_triangular(x, x + 1, lower=True)\n"
         "print(program(lambda xs: sum(jax.vmap(solve)(x) for x in xs))(xs).sum())",
-        "density = lambda s: -0.5 * s**2 + 1e-9 * sum(jnp.linalg.slogdet(x + s**2 * jnp.eye(6))[1].sum() for x in xs[:4])\n"
-        "print(bbvi.fit(density, (), method='newton', budget=60).diagnosis)",
+        "block = lambda x, s: jnp.linalg.slogdet(x[:1000] + s**2 * jnp.eye(6))[1].sum()\n"
+        "density = lambda s: -0.5 * s**2 + 1e-9 * sum(block(x, s) for x in xs[:4])\n"
+        "print(bbvi.fit(density, (), method='newton', budget=100).diagnosis)",
     ],
     ids=["cholesky", "triangular solve", "thousands of blocks in a density"],
 )
@@ -261,7 +262,7 @@ def series(family):
 
         def step(last, row):
             now = numpyro.sample("y", family(phi, last), obs=row)
-            return now, None
+            return jnp.asarray(now, last.dtype), None
 
         scan(step, jnp.zeros(()), y, length=40)
 
@@ -360,7 +361,7 @@ def stops_late(x):
     """Standard normal; the further out, the longer its loop takes, by powers of ten."""
     rounds = jnp.exp(jnp.minimum(jnp.sum(x**2), 60.0) - 3.0)
     idle = jax.lax.while_loop(lambda c: c[0] < jax.lax.stop_gradient(rounds), lambda c: (c[0] + 1, c[1]), (0.0, 0.0))
-    return -0.5 * jnp.sum(x**2) + jax.lax.stop_gradient(idle[1])
+    return -0.5 * jnp.sum(x**2) + 0.0 * jax.lax.stop_gradient(idle[0])
 
 
 def test_a_point_that_takes_long_does_not_hold_up_the_others():
@@ -377,7 +378,7 @@ import jax, jax.numpy as jnp, bbvi
 def logprob(x):
     end = {where}
     again = jax.lax.while_loop(lambda c: c[0] < end, lambda c: (c[0] + 1.0, c[1]), (0.0, 0.0))
-    return -0.5 * jnp.sum(x**2) + jax.lax.stop_gradient(again[1])
+    return -0.5 * jnp.sum(x**2) + 0.0 * jax.lax.stop_gradient(again[0])
 
 began = time.perf_counter()
 {before}
@@ -394,8 +395,13 @@ print("seconds", time.perf_counter() - began)
     ("where", "before", "options", "said"),
     [
         ("1e30", "", "budget=6", "TimeoutError budget: it was spent before one point"),
-        ("jnp.where(jnp.abs(x[0]) > 1.5, 1e30, 1.0)", "", "budget=10", "status"),
-        ("1e30", "signal.signal(signal.SIGALRM, signal.default_int_handler); signal.alarm(8)", "", "KeyboardInterrupt"),
+        ("jnp.where(jnp.abs(x[0]) > 1.5, 1e30, 1.0)", "", "budget=25", "status UNRELIABLE"),
+        (
+            "1e30 + x[0] ** 2",
+            "signal.signal(signal.SIGALRM, signal.default_int_handler); signal.alarm(10)",
+            "",
+            "KeyboardInterrupt",
+        ),
     ],
     ids=["everywhere", "far out", "Ctrl-C"],
 )
@@ -411,7 +417,7 @@ def test_the_clock_and_the_keyboard_end_a_density_that_never_does(where, before,
 
 @pytest.mark.parametrize(
     ("plate", "site"),
-    [("group", "draw"), ("group", "chain"), ("group", "log_p"), ("draw", "theta"), ("chain", "theta"), ("a", "a"),
+    [("group", "draw"), ("group", "chain"), ("group", "log_p"), ("draw", "theta"), ("chain", "theta"),
      ("sample", "theta"), ("group", "sample"), ("group", "a/b"), ("y_dim_0", "theta"), ("group", "x.y")],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Estimated shape parameter", "ignore:Found dimension named")
@@ -450,7 +456,7 @@ def test_the_logarithm_is_advised_for_what_is_positive():
 # Angles
 
 
-@pytest.mark.parametrize("concentration", [0.0, 0.5, 5.0, 200.0])
+@pytest.mark.parametrize("concentration", [1e-3, 0.5, 5.0, 200.0])
 @pytest.mark.parametrize("centre", [0.0, 3.1])
 def test_an_angle_is_judged_on_the_circle(concentration, centre):
     posterior = newton(lambda x: vonmises.logpdf(x - centre, concentration), (), constraints=constraints.circular)
@@ -496,7 +502,8 @@ def test_a_param_is_a_parameter_with_a_flat_prior_and_the_verdict_says_so():
     def model(y):
         scale = numpyro.param("scale", 1.0, constraint=constraints.positive)
         mu = numpyro.sample("mu", dist.Normal(0, 100))
-        numpyro.sample("y", dist.Normal(mu, scale), obs=y)
+        with numpyro.plate("row", len(y)):
+            numpyro.sample("y", dist.Normal(mu, scale), obs=y)
 
     posterior = newton(bbvi.from_numpyro(model, y))
     assert any(reason.startswith("scale is a numpyro.param, without a prior") for reason in posterior.diagnosis.reasons)
