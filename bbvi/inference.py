@@ -40,7 +40,9 @@ from bbvi.driver import Callback, History, Run, Stop, begin, drive
 from bbvi.estimators import Estimator
 from bbvi.evaluation import Draws, draw, log_densities
 from bbvi.ladder import SECONDS, Attempt, Plan, Rung, next_plan
+from bbvi.maximise import with_best_params
 from bbvi.models import Model
+from bbvi.models.numpyro import NumPyroModel
 from bbvi.origin import Origin
 from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior, copy
@@ -163,6 +165,9 @@ def fit(
     began, compiled = time.perf_counter(), timing.compile_seconds()
     model = read_model(logprob, dim, constraints, data)
     seed, callbacks = read_seed(seed), read_callbacks(callbacks)
+    if isinstance(model, NumPyroModel) and model.maximised:
+        with scope(use_double(precision)):
+            model = with_best_params(model, seed)
     parameters = make_parameters(model.dim, model.constraints)
     given = {
         "method": method,

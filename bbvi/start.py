@@ -276,10 +276,10 @@ def _not_finite(problem: Problem, finite: np.ndarray, seen: int, where: str) -> 
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     kind = "NaN" if np.isnan(gradients).any() else "infinite"
     return FloatingPointError(
-        f"logprob has a value at {len(finite)} of the {seen} starting points tried {where}, but its derivative with "
-        f"respect to {', '.join(names[:NAMED])}{more} is {kind} at all of them. The usual cause is 0 log 0, sqrt(0) or "
-        "0 / 0 in a branch that jnp.where does not take: the gradient goes through both. Put the jnp.where around the "
-        "argument, as in jnp.log(jnp.where(x > 0, x, 1.0))."
+        f"logprob has a value at {len(finite)} starting points tried {where}, but its derivative with respect to "
+        f"{', '.join(names[:NAMED])}{more} is {kind} at all of them. The usual cause is 0 log 0, sqrt(0) or 0 / 0 in a "
+        "branch that jnp.where does not take: the gradient goes through both. Put the jnp.where around the argument, "
+        "as in jnp.log(jnp.where(x > 0, x, 1.0))."
     )
 
 

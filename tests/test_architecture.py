@@ -38,7 +38,7 @@ LEVELS = [
     {"diagnostics"},
     {"arguments", "ladder", "origin", "weights"},
     {"reporting", "posterior", "files"},
-    {"inference", "many"},
+    {"inference", "many", "maximise"},
     {"calibration"},
     {"__init__"},
     {"__main__"},

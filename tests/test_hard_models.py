@@ -511,3 +511,20 @@ def test_a_param_is_a_parameter_with_a_flat_prior_and_the_verdict_says_so():
     precision = np.random.default_rng(1).gamma(24.0, 2 / squares, 100_000)
     assert posterior.mean()["scale"] == pytest.approx(np.mean(precision**-0.5), abs=0.01)
     assert posterior.predict(num_samples=5).posterior_predictive["y"].shape == (1, 5, 50)
+
+
+def test_params_are_set_to_where_the_marginal_likelihood_is_largest():
+    y = 2.0 + 1.5 * RNG.normal(size=40)
+
+    def model(y):
+        scale = numpyro.param("scale", 0.5, constraint=constraints.positive)
+        with numpyro.plate("row", len(y)):
+            each = numpyro.sample("each", dist.Normal(numpyro.param("mu", 0.0), scale))
+            numpyro.sample("y", dist.Normal(each, 1.0), obs=y)
+
+    posterior = newton(bbvi.from_numpyro(model, y, params="maximise"))
+    # y is N(mu, scale^2 + 1) once the rows' own levels are integrated out.
+    assert posterior.mean()["mu"] == pytest.approx(y.mean(), abs=0.01)
+    assert posterior.mean()["scale"] == pytest.approx((y.var() - 1) ** 0.5, abs=0.02)
+    assert any("set to where the evidence bound is largest" in reason for reason in posterior.diagnosis.reasons)
+    assert posterior.parameters.names == ("each",)

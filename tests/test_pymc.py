@@ -104,3 +104,16 @@ def test_models_that_cannot_be_fitted():
         bbvi.from_pymc(empty)
     with pytest.raises(TypeError, match=r"must be a pymc\.Model"):
         bbvi.from_pymc(3)
+
+
+def test_a_model_starts_at_draws_of_its_prior():
+    with pymc.Model() as model:
+        level = pymc.Normal("level", 300.0, 2.0)
+        scale = pymc.LogNormal("scale", 3.0, 0.1)
+        pymc.Potential("near", pymc.math.switch(level > 250, -0.5 * (305.0 - level) ** 2, -np.inf))
+        pymc.Normal("y", 0.0, scale, observed=np.zeros(3))
+    fitted = bbvi.from_pymc(model)
+    draws = fitted.prior(0, 500)
+    assert draws["level"].mean() == pytest.approx(300, abs=0.5)
+    assert draws["scale_log__"].std() == pytest.approx(0.1, abs=0.02)
+    assert bbvi.fit(fitted, method="newton").mean()["level"] == pytest.approx(304, abs=0.1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -30,13 +30,16 @@ NEEDS_CONCRETE = (  # what JAX raises when Python code looks into a traced array
 )
 
 
-def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Model:
+def from_numpyro(model: Callable[..., Any], *args: Any, params: str = "flat", **kwargs: Any) -> "NumPyroModel":
     """A NumPyro model, to be given to `fit`.
 
     Arguments:
         model: a function with numpyro primitives. Its continuous `sample` sites are the parameters, on the scale of
             their supports; discrete ones are summed over where numpyro can (`bbvi[enumeration]`). A plate with a
             `subsample_size` is run on minibatches of that many rows, and in full for the verdict.
+        params: what becomes of `numpyro.param` sites. "flat" makes them parameters, with a flat prior on what their
+            constraint allows; "maximise" has `fit` set them to where the evidence bound is largest, after which they
+            are deterministic sites.
         args, kwargs: what it is called with. Arrays are data: others of the same shapes compile nothing anew.
 
     Returns:
@@ -59,8 +62,29 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Model:
     """
     with scope(True):  # bounds of supports in full precision
         args, kwargs = jax.tree.map(_in_precision, (args, kwargs))
+        if params not in ("flat", "maximise"):
+            raise ValueError(f"params={params!r} is unknown. Known: flat, maximise.")
         traces = with_clean_caches(lambda: [_first_trace(model, args, kwargs, seed) for seed in (0, 1)])
-        return _read(model, args, kwargs, *traces)
+        found = _read(model, args, kwargs, *traces)
+        if params == "flat":
+            return found
+        initial = {name: np.asarray(site["value"]) for name, site in traces[0].items() if site["type"] == "param"}
+        return replace(found, maximised=initial, notes=())
+
+
+def with_params(model: "NumPyroModel", values: Mapping[str, np.ndarray]) -> "NumPyroModel":
+    """The model with these values of its params, as deterministic sites."""
+    from numpyro.primitives import Messenger
+
+    class Fixed(Messenger):
+        def process_message(self, msg: Any) -> None:
+            if msg["type"] == "param" and msg["name"] in values:
+                msg["type"], msg["value"] = "deterministic", jnp.asarray(values[msg["name"]])
+
+    args, kwargs = model.logprob.arguments(model.data)
+    shown = ", ".join(f"{name} = {np.array2string(np.asarray(value), precision=4)}" for name, value in values.items())
+    note = f"{shown}: without a prior, set to where the evidence bound is largest; their uncertainty is left out"
+    return replace(from_numpyro(Fixed(model.logprob.model), *args, **kwargs), notes=(note,))
 
 
 def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, seed: int) -> Trace:
@@ -510,12 +534,14 @@ class NumPyroModel(Model):
         names: the parameters that are sites themselves.
         deterministic: sites that follow from the parameters.
         masks: for observed sites of which some rows are no observations, which ones are.
+        maximised: params to be set to where the evidence bound is largest, with their initial values.
     """
 
     logprob: _Density
     names: tuple[str, ...]
     deterministic: tuple[str, ...]
     masks: Mapping[str, np.ndarray]
+    maximised: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def variables(self, values: Any) -> Any:
         return {name: values[name] for name in self.names}

@@ -122,6 +122,16 @@ class PyMCModel(Model):
     def derived(self, values: Any, seed: int) -> Named:
         return self.graphs["derived"](values)
 
+    def prior(self, seed: int, num: int) -> Any:
+        make = import_module("pymc.initial_point").make_initial_point_fn
+        rng = np.random.default_rng(seed)
+        try:
+            draw = make(model=self.model, default_strategy="prior", return_transformed=True)
+            rows = [draw(int(rng.integers(2**30))) for _ in range(num)]
+        except NotImplementedError:  # as of a flat prior
+            return None
+        return {name: np.stack([row[name] for row in rows]) for name in self.dim}
+
     def log_likelihood(self, values: Any) -> Named | None:
         return self.graphs["log_likelihood"](values) or None
 
