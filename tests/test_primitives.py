@@ -156,6 +156,12 @@ def test_a_density_without_gradient_is_refused_with_a_remedy(name):
         bbvi.fit(density, density.dim, method="newton")
 
 
+@pytest.mark.parametrize("method", ["laplace", "dadvi"])
+def test_without_a_gradient_second_derivatives_are_not_what_is_missed(method):
+    with pytest.raises(TypeError, match=r'cannot differentiate logprob \(\w+: .*estimator="score_function" needs none'):
+        bbvi.fit(DENSITIES["lax: while_loop"], 1, method=method)
+
+
 def test_a_density_of_one_point_at_a_time_is_refused_with_a_remedy():
     with pytest.raises(TypeError, match=r'several points at once .*vmap_method="sequential"'):
         bbvi.fit(DENSITIES["lax: pure_callback"], 1, method="advi", estimator="score_function", num_steps=10)
