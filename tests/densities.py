@@ -695,7 +695,7 @@ FAMILIES = {
         lambda: dist.TwoSidedTruncatedGamma(dist.Gamma(3.0, 2.0), 0.5, 2.0),
         lambda t: dist.TwoSidedTruncatedGamma(dist.Gamma(3.0, exp(t)), 0.5, 2.0),
     ),
-    "Uniform": Family(lambda: dist.Uniform(-1.0, 3.0), lambda t: dist.Uniform(0.0, 1.0 + exp(t)), 0.7),
+    "Uniform": Family(lambda: dist.Uniform(-1.0, 3.0), lambda t: dist.Uniform(0.0, 1.0 + exp(t)), POSITIVE[:1]),
     "VonMises": Family(lambda: dist.VonMises(0.5, 3.0), lambda t: dist.VonMises(t, 2.0)),
     "Weibull": Family(lambda: dist.Weibull(1.0, 2.0), lambda t: dist.Weibull(exp(t), 2.0)),
     "Wishart": Family(
@@ -756,4 +756,9 @@ UNTRUSTED = {
     "prior: LeftTruncatedDistribution": "heavy or uneven tails",
     "prior: LeftTruncatedGamma": "heavy or uneven tails",
     "prior: Levy": "heavy or uneven tails",
+    "prior: TruncatedNormal": "heavy or uneven tails",
+    "prior: Weibull": "heavy or uneven tails",
+    "prior: Wishart": "heavy or uneven tails",
+    "prior: WishartCholesky": "heavy or uneven tails",
+    "likelihood: TwoSidedTruncatedGamma": "skewed or with steep walls",
 }

@@ -15,7 +15,7 @@ from bbvi.precision import scope
 LEVELS = np.array([0.1, 0.5, 0.9])
 SHIFT = 0.04  # of a level, that a tenth of a standard deviation or of the width makes; sampling error takes a quarter
 DRAWS = 4000
-NO_SAMPLER = ("GaussianCopula", "GaussianCopulaBeta")  # without a further package
+NO_SAMPLER = ("GaussianCopula", "GaussianCopulaBeta", "TruncatedDistribution")  # without a further package
 LACKING = [name for name, density in DENSITIES.items() if not density.derivatives]
 FITTED = [name for name in DENSITIES if name not in LACKING]
 PRIORS = [name for name, family in FAMILIES.items() if family.prior is not None]
@@ -113,6 +113,9 @@ def assert_right(kind, name, posterior):
         truth, weights = integrated(posterior)
     else:
         return
+    if any(posterior.problem.parameters.circular):
+        middle = np.angle(np.exp(1j * truth).mean(axis=0))
+        truth, draws = (np.angle(np.exp(1j * (angles - middle))) for angles in (truth, draws))
     for own, drawn in zip(truth.T, draws.T, strict=True):
         if np.ptp(own) > 1e-9:  # else a constant, such as the diagonal of a correlation matrix
             found = [weights[own <= quantile].sum() for quantile in np.quantile(drawn, LEVELS)]
