@@ -173,6 +173,15 @@ def test_a_page_of_a_model_with_masked_rows(tmp_path):
     assert "of y is left out, where arviz says: All tail values" in (tmp_path / "report.html").read_text()
 
 
+def test_a_page_of_counts(tmp_path):
+    def model(y):
+        numpyro.sample("y", dist.Bernoulli(logits=numpyro.sample("z", dist.Normal(0, 1))), obs=y)
+
+    posterior = bbvi.fit(bbvi.from_numpyro(model, np.arange(20) % 2), method="laplace")  # integers of 64 bits
+    posterior.report(tmp_path / "report.html")
+    assert "mean field with linear response" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("ticks", "shown"),
     [

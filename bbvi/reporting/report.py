@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bbvi.precision import scope
 from bbvi.reporting import plots
 from bbvi.reporting.arviz import num_observations
 from bbvi.reporting.scalars import PROBABILITIES, Row, Variable, read_variables, worst
@@ -145,8 +146,11 @@ def _quality(posterior: "Posterior", rows: list[Row], page: _Page) -> Iterator[P
 
 def _linear_response(posterior: "Posterior", rows: list[Row]) -> dict[str, np.ndarray]:
     problem = posterior.problem
-    if problem is None or problem.dim > COMPARED or problem.is_irregular or problem.why_not_differentiable(2):
+    if problem is None or problem.dim > COMPARED or problem.is_irregular:
         return {}
+    with scope(posterior.double):
+        if problem.why_not_differentiable(2):
+            return {}
     if any(row.variable not in posterior.parameters.names for row in rows):
         return {}  # a model whose variables JAX does not compute
     import jax.numpy as jnp
