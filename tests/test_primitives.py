@@ -17,6 +17,7 @@ SHIFT = 0.04  # of a level, that a tenth of a standard deviation or of the width
 DRAWS = 4000
 NO_SAMPLER = ("GaussianCopula", "GaussianCopulaBeta", "TruncatedDistribution")  # without a further package
 LACKING = [name for name, density in DENSITIES.items() if not density.derivatives]
+ONCE = [name for name, density in DENSITIES.items() if density.derivatives == 1]
 FITTED = [name for name in DENSITIES if name not in LACKING]
 PRIORS = [name for name, family in FAMILIES.items() if family.prior is not None]
 LIKELIHOODS = [name for name, family in FAMILIES.items() if family.likelihood is not None]
@@ -157,6 +158,12 @@ def test_a_density_without_gradient_is_refused_with_a_remedy(name):
     density = DENSITIES[name]
     with pytest.raises(TypeError, match=r'cannot differentiate logprob \(\w+: .*estimator="score_function" needs none'):
         bbvi.fit(density, density.dim, method="newton")
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_a_density_without_second_derivatives_is_refused_where_they_are_needed(name):
+    with pytest.raises(TypeError, match=r"method='laplace' needs second derivatives .*: \w+: .* Use what"):
+        bbvi.fit(DENSITIES[name], DENSITIES[name].dim, method="laplace")
 
 
 @pytest.mark.parametrize("method", ["laplace", "dadvi"])
