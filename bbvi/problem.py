@@ -114,7 +114,9 @@ class Problem:
             return None
         x = _point(self)
         try:
-            jax.eval_shape(_gradient, self, x) if order == 1 else jax.eval_shape(_product, self, x, x)
+            traced = _gradient.trace(self, x) if order == 1 else _product.trace(self, x, x)
+            if "custom_lin" in cost.primitives(traced.jaxpr.jaxpr):  # of which JAX complains later, if it is in use
+                traced.lower()
         except (NotImplementedError, TypeError, ValueError) as error:  # by which JAX says that it has no rule
             return error
         return None
