@@ -16,7 +16,11 @@ import numpy as np
 from jax.extend import core
 
 T = TypeVar("T")
-SIGNS = ("RuntimeProgramInputMismatch", "operand type mismatch")  # of an array remembered in the other precision
+SIGNS = (  # of an array remembered in the other precision
+    "RuntimeProgramInputMismatch",
+    "operand type mismatch",
+    "requires arguments to have the same dtypes",
+)
 
 
 def detached(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +48,7 @@ def with_clean_caches(function: Callable[[], T]) -> T:
     """What `function` returns; called again after emptying JAX's caches where they hold the other precision."""
     try:
         return function()
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
+    except (jax.errors.JaxRuntimeError, TypeError, ValueError) as error:
         if not any(sign in str(error) for sign in SIGNS):
             raise
     jax.clear_caches()

@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from bbvi.lapack import OPERATIONS_OF, work
+
+CALL = 10_000  # operations that take as long as a call of LAPACK for a small matrix, with its derivatives
 READS = ("dynamic_slice", "buffer_callback", "pure_callback")  # of rows, which many points share
 
 
@@ -29,6 +32,9 @@ def operations(jaxpr: Any) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             total += sum(_sizes(equation.outvars)) * int(np.prod([shape[axis] for axis in contracted]))
+        elif name in OPERATIONS_OF:
+            batch, each = work(equation)
+            total += batch * int(each + CALL)
         elif name not in READS:
             total += sum(_sizes(equation.invars if name.startswith("reduce") else equation.outvars))
     return total

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -52,6 +52,12 @@ def deadline(at: float | None, each: float = float("inf")) -> Iterator[None]:
         yield
     finally:
         _LIMIT.reset(token)
+
+
+def shorter(each: float) -> AbstractContextManager[None]:
+    """Inside, one program may take no more than so many seconds, where there is a deadline at all."""
+    limit = _LIMIT.get()
+    return deadline(None) if limit is None else deadline(limit[0], min(limit[1], each))
 
 
 def call(function: Callable[[], Any]) -> Any:

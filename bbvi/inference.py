@@ -407,7 +407,8 @@ def _attempt(
     )
     if kept and problem.layout.leads:
         kept.write(run)
-    result = algorithm.finish(problem, run.state)
+    with clock.for_check():
+        result = algorithm.finish(problem, run.state)
     run = run._replace(state=None)  # whose memory the check may need
     if run.stop is Stop.CONVERGED and not result.converged:
         run = run._replace(stop=Stop.STALLED)

@@ -24,6 +24,7 @@ OPERATIONS_OF = {  # on a matrix (m, n), by primitive; the second operand of a t
     "triangular_solve": lambda m, n: m * n * max(m, n),
     "lu": lambda m, n: m * n * max(m, n),
     "geqrf": lambda m, n: 4 / 3 * m * n * max(m, n),
+    "qr": lambda m, n: 4 / 3 * m * n * max(m, n),
     "geqp3": lambda m, n: 4 / 3 * m * n * max(m, n),
     "householder_product": lambda m, n: 4 / 3 * m * n * max(m, n),
     "eigh": lambda m, n: 12 * n**3,
@@ -31,6 +32,7 @@ OPERATIONS_OF = {  # on a matrix (m, n), by primitive; the second operand of a t
     "eig": lambda m, n: 10 * n**3,
     "schur": lambda m, n: 10 * n**3,
     "hessenberg": lambda m, n: 10 * n**3,
+    "tridiagonal_solve": lambda m, n: 10 * m * n,
     "tridiagonal": lambda m, n: 10 * n**3,
 }
 INLINED = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")  # no derivative is taken any more
@@ -92,19 +94,22 @@ def _apply(equation: Any, operands: list[Any]) -> list[Any]:
 
 def _piece(equation: Any) -> int | None:
     """How many matrices a piece may have, or None for an equation that needs no pieces."""
-    count = OPERATIONS_OF.get(equation.primitive.name)
-    if count is None:
+    if equation.primitive.name not in OPERATIONS_OF:
         return None
+    batch, operations = work(equation)
+    size = max(1, int(OPERATIONS // max(operations, 1)))
+    return size if batch > size else None
+
+
+def work(equation: Any) -> tuple[int, float]:
+    """The number of matrices in the batch of an equation, one of `OPERATIONS_OF`, and the operations for each."""
     aval = equation.invars[-1].aval
     *batch, m, n = aval.shape
+    operations = OPERATIONS_OF[equation.primitive.name](m, n)
     if equation.primitive.name == "triangular_solve":
-        side = equation.invars[0].aval.shape[-1]
-        operations = m * n * side
-    else:
-        operations = count(m, n)
-    operations *= 3 if jnp.issubdtype(aval.dtype, jnp.complexfloating) else 1
-    size = max(1, int(OPERATIONS // max(operations, 1)))
-    return size if math.prod(batch) > size else None
+        operations = m * n * equation.invars[0].aval.shape[-1]
+    complex_ones = jnp.issubdtype(aval.dtype, jnp.complexfloating)
+    return math.prod(batch), operations * (3 if complex_ones else 1)
 
 
 def _split(function: Callable[..., Any], operands: list[Any], size: int) -> list[Any]:

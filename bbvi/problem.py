@@ -114,9 +114,8 @@ class Problem:
             return None
         x = _point(self)
         try:
-            traced = _gradient.trace(self, x) if order == 1 else _product.trace(self, x, x)
-            if "custom_lin" in cost.primitives(traced.jaxpr.jaxpr):  # of which JAX complains later, if it is in use
-                traced.lower()
+            # Some rules are only missed when the program is lowered.
+            _gradient.lower(self, x) if order == 1 else _product.lower(self, x, x)
         except (NotImplementedError, TypeError, ValueError) as error:  # by which JAX says that it has no rule
             return error
         return None

@@ -21,7 +21,7 @@ from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import MAX_ITERATIONS, NUM_DRAWS, Climb, Paths, climb, constant, set_out
 from bbvi.algorithms.newton import Newton
 from bbvi.compiling import program
-from bbvi.deadline import OutOfTimeError
+from bbvi.deadline import OutOfTimeError, shorter
 from bbvi.distributions import FullRank
 from bbvi.driver import LOOK, Callback, Progress, Stop, begin, drive
 from bbvi.evaluation import log_densities
@@ -35,6 +35,7 @@ SET, SETS = 128, 10  # further points tried at once, and how often, before givin
 NUMBERS = 2**22  # in such a set, at most
 RADII = (2.0, 0.5, 0.125, 8.0, 32.0)  # of the boxes in which they lie, one after the other
 NEAR = 0.5  # half-width of the largest box around a point that is given
+WAIT = 10.0  # seconds for a few iterations of one path, or a few draws, where a point may take for ever
 NAMED = 5  # parameters named at most
 LOOKS = 8  # draws that tell a mode from a spike
 SPIKE, SPIKE_PER_DIM = 3.0, 0.1  # nats by which the ELBO at a spike falls short of Laplace's estimate, at least
@@ -118,13 +119,13 @@ def _start_from(
     if begins is Begin.POINT:
         finite = np.flatnonzero(np.isfinite(np.asarray(log_densities(problem, xs))))
         return Start(xs[finite[0]], np.ones(dim, xs.dtype), *_no_paths(dim), len(xs), 0) if len(finite) else None
-    paths = _best_first(_climb(problem, xs, pairs(rng, 0, xs), watch))
+    paths = _best_first(_climb_apart(problem, xs, pairs(rng, 0, xs), watch))
     evaluations = int(paths.evaluations)
     late = time.perf_counter() > watch.until
     if begins is not Begin.MODE and np.isfinite(paths.elbo[0]) and not late:
         evaluations += LOOKS
         if _is_spike(problem, paths, rng):
-            paths = _best_first(_climb(problem, xs, pairs(rng, NUM_DRAWS, xs), watch))
+            paths = _best_first(_climb_apart(problem, xs, pairs(rng, NUM_DRAWS, xs), watch))
             evaluations += int(paths.evaluations)
     if not np.isfinite(paths.value).any():
         return None
@@ -133,6 +134,27 @@ def _start_from(
         return Start(loc[0], scale[0], loc, scale, elbo, 0, evaluations)
     polished = polish(problem, loc[0], scale[0], rng)
     return Start(polished.loc, polished.scale, loc, scale, elbo, 0, evaluations + polished.gradients)
+
+
+def _climb_apart(problem: Problem, xs: np.ndarray, noise: np.ndarray, watch: Watch) -> Paths:
+    """`_climb`; each path by itself where one may come to a point that takes for ever, which the others do without."""
+    if not problem.is_irregular or problem.is_long:
+        return _climb(problem, xs, noise, watch)
+    found, late = [], None
+    for i in range(len(xs)):
+        share = (watch.until - time.perf_counter()) / (len(xs) - i)
+        try:
+            with shorter(min(share, WAIT)):
+                found.append(_climb(problem, xs[i : i + 1], noise, watch))
+        except OutOfTimeError as error:
+            late = error
+        if found and time.perf_counter() > watch.until:
+            break
+    if late is not None and not found:
+        raise late
+    columns = zip(*map(jax.device_get, found), strict=True)
+    *rows, evaluations = ([np.asarray(each) for each in column] for column in columns)
+    return Paths(*map(np.concatenate, rows), evaluations=np.sum(evaluations))
 
 
 def _climb(problem: Problem, xs: np.ndarray, noise: np.ndarray, watch: Watch) -> Paths:
@@ -274,11 +296,15 @@ def _best_first(paths: Paths) -> Paths:
 
 
 def _is_spike(problem: Problem, paths: Paths, rng: np.random.Generator) -> bool:
-    """Whether draws around the best mode have far less density than its curvature promises."""
+    """Whether draws around the best mode have far less density than its curvature promises, as far as time tells."""
     loc, scale = paths.loc[0], paths.scale[0]
     at_once = 2 if problem.is_long else LOOKS
     sets = (pairs(rng, at_once, paths.loc) for _ in range(LOOKS // at_once))
-    elbo = np.mean([look_around(problem, loc, scale, noise)[1] for noise in sets])
+    try:
+        with shorter(WAIT):
+            elbo = np.mean([look_around(problem, loc, scale, noise)[1] for noise in sets])
+    except OutOfTimeError:
+        return False
     return not elbo > paths.elbo[0] - SPIKE - SPIKE_PER_DIM * problem.dim
 
 

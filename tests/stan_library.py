@@ -1,4 +1,4 @@
-"""A shared library with the C interface that BridgeStan puts into a compiled Stan model."""
+"""A shared library with the C interface that BridgeStan puts into a compiled Stan model; and Stan, where it is."""
 
 import subprocess
 from pathlib import Path
@@ -16,3 +16,10 @@ def stan_library(folder: Path) -> str:
     source = Path(__file__).parent / "stan" / "eight_schools.c"
     subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source, "-lm"], check=True)
     return str(library)
+
+
+def needs_stan() -> None:
+    """Skip where BridgeStan has no sources of Stan to compile models with: it would fetch them."""
+    folder = pytest.importorskip("bridgestan.compile").get_bridgestan_path(download=False)
+    if not folder or (which("g++") is None and which("clang++") is None):
+        pytest.skip("needs the sources of BridgeStan (the variable BRIDGESTAN says where) and a C++ compiler")

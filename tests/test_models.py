@@ -7,9 +7,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from coming_from import assert_as_printed, blocks, run
 from numpyro.distributions import constraints
 from numpyro_models import CASES, POSTERIORDB, X, Y, eight_schools, imputed, masked, mixture
-from stan_library import stan_library
+from stan_library import needs_stan, stan_library
 
 import bbvi
 from bbvi.parameters import make_parameters
@@ -196,7 +197,7 @@ BAD = {
         ValueError,
         "'k' is discrete",
     ),
-    "param": (lambda: numpyro.param("w", 1.0), ValueError, "'w' is a numpyro.param"),
+    "mutable": (lambda: numpyro.primitives.mutable("w", 1.0), ValueError, "'w' is a numpyro.mutable"),
     "Delta": (lambda: numpyro.sample("d", dist.Delta(1.0)), ValueError, "'d' has a Delta"),
     "shapes": (
         lambda: numpyro.sample("y", dist.Normal(numpyro.sample("a", dist.Normal(jnp.zeros(3), 1)), 1), obs=jnp.ones(4)),
@@ -288,6 +289,20 @@ def test_without_second_derivatives_the_default_does_without():
     assert bbvi.fit(wide, 1200, num_steps=30).method == "advi"
 
 
+def test_arrays_that_nuts_has_used_in_single_precision():
+    group, y = np.repeat(np.arange(3), 2), np.arange(6.0)
+
+    def model(group, y):
+        with numpyro.plate("groups", 3):
+            level = numpyro.sample("level", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(level[group], 1), obs=y)
+
+    with jax.numpy_dtype_promotion("standard"):
+        chain = numpyro.infer.MCMC(numpyro.infer.NUTS(model), num_warmup=1, num_samples=1, progress_bar=False)
+        chain.run(jax.random.key(0), group, y)
+        assert bbvi.from_numpyro(model, group, y).dim == {"level": (3,)}
+
+
 EXTERNAL_MISTAKES = {
     "raises": (lambda x: 1 / 0, lambda x: -x, "ZeroDivisionError"),
     "shape of the gradient": (lambda x: -0.5 * float(x @ x), lambda x: -x[:1], "gradient returned arrays of shapes"),
@@ -350,6 +365,16 @@ def test_stan_rejections_are_points_without_density(stan_model, x64):
     density = problem(bbvi.from_stan(stan_model))
     *_, good = density.values_and_gradients(np.array([[2000.0] + [0.0] * 9, [0.0] * 10]))
     assert list(good) == [False, True]
+
+
+def test_the_program_of_the_page_for_those_who_come_from_stan(tmp_path, monkeypatch):
+    needs_stan()
+    (program,), (here,) = blocks("stan"), blocks("py", 'from_stan("rail.stan"')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rail.stan").write_text(program)
+    names = run(here)
+    assert names["posterior"].diagnosis.trusted
+    assert_as_printed(names["posterior"])
 
 
 @pytest.mark.filterwarnings("ignore:Loading a shared object")

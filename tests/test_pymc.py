@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from coming_from import assert_as_printed, blocks, run
 from jax.scipy.stats import cauchy, norm
 
 import bbvi
@@ -82,6 +83,14 @@ def test_prediction_for_another_number_of_rows():
     posterior = bbvi.fit(bbvi.from_pymc(model))
     made = posterior.predict(x=np.array([0.0, 10.0])).predictions["y"][0].mean("draw")
     np.testing.assert_allclose(made, [1, 21], atol=0.5)
+
+
+def test_the_model_of_the_page_for_those_who_come_from_pymc():
+    (model,), (here,) = blocks("py", "pymc.Model"), blocks("py", "from_pymc")
+    names = run(model, here)
+    assert names["posterior"].diagnosis.trusted
+    assert_as_printed(names["posterior"])
+    assert names["idata"].posterior["a"].dims == ("chain", "draw", "rail")
 
 
 def test_models_that_cannot_be_fitted():

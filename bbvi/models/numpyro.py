@@ -58,6 +58,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Model:
     unconstrained, and itself a deterministic site.
     """
     with scope(True):  # bounds of supports in full precision
+        args, kwargs = jax.tree.map(_in_precision, (args, kwargs))
         traces = with_clean_caches(lambda: [_first_trace(model, args, kwargs, seed) for seed in (0, 1)])
         return _read(model, args, kwargs, *traces)
 
@@ -460,9 +461,14 @@ def _with_whole_shapes(model: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _in_precision(leaf: Any) -> Any:
-    """An argument of a model, where it is an array of floating point numbers, in the precision of the fit."""
-    floating = _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.asarray(leaf, jax.dtypes.canonicalize_dtype(float)) if floating else leaf
+    """An argument of a model; arrays of floating point numbers in JAX's present precision.
+
+    An array is another view of the same numbers, since JAX remembers by identity what it made of one before.
+    """
+    if not _is_array(leaf):
+        return leaf
+    dtype = jax.dtypes.canonicalize_dtype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+    return jnp.asarray(leaf, dtype) if isinstance(leaf, jax.Array) else np.asarray(leaf, dtype).view()
 
 
 def _fitting(density: _Density, leaves: list[Any], dim: Any) -> _Density:

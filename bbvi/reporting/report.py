@@ -146,10 +146,10 @@ def _quality(posterior: "Posterior", rows: list[Row], page: _Page) -> Iterator[P
 
 def _linear_response(posterior: "Posterior", rows: list[Row]) -> dict[str, np.ndarray]:
     problem = posterior.problem
-    if problem is None or problem.dim > COMPARED or problem.is_irregular:
+    if problem is None or problem.dim > COMPARED:
         return {}
     with scope(posterior.double):
-        if problem.why_not_differentiable(2):
+        if problem.is_irregular or problem.why_not_differentiable(2):
             return {}
     if any(row.variable not in posterior.parameters.names for row in rows):
         return {}  # a model whose variables JAX does not compute
