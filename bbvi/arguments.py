@@ -15,7 +15,7 @@ from bbvi.estimators import Estimator
 from bbvi.ladder import first_method, structure
 from bbvi.models import Model
 from bbvi.parameters import Parameters, check_keys, nearest
-from bbvi.problem import Factorized, dtype_of, is_numeric
+from bbvi.problem import Factorized, dtype_of, in_short, is_numeric
 from bbvi.rows import Elsewhere, Stored, Stream, Streamed
 
 
@@ -106,7 +106,7 @@ def no_derivative(what: str, reason: Exception) -> TypeError:
     """What to say of a log density of which JAX cannot make the second derivatives that something needs."""
     error = TypeError(
         f"{what} needs second derivatives of the log density, and JAX cannot make them: "
-        f'{str(reason).splitlines()[0]} Use what needs gradients only, such as method="newton", "advi", "bam", '
+        f'{in_short(reason)}. Use what needs gradients only, such as method="newton", "advi", "bam", '
         '"pathfinder" or "ivon"; or write that part of the log density with other functions, or give bbvi.external its '
         "hvp=."
     )

@@ -47,7 +47,7 @@ from bbvi.origin import Origin
 from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior, copy
 from bbvi.precision import scope, use_double
-from bbvi.problem import Problem, trace
+from bbvi.problem import Problem, no_gradient, trace
 from bbvi.progress import showing
 from bbvi.rows import Elsewhere, plain_errors
 from bbvi.sharding import make_layout
@@ -226,6 +226,8 @@ def fit(
             kept.claim(fingerprint(algorithm, prototype, parameters, problem.data, begins, seed, double))
         width = trace(problem)
         if reason := problem.why_not_differentiable(algorithm.derivatives(prototype)):
+            if first := problem.why_not_differentiable(1):
+                raise no_gradient(first) from first
             if not climbs:
                 raise no_derivative(f"method={algorithm.name!r}", reason)
             algorithm = read_algorithm("advi", None, parameters.dim)

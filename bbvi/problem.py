@@ -197,7 +197,7 @@ class Problem:
             values = self._over(self.log_density, ys)
         except NotImplementedError as error:
             raise TypeError(
-                f"JAX cannot evaluate logprob at several points at once ({_in_short(error)}). A jax.pure_callback "
+                f"JAX cannot evaluate logprob at several points at once ({in_short(error)}). A jax.pure_callback "
                 'takes several with vmap_method="sequential"; a function outside JAX is given to bbvi.external.'
             ) from error
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
@@ -213,11 +213,7 @@ class Problem:
         try:
             values, gradients = self._over(jax.value_and_grad(self.log_density), ys)
         except (NotImplementedError, TypeError, ValueError) as error:
-            raise TypeError(
-                f"JAX cannot differentiate logprob ({_in_short(error)}). Write the part concerned with other "
-                "functions, give it a derivative by jax.custom_jvp, or give the gradient to bbvi.external. "
-                'method="advi" with estimator="score_function" needs none.'
-            ) from error
+            raise no_gradient(error) from error
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
         return jnp.where(good, values, 0), jnp.where(good[:, None], gradients, 0), good
 
@@ -232,7 +228,17 @@ class Problem:
         return jax.vmap(function)(*self.layout.split(points))
 
 
-def _in_short(error: Exception) -> str:
+def no_gradient(reason: Exception) -> TypeError:
+    """What to say of a log density that JAX cannot differentiate."""
+    return TypeError(
+        f"JAX cannot differentiate logprob ({in_short(reason)}). Write the part concerned with other functions, give "
+        'it a derivative by jax.custom_jvp, or give the gradient to bbvi.external. method="advi" with '
+        'estimator="score_function" needs none.'
+    )
+
+
+def in_short(error: Exception) -> str:
+    """Type and first sentence of an error."""
     first = (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")
     return f"{type(error).__name__}: {first}"
 

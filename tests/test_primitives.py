@@ -15,8 +15,9 @@ from bbvi.precision import scope
 LEVELS = np.array([0.1, 0.5, 0.9])
 SHIFT = 0.04  # of a level, that a tenth of a standard deviation or of the width makes; sampling error takes a quarter
 DRAWS = 4000
-NO_SAMPLER = ("GaussianCopula", "GaussianCopulaBeta")  # without a further package
+NO_SAMPLER = ("GaussianCopula", "GaussianCopulaBeta", "TruncatedDistribution")  # without a further package
 LACKING = [name for name, density in DENSITIES.items() if not density.derivatives]
+ONCE = [name for name, density in DENSITIES.items() if density.derivatives == 1]
 FITTED = [name for name in DENSITIES if name not in LACKING]
 PRIORS = [name for name, family in FAMILIES.items() if family.prior is not None]
 LIKELIHOODS = [name for name, family in FAMILIES.items() if family.likelihood is not None]
@@ -113,6 +114,9 @@ def assert_right(kind, name, posterior):
         truth, weights = integrated(posterior)
     else:
         return
+    if any(posterior.problem.parameters.circular):
+        middle = np.angle(np.exp(1j * truth).mean(axis=0))
+        truth, draws = (np.angle(np.exp(1j * (angles - middle))) for angles in (truth, draws))
     for own, drawn in zip(truth.T, draws.T, strict=True):
         if np.ptp(own) > 1e-9:  # else a constant, such as the diagonal of a correlation matrix
             found = [weights[own <= quantile].sum() for quantile in np.quantile(drawn, LEVELS)]
@@ -154,6 +158,18 @@ def test_a_density_without_gradient_is_refused_with_a_remedy(name):
     density = DENSITIES[name]
     with pytest.raises(TypeError, match=r'cannot differentiate logprob \(\w+: .*estimator="score_function" needs none'):
         bbvi.fit(density, density.dim, method="newton")
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_a_density_without_second_derivatives_is_refused_where_they_are_needed(name):
+    with pytest.raises(TypeError, match=r"method='laplace' needs second derivatives .*: \w+: .* Use what"):
+        bbvi.fit(DENSITIES[name], DENSITIES[name].dim, method="laplace")
+
+
+@pytest.mark.parametrize("method", ["laplace", "dadvi"])
+def test_without_a_gradient_second_derivatives_are_not_what_is_missed(method):
+    with pytest.raises(TypeError, match=r'cannot differentiate logprob \(\w+: .*estimator="score_function" needs none'):
+        bbvi.fit(DENSITIES["lax: while_loop"], 1, method=method)
 
 
 def test_a_density_of_one_point_at_a_time_is_refused_with_a_remedy():

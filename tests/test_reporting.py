@@ -170,7 +170,26 @@ def test_a_page_of_a_model_with_masked_rows(tmp_path):
 
     posterior = bbvi.fit(bbvi.from_numpyro(model, np.array([1.0, 2.0, 1.5, 99.0])), method="laplace")
     posterior.report(tmp_path / "report.html")
-    assert "of y is left out, where arviz says: All tail values" in (tmp_path / "report.html").read_text()
+    assert "0 of 3" in Page((tmp_path / "report.html").read_text()).text  # k-hats of LOO, of the rows observed
+
+
+def test_a_page_of_a_single_observation(tmp_path):
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0, 5))
+        numpyro.sample("y", dist.MultivariateNormal(mu * jnp.ones(2), jnp.eye(2)), obs=y)
+
+    posterior = bbvi.fit(bbvi.from_numpyro(model, np.array([1.0, 2.0])), method="laplace")
+    posterior.report(tmp_path / "report.html")
+    assert "(LOO) of y is left out: it is a single observation" in (tmp_path / "report.html").read_text()
+
+
+def test_a_page_of_counts(tmp_path):
+    def model(y):
+        numpyro.sample("y", dist.Bernoulli(logits=numpyro.sample("z", dist.Normal(0, 1))), obs=y)
+
+    posterior = bbvi.fit(bbvi.from_numpyro(model, np.arange(20) % 2), method="laplace")  # integers of 64 bits
+    posterior.report(tmp_path / "report.html")
+    assert "mean field with linear response" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,10 @@ def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table
     from arviz_stats.loo import loo
 
     table = Table(("LOO", "elpd", "standard error", "p", "k-hat above 0.7"), [])
-    for name in tree["log_likelihood"].data_vars:
+    for name, each in tree["log_likelihood"].data_vars.items():
+        if each[0, 0].size == 1:
+            yield f"Leave-one-out cross-validation (LOO) of {name} is left out: it is a single observation."
+            continue
         try:
             found: Any = loo(tree, var_name=name, reff=1.0, pointwise=True)
         except ValueError as error:  # where a log likelihood is the same at all draws, as that of a masked row is
