@@ -225,7 +225,8 @@ def fit(
             begins = init.distribution if isinstance(init, Posterior) else init
             kept.claim(fingerprint(algorithm, prototype, parameters, problem.data, begins, seed, double))
         width = trace(problem)
-        if reason := problem.why_not_differentiable(algorithm.derivatives(prototype)):
+        twice = algorithm.derivatives(prototype) == 2  # a gradient that is missing is missed when the start needs it
+        if twice and (reason := problem.why_not_differentiable(2)):
             if first := problem.why_not_differentiable(1):
                 raise no_gradient(first) from first
             if not climbs:

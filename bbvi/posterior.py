@@ -23,7 +23,7 @@ from bbvi.models import Model
 from bbvi.origin import Origin
 from bbvi.parameters import Parameters
 from bbvi.precision import scope
-from bbvi.problem import LONG, Problem
+from bbvi.problem import LONG, Problem, no_gradient
 from bbvi.weights import mean, quantile, sd, weigh
 
 if TYPE_CHECKING:
@@ -215,7 +215,8 @@ class Posterior:
             raise ValueError("linear_response needs the log density: bbvi.load(path, logprob=...).")
         with scope(self.double):
             if reason := self.problem.why_not_differentiable(2):
-                raise no_derivative("linear_response", reason)
+                first = self.problem.why_not_differentiable(1)
+                raise no_gradient(first) if first else no_derivative("linear_response", reason)
             rng = np.random.default_rng((seed, FIXED))
             return linear_response(self.problem, copy(self.distribution), function, num_draws, rng)
 

@@ -528,3 +528,12 @@ def test_params_are_set_to_where_the_marginal_likelihood_is_largest():
     assert posterior.mean()["scale"] == pytest.approx((y.var() - 1) ** 0.5, abs=0.02)
     assert any("set to where the evidence bound is largest" in reason for reason in posterior.diagnosis.reasons)
     assert posterior.parameters.names == ("each",)
+
+
+@pytest.mark.parametrize("seen", [0.7, np.float64(0.7), np.array([0.7, 0.2])], ids=["float", "NumPy", "array"])
+def test_observations_that_a_model_closes_over_may_lie_in_a_support_that_moves(seen):
+    def model():
+        bound = numpyro.sample("bound", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Uniform(0.0, 1 + jnp.exp(bound)), obs=seen)
+
+    assert newton(bbvi.from_numpyro(model)).diagnosis.trusted

@@ -451,7 +451,7 @@ def _settle(model: Callable[..., Any], plate: str | None, rows: Array | None) ->
     """The model with its plates run in full, or on `rows`; and with the prior of what `obs_mask` leaves out in full.
 
     numpyro masks the prior of the entries that are observed, in which the latent site has no use. Such coordinates
-    would be improper; with their prior they change nothing.
+    would be improper; with their prior they change nothing. Observations become arrays of JAX.
     """
     from numpyro.primitives import Messenger
 
@@ -463,6 +463,8 @@ def _settle(model: Callable[..., Any], plate: str | None, rows: Array | None) ->
                 msg["value"], msg["args"] = chosen, (size, len(chosen))
             elif msg["type"] == "sample" and msg["name"].endswith("_unobserved") and not msg["is_observed"]:
                 msg["fn"] = getattr(msg["fn"], "base_dist", msg["fn"]) if hasattr(msg["fn"], "_mask") else msg["fn"]
+            elif msg["type"] == "sample" and msg["is_observed"] and isinstance(msg["value"], float | np.ndarray):
+                msg["value"] = jnp.asarray(msg["value"])  # numpyro compares what is no JAX array by NumPy
 
     return Settle(model)
 
