@@ -240,7 +240,9 @@ def fit(
         with showing(progress) as bar, clock.for_steps():
             watch = Watch(clock.until, bar)
             start = with_clean_caches(lambda: _find_start(problem, algorithm, init, seed, model, watch))
-            start, problem = _with_windows(start, problem)
+            parameters = parameters.centred(start.loc)
+            start = start._replace(path_locs=parameters.nearest_turn(start.path_locs))
+            problem = replace(problem, parameters=layout.place(parameters))
             if kept:
                 kept.compare(start.around(WITNESSES), partial(log_densities, problem))
             if algorithm.rows_per_step is not None and algorithm.uses_gradients:
@@ -259,7 +261,7 @@ def fit(
                 except OutOfTimeError as error:
                     if not attempts:
                         raise TimeoutError(
-                            f"budget: it was spent before {algorithm.name} had a first result. Raise it, or give init="
+                            f"budget: {algorithm.name} had no first result in time. Raise it, or give init= a point."
                         ) from error
                     break
         defaults = inspect.signature(fit).parameters
@@ -283,7 +285,7 @@ def fit(
         history,
         cost,
         best.plan.algorithm.name,
-        jax.device_get(best.problem.parameters),
+        parameters,
         {**observed(model.data), **model.observed},
         best.pool.thinned(),
         double,
@@ -355,13 +357,6 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int, mo
     dtype = jax.dtypes.canonicalize_dtype(float)
     loc, scale, _ = init.standardise()
     return start_at(np.asarray(loc, dtype), np.asarray(scale, dtype))
-
-
-def _with_windows(start: Start, problem: Problem) -> tuple[Start, Problem]:
-    """The density with the windows of angles around the start; before, it repeats itself with every turn."""
-    parameters = problem.parameters.centred(start.loc)
-    start = start._replace(path_locs=parameters.nearest_turn(start.path_locs))
-    return start, replace(problem, parameters=problem.layout.place(parameters))
 
 
 def _left(

@@ -10,6 +10,7 @@ draws of the prior first where a model knows it: a value costs little, and the b
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ SET, SETS = 128, 10  # further points tried at once, and how often, before givin
 NUMBERS = 2**22  # in such a set, at most
 RADII = (2.0, 0.5, 0.125, 8.0, 32.0)  # of the boxes in which they lie, one after the other
 NEAR = 0.5  # half-width of the largest box around a point that is given
-WAIT = 10.0  # seconds for a few iterations of one path, or a few draws, where a point may take for ever
+WAIT = 20.0  # seconds for a few iterations of one path, or a few draws, where a point may take for ever
 NAMED = 5  # parameters named at most
 LOOKS = 8  # draws that tell a mode from a spike
 SPIKE, SPIKE_PER_DIM = 3.0, 0.1  # nats by which the ELBO at a spike falls short of Laplace's estimate, at least
@@ -101,8 +102,8 @@ def find_start(
             start = _start_from(problem, rng, xs, begins, watch)
     except OutOfTimeError as error:
         raise TimeoutError(
-            "budget: it was spent before one point to start at was evaluated. Raise it, give init= a point where the "
-            "log density is cheap, or let its loops end after a number of rounds."
+            "budget: not one point to start at was evaluated in time. Raise it, give init= a point where the log "
+            "density is cheap, or let its loops end after a number of rounds."
         ) from error
     if start is None:
         raise FloatingPointError(
@@ -136,6 +137,11 @@ def _start_from(
     return Start(polished.loc, polished.scale, loc, scale, elbo, 0, evaluations + polished.gradients)
 
 
+def _patience(problem: Problem, seconds: float = WAIT) -> AbstractContextManager[None]:
+    """Inside, a program is not waited for longer, where a point may take for ever."""
+    return shorter(min(seconds, WAIT)) if problem.is_irregular else nullcontext()
+
+
 def _climb_apart(problem: Problem, xs: np.ndarray, noise: np.ndarray, watch: Watch) -> Paths:
     """`_climb`; each path by itself where one may come to a point that takes for ever, which the others do without."""
     if not problem.is_irregular or problem.is_long:
@@ -144,7 +150,7 @@ def _climb_apart(problem: Problem, xs: np.ndarray, noise: np.ndarray, watch: Wat
     for i in range(len(xs)):
         share = (watch.until - time.perf_counter()) / (len(xs) - i)
         try:
-            with shorter(min(share, WAIT)):
+            with _patience(problem, share):
                 found.append(_climb(problem, xs[i : i + 1], noise, watch))
         except OutOfTimeError as error:
             late = error
@@ -229,7 +235,13 @@ def _search(
     good, values, finite = np.zeros((0, problem.dim)), np.zeros(0), np.zeros((0, problem.dim))
     drawn = None if point is not None else prior(SET)
     for xs in _further_points(rng, problem.dim, point, drawn):
-        here = np.asarray(log_densities(problem, xs))
+        try:
+            with _patience(problem):
+                here = np.asarray(log_densities(problem, xs))
+        except OutOfTimeError:
+            if not problem.is_irregular or time.perf_counter() > watch.until:
+                raise
+            continue
         seen, finite = seen + len(xs), np.concatenate([finite, xs[np.isfinite(here)]])
         if np.isfinite(here).any():
             kept = np.isfinite(here)
@@ -301,7 +313,7 @@ def _is_spike(problem: Problem, paths: Paths, rng: np.random.Generator) -> bool:
     at_once = 2 if problem.is_long else LOOKS
     sets = (pairs(rng, at_once, paths.loc) for _ in range(LOOKS // at_once))
     try:
-        with shorter(WAIT):
+        with _patience(problem):
             elbo = np.mean([look_around(problem, loc, scale, noise)[1] for noise in sets])
     except OutOfTimeError:
         return False
