@@ -106,7 +106,7 @@ class Problem:
     @property
     def is_irregular(self) -> bool:
         """Whether some points take far longer than others: those at which a loop of the log density ends late."""
-        return jax.default_backend() == "cpu" and _has_open_loop(*_abstract(self))
+        return jax.default_backend() == "cpu" and _has_open_loop(*_abstract(self.in_coordinates(None, None)))
 
     def why_not_differentiable(self, order: int) -> Exception | None:
         """Why JAX cannot make `order` derivatives of the log density, at most 2; None where it can."""
@@ -271,7 +271,8 @@ def _jaxpr(problem: Problem) -> Any:
 def _abstract(problem: Problem) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...], jax.ShapeDtypeStruct]:
     """The structure of a problem, with the shapes and types of its leaves and of a point."""
     leaves, treedef = jax.tree.flatten(problem)
-    shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    kinds = [jax.typeof(leaf) for leaf in leaves]
+    shapes = tuple(jax.ShapeDtypeStruct(each.shape, each.dtype, weak_type=each.weak_type) for each in kinds)
     return treedef, shapes, _point(problem)
 
 

@@ -8,9 +8,10 @@ import pytest
 
 import bbvi
 from bbvi import timing
-from bbvi.algorithms.climb import advance, begin, climb
+from bbvi.algorithms.climb import advance, begin, climb, look_ahead
 from bbvi.algorithms.optimizer import Optimizer
 from bbvi.algorithms.quasi_newton import Compact, Dense, Limited
+from bbvi.compiling import program
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
 from bbvi.start import polish
@@ -89,7 +90,8 @@ def test_climb_reaches_the_mode(dim, x64):
     target = problem(lambda x: -0.5 * jnp.sum((x - 2) ** 2 * jnp.linspace(0.1, 10, dim)), dim)
     rng = np.random.default_rng(0)
     half = rng.standard_normal((2, dim))
-    paths = climb(target, rng.uniform(-2, 2, (2, dim)), np.concatenate([half, -half]))
+    _, paths, unfinished = program(climb)(target, rng.uniform(-2, 2, (2, dim)), np.concatenate([half, -half]))
+    assert not unfinished
     np.testing.assert_allclose(paths.loc, 2, atol=0.5)
     assert jnp.isfinite(paths.elbo).all()
 
@@ -136,7 +138,8 @@ def test_the_gaussians_of_a_path_are_nearer_to_the_mode_than_its_points(x64):
     noise = jnp.asarray([[1.0, -1.0, 0.5, 0.2], [-1.0, 1.0, -0.5, -0.2]])
     path = begin(jnp.zeros(DIM), Dense.identity(DIM, jnp.float64))
     for _ in range(12):
-        path = advance(target, noise, path)
+        at = look_ahead(noise, path)
+        path = advance(path, at, *target.values_and_gradients(at.points))
         mean = path.x + path.curvature.solve(path.gradient)
         energy = lambda x: (x - MEAN) @ PRECISION @ (x - MEAN)
         assert path.curvature.count == 0 or energy(mean) < energy(path.x) + 1e-12

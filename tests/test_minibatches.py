@@ -15,6 +15,7 @@ from bbvi.epochs import Reshuffled
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem, work
 from bbvi.rows import Stored, Stream, Streamed
+from bbvi.start import Watch
 from bbvi.tall import find_tall_start, with_reference
 
 N, DIM = 600, 2
@@ -172,7 +173,7 @@ def test_operations_are_counted(x64, tall, monkeypatch):
 
 def test_a_start_from_a_sample_ends_at_the_mean_of_all_rows(x64, tall):
     each = problem({"x": X, "y": Y})
-    start = find_tall_start(each, np.random.default_rng(0), None, Begin.BULK)
+    start = find_tall_start(each, np.random.default_rng(0), None, Begin.BULK, lambda num: None, Watch())
     sample = each.sampled()
     alone = np.linalg.solve(
         sample.data["x"].T @ sample.data["x"] * 6 + np.eye(DIM), sample.data["x"].T @ sample.data["y"] * 6
@@ -189,7 +190,7 @@ def test_a_start_from_a_sample_ends_at_the_mean_of_all_rows(x64, tall):
 def test_a_start_from_a_sample_keeps_modes_that_are_apart(x64, tall):
     squared = bbvi.Factorized(lambda w: -0.5 * jnp.sum(w**2), lambda w, rows: -0.5 * (rows - w[0] ** 2) ** 2)
     each = Problem(make_parameters(1, None), 4 + RNG.standard_normal(N), squared)
-    start = find_tall_start(each, np.random.default_rng(0), None, Begin.BULK)
+    start = find_tall_start(each, np.random.default_rng(0), None, Begin.BULK, lambda num: None, Watch())
     np.testing.assert_allclose(np.sort(start.path_locs[:, 0]), [-2, 2], atol=0.05)
 
 
