@@ -150,7 +150,7 @@ def _climb_apart(problem: Problem, xs: np.ndarray, noise: np.ndarray, watch: Wat
     for i in range(len(xs)):
         share = (watch.until - time.perf_counter()) / (len(xs) - i)
         try:
-            with _patience(problem, share):
+            with _patience(problem, max(share, WAIT / 2)):  # the first one compiles
                 found.append(_climb(problem, xs[i : i + 1], noise, watch))
         except OutOfTimeError as error:
             late = error
