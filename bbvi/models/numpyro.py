@@ -505,7 +505,7 @@ def _fitting(density: _Density, leaves: list[Any], dim: Any) -> _Density:
         pairs = zip(leaves, density.static, fixed, strict=True)
         density = replace(density, static=tuple(_Static(leaf) if fix else old for leaf, old, fix in pairs))
         try:
-            jax.eval_shape(lambda values, data: density(values, data), values, density.arrays(leaves))  # noqa: B023
+            jax.eval_shape(partial(density), values, density.arrays(leaves))  # partial: JAX keeps nothing of it
             return density
         except NEEDS_CONCRETE as error:
             reason = error
