@@ -4,7 +4,6 @@ from bbvi import curvature
 from bbvi.algorithms import ADVI, DADVI, GSM, IVON, Adam, Algorithm, BaM, Laplace, NaturalGradient, Newton, Pathfinder
 from bbvi.algorithms.linear_response import LinearResponse
 from bbvi.calibration import Calibration, calibrate
-from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import (
     Distribution,
@@ -18,7 +17,7 @@ from bbvi.distributions import (
     SplineFlow,
     StudentT,
 )
-from bbvi.driver import Progress, Stop
+from bbvi.driver import Progress
 from bbvi.estimators import (
     CUBO,
     ELBO,
@@ -40,6 +39,7 @@ from bbvi.files import load
 from bbvi.inference import Budget, fit
 from bbvi.many import Posteriors, fit_many
 from bbvi.models import Model, external, from_numpyro, from_pymc, from_stan
+from bbvi.outcome import Status, Stop
 from bbvi.posterior import Posterior
 from bbvi.problem import Factorized
 from bbvi.rows import Stream

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from bbvi.arguments import positive
-from bbvi.concern import Status
 from bbvi.many import NUM_DRAWS, fit_many
+from bbvi.outcome import Status
 from bbvi.parameters import make_parameters
 from bbvi.precision import scope
 from bbvi.weights import weigh

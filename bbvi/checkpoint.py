@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.driver import History, Run
+from bbvi.driver import Run
+from bbvi.outcome import History
 from bbvi.sharding import Layout
 from bbvi.storage import read_arrays, read_path, write_arrays
 

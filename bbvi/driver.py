@@ -6,7 +6,6 @@ was never interrupted. Minibatches come in pages of their own, in an order that 
 and enter the step as the problem.
 """
 
-import enum
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from bbvi.compiling import program
 from bbvi.deadline import OutOfTimeError
 from bbvi.distributions import Distribution
 from bbvi.epochs import Ahead, Reshuffled
+from bbvi.outcome import History, Stop
 from bbvi.problem import Problem
 from bbvi.random import stream
 from bbvi.rows import Elsewhere
@@ -30,17 +30,6 @@ MAX_PAGE = 200  # steps for which random numbers are drawn at once, at most
 PAGE_ELEMENTS = 2**21  # random numbers in a page, at most
 STREAM = 1  # sets these random numbers apart from others with the same seed
 LOOK = 0.5  # seconds between looks at the clock, the keyboard and the callbacks
-
-
-class Stop(enum.Enum):
-    """Why optimisation ended; the value says it in words."""
-
-    CONVERGED = "converged"
-    STALLED = "ended before it converged"
-    STEPS = "ran out of steps before it converged"
-    BUDGET = "stopped by the budget before it converged"
-    CALLBACK = "stopped by a callback"
-    INTERRUPTED = "interrupted"
 
 
 class Progress(NamedTuple):
@@ -54,22 +43,6 @@ class Progress(NamedTuple):
     non_finite: int  # draws in the block at which the log density was not finite
     state: Any  # of the algorithm; above 2**17 coordinates the next block writes over it
     method: str  # name of the algorithm
-
-
-class History(NamedTuple):
-    """One row per step."""
-
-    elbo: np.ndarray  # (steps,) estimates in nats
-    standard_error: np.ndarray  # (steps,)
-    non_finite: np.ndarray  # (steps,) draws at which the log density was not finite
-    log_densities: np.ndarray  # (steps,) evaluations without gradient
-    gradients: np.ndarray  # (steps,) evaluations of log density and gradient together
-    hessian_vector_products: np.ndarray  # (steps,)
-
-    @property
-    def gradient_equivalents(self) -> np.ndarray:
-        """Gradients made in each step, where a Hessian-vector product counts as two, `(steps,)`."""
-        return self.gradients + 2 * self.hessian_vector_products
 
 
 class Run(NamedTuple):

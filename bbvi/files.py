@@ -10,13 +10,12 @@ import jax
 import numpy as np
 
 from bbvi.arguments import FAMILIES, read_rows
-from bbvi.concern import Status
 from bbvi.diagnostics.verdict import Diagnosis, Value
-from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws
 from bbvi.ladder import Rung
 from bbvi.models import Model
 from bbvi.origin import Origin
+from bbvi.outcome import History, Status, Stop
 from bbvi.parameters import Parameters
 from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope

@@ -30,13 +30,12 @@ from bbvi.arguments import (
     read_seed,
 )
 from bbvi.checkpoint import Checkpoint, fingerprint
-from bbvi.concern import Concern, Status
 from bbvi.constants import with_clean_caches
 from bbvi.deadline import OutOfTimeError, deadline
-from bbvi.diagnostics.concerns import find_concerns
+from bbvi.diagnostics.concerns import examine
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
-from bbvi.driver import Callback, History, Run, Stop, begin, drive
+from bbvi.driver import Callback, Run, begin, drive
 from bbvi.estimators import Estimator
 from bbvi.evaluation import Draws, draw, log_densities
 from bbvi.ladder import SECONDS, Attempt, Plan, Rung, next_plan
@@ -44,6 +43,7 @@ from bbvi.maximise import with_best_params
 from bbvi.models import Model
 from bbvi.models.numpyro import NumPyroModel
 from bbvi.origin import Origin
+from bbvi.outcome import Finding, History, Status, Stop
 from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior, copy
 from bbvi.precision import scope, use_double
@@ -437,7 +437,7 @@ def _check(
     judged, limits = for_verdict(problem, q)
     pool = draw(judged, q, (seed, CHECK), 1, width if judged is problem else trace(judged))
     try:
-        found = find_concerns(judged, q, start, pool, run.history.elbo)
+        found = examine(judged, q, start, pool, run.history.elbo)
     except OutOfTimeError:
-        found = [Concern(Status.USABLE, "there was no time to look for other modes and for mass far away", MORE_TIME)]
-    return judged, pool, diagnose(pool, run.stop, [*limits, *found, *result.concerns])
+        found = [Finding(Status.USABLE, "there was no time to look for other modes and for mass far away", MORE_TIME)]
+    return judged, pool, diagnose(pool, run.stop, [*limits, *found, *result.findings])

@@ -21,12 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms import DADVI, Adam, Algorithm, Newton
-from bbvi.concern import Status
 from bbvi.diagnostics.concerns import RIVAL, SUSPECT
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, Flow, FullRank, MeanField, Mixture, SinhArcsinh
-from bbvi.driver import History, Stop
 from bbvi.evaluation import Draws, log_densities
+from bbvi.outcome import History, Status, Stop
 from bbvi.problem import LONG, Problem
 from bbvi.start import Start, polish
 

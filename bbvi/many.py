@@ -21,14 +21,13 @@ from bbvi.algorithms import DADVI, Algorithm, Newton
 from bbvi.algorithms.climb import climb
 from bbvi.arguments import choose, observed, positive, read_data, read_model, read_seed
 from bbvi.compiling import program
-from bbvi.concern import Status
-from bbvi.diagnostics.concerns import find_concerns
+from bbvi.diagnostics.concerns import examine
 from bbvi.diagnostics.pareto import resample
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import FullRank, MeanField
-from bbvi.driver import History, Stop
 from bbvi.evaluation import DEGREES_OF_FREEDOM, POOL, WIDE, WORKING_SET, Draws, evaluate
 from bbvi.models import Model
+from bbvi.outcome import History, Status, Stop
 from bbvi.parameters import Parameters, make_parameters, nearest
 from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope, use_double
@@ -246,8 +245,8 @@ def _judge(family: str, problem: Problem, data: Any, chunk: range, found: _Gauss
         q = FullRank(loc[k], np.tril(scale[k], -1) + np.diag(log_diagonal)) if full else MeanField(loc[k], log_diagonal)
         pool = _draws(columns, k)
         local = replace(problem, data=_row(data, i))
-        concerns = find_concerns(local, q, start_at(loc[k], scale[k]), pool, np.zeros(0))
-        diagnosis = diagnose(pool, Stop.CONVERGED if converged[k] else Stop.STALLED, concerns)
+        findings = examine(local, q, start_at(loc[k], scale[k]), pool, np.zeros(0))
+        diagnosis = diagnose(pool, Stop.CONVERGED if converged[k] else Stop.STALLED, findings)
         weights = weigh(pool, diagnosis)
         draws, kept = problem.parameters.structure(pool.x[weights > 0]), weights[weights > 0]
         moments = [jax.tree.map(partial(of, weights=kept), draws) for of in (mean, sd)]

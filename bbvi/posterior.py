@@ -16,11 +16,11 @@ from bbvi.diagnostics.pareto import resample as resample_indices
 from bbvi.diagnostics.pareto import smooth
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.distributions import Distribution
-from bbvi.driver import History
 from bbvi.evaluation import Draws, draw, is_costly, pieces
 from bbvi.ladder import Rung
 from bbvi.models import Model
 from bbvi.origin import Origin
+from bbvi.outcome import History
 from bbvi.parameters import Parameters
 from bbvi.precision import scope
 from bbvi.problem import LONG, Problem, no_gradient

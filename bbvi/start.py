@@ -24,8 +24,9 @@ from bbvi.algorithms.newton import Newton
 from bbvi.compiling import program
 from bbvi.deadline import OutOfTimeError, shorter
 from bbvi.distributions import FullRank
-from bbvi.driver import LOOK, Callback, Progress, Stop, begin, drive
+from bbvi.driver import LOOK, Callback, Progress, begin, drive
 from bbvi.evaluation import log_densities
+from bbvi.outcome import Stop
 from bbvi.problem import LONG, Problem
 
 Array = Any

@@ -25,9 +25,9 @@ import numpy as np
 from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import constant
 from bbvi.compiling import program
-from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution
 from bbvi.evaluation import FEWEST, affordable, is_costly
+from bbvi.outcome import Finding, Status
 from bbvi.problem import Problem, Reference, work
 from bbvi.start import Prior, Start, Watch, find_start, pairs
 
@@ -138,15 +138,15 @@ def _value_and_gradient(problem: Problem, x: Array) -> Any:
     return problem.layout.everywhere(problem.values_and_gradients(x))
 
 
-def for_verdict(problem: Problem, q: Distribution) -> tuple[Problem, list[Concern]]:
+def for_verdict(problem: Problem, q: Distribution) -> tuple[Problem, list[Finding]]:
     """The density by which q is judged: of all rows, or where these are too many, of a sample."""
     if not is_sampled(problem) or affordable(problem) >= FEWEST:
         words = f"judged by fewer draws than usual: each takes about {work(problem):.0e} operations"
-        return problem, [Concern(Status.RELIABLE, words)] if is_costly(problem) else []
+        return problem, [Finding(Status.RELIABLE, words)] if is_costly(problem) else []
     n, total = problem.num_sampled, problem.num_rows
     reason = (
         f"judged on {n} of {total} rows, with value and gradient of all rows at the mean of q: all rows at each of "
         f"{FEWEST} draws would be too many"
     )
     judged = with_reference(problem, q.mean())
-    return judged.sampled(), [Concern(Status.USABLE, reason, inherent=True)]
+    return judged.sampled(), [Finding(Status.USABLE, reason, inherent=True)]

@@ -22,7 +22,7 @@ LEVELS = [
         "lapack",
         "precision",
         "timing",
-        "concern",
+        "finding",
         "curvature",
         "storage",
         "sharding",

@@ -8,13 +8,12 @@ from numpyro.distributions import constraints
 from scipy import stats
 
 import bbvi
-from bbvi.concern import Concern, Status
-from bbvi.diagnostics.concerns import find_concerns
+from bbvi.diagnostics.concerns import examine
 from bbvi.diagnostics.pareto import fit_generalised_pareto, k_hat_of_square, resample, smooth
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import FullRank, Mixture
-from bbvi.driver import Stop
 from bbvi.evaluation import Draws, draw
+from bbvi.outcome import Finding, Status, Stop
 from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
 from bbvi.start import start_at
@@ -90,10 +89,10 @@ def test_resampling_repeats_only_heavy_draws():
     assert not np.array_equal(indices, np.sort(indices))
 
 
-def judged(log_w, stop=Stop.CONVERGED, concerns=()):
+def judged(log_w, stop=Stop.CONVERGED, findings=()):
     n = len(log_w)
     from_q = np.arange(n) < 4 * n // 5
-    return diagnose(Draws(np.zeros((n, 1)), log_w, np.zeros(n), np.zeros(n), from_q), stop, concerns)
+    return diagnose(Draws(np.zeros((n, 1)), log_w, np.zeros(n), np.zeros(n), from_q), stop, findings)
 
 
 VERDICTS = [
@@ -123,8 +122,8 @@ def test_evidence_is_within_its_standard_error():
 
 
 def test_concerns_lower_the_status_and_are_told():
-    concern = Concern(Status.UNRELIABLE, "two modes", "look at both")
-    diagnosis = judged(np.zeros(5120), concerns=[concern])
+    finding = Finding(Status.UNRELIABLE, "two modes", "look at both")
+    diagnosis = judged(np.zeros(5120), findings=[finding])
     assert diagnosis.status is Status.UNRELIABLE
     assert diagnosis.reasons == ("two modes",)
     assert diagnosis.advice == ("look at both",)
@@ -160,7 +159,7 @@ def test_a_posterior_much_wider_than_q_is_never_trusted(dim, centres, width, rig
     start = start_at(np.zeros(dim), np.eye(dim))
     for seed in range(3):
         pool = draw(problem, q, (seed, 0), 1, 1)
-        diagnosis = diagnose(pool, Stop.CONVERGED, find_concerns(problem, q, start, pool, np.zeros(1)))
+        diagnosis = diagnose(pool, Stop.CONVERGED, examine(problem, q, start, pool, np.zeros(1)))
         assert diagnosis.trusted == right
 
 
@@ -201,7 +200,7 @@ def test_mass_beyond_all_draws_is_told(name):
     for scale in (1.0, 3.0):
         q = FullRank.standard(4).affine(jnp.zeros(4), jnp.full(4, scale))
         pool = draw(problem, q, (0, 0), 1, 1)
-        diagnosis = diagnose(pool, Stop.CONVERGED, find_concerns(problem, q, start, pool, np.zeros(1)))
+        diagnosis = diagnose(pool, Stop.CONVERGED, examine(problem, q, start, pool, np.zeros(1)))
         assert [words for words in (LEVEL, FAR) if words in str(diagnosis)] == ([said] if said else [])
         assert diagnosis.status is bbvi.Status.UNRELIABLE or not said
 

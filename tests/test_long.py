@@ -96,7 +96,7 @@ def test_an_interrupt_between_blocks_returns_what_was_reached():
 
     fitted = fit(num_steps=100, callbacks=[interrupt])
     assert 0 < len(fitted.history.elbo) < 100
-    assert fitted.diagnosis.stop is driver.Stop.INTERRUPTED
+    assert fitted.diagnosis.stop is bbvi.Stop.INTERRUPTED
 
 
 def test_an_interrupt_within_a_block_takes_it_to_its_end(monkeypatch):

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.compiling import program
-from bbvi.concern import Concern
 from bbvi.distributions import Distribution, FullRank, MeanField
 from bbvi.estimators import Estimate
+from bbvi.outcome import Finding
 from bbvi.problem import Problem
 from bbvi.random import Random
 
@@ -72,7 +72,7 @@ class Result(NamedTuple):
     """What an algorithm ends with."""
 
     candidates: Sequence[Distribution]  # the check chooses among them
-    concerns: Sequence[Concern] = ()  # what the algorithm itself has to say
+    findings: Sequence[Finding] = ()  # what the algorithm itself has to say
     gradients: int = 0  # evaluated to make the candidates
     hessian_vector_products: int = 0
     converged: bool = True  # False when it is done because it could not go on

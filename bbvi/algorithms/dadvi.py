@@ -29,9 +29,9 @@ import numpy as np
 from bbvi.algorithms.base import Algorithm, Info, Result, extract
 from bbvi.algorithms.newton import balanced_draws
 from bbvi.algorithms.trust_region import judge, propose
-from bbvi.concern import Concern, Status
 from bbvi.curvature import hessian_diagonal
 from bbvi.distributions import Distribution, FullRank, MeanField
+from bbvi.outcome import Finding, Status
 from bbvi.problem import Problem
 
 Array = Any
@@ -42,7 +42,7 @@ NEAR = 1e-8  # nats still to gain from which the optimum counts as reached
 RANGE = 15.0  # that log standard deviations may move from the start
 ESCAPED = 1e12  # distance in units of the start, from which the mean counts as run off
 MAX_STEPS = 200
-BLIND = Concern(
+BLIND = Finding(
     Status.RELIABLE,
     f"above {DENSE} coordinates the mean-field standard deviations stand as they are: correlations were not looked at",
     "take standard deviations of the functions that matter from posterior.linear_response(function)",
@@ -152,21 +152,21 @@ class DADVI(Algorithm[DADVIState]):
             reason = "the log density is not finite at some of the fixed draws"
             nowhere = state.count > 0 and not np.isfinite(state.value)
             remedy = "check its constraints, or use a method that draws afresh"
-            return Result((q,), (Concern(Status.USABLE, reason, remedy),) if nowhere else (), converged=False)
+            return Result((q,), (Finding(Status.USABLE, reason, remedy),) if nowhere else (), converged=False)
         if not np.isfinite(state.error):
             reason = (
                 "the log density has no curvature in some direction: there is no linear response, and the error from "
             )
-            return Result((q,), (Concern(Status.USABLE, reason + "having few draws is not known"),))
-        concerns = _about_draws(float(state.error), int(state.used) * self.num_draws)
+            return Result((q,), (Finding(Status.USABLE, reason + "having few draws is not known"),))
+        findings = _about_draws(float(state.error), int(state.used) * self.num_draws)
         if not state.response.size:
-            return Result((q,), (*concerns, BLIND))
+            return Result((q,), (*findings, BLIND))
         response = np.asarray(state.scale)[:, None] * np.asarray(state.response) * np.asarray(state.scale)
         if np.linalg.eigvalsh(response)[0] <= 0:
             reason = "the linear-response covariance is not positive definite: the optimum is a saddle point"
-            return Result((q,), (*concerns, Concern(Status.USABLE, reason)))
+            return Result((q,), (*findings, Finding(Status.USABLE, reason)))
         linear_response = FullRank.from_scale_tril(q.mean(), jnp.asarray(np.linalg.cholesky(response)))
-        return Result((q, jax.device_get(linear_response)), concerns)
+        return Result((q, jax.device_get(linear_response)), findings)
 
 
 def _probes(dim: int) -> int | None:
@@ -174,11 +174,11 @@ def _probes(dim: int) -> int | None:
     return None if dim <= DENSE else PROBES
 
 
-def _about_draws(error: float, draws: int) -> Sequence[Concern]:
+def _about_draws(error: float, draws: int) -> Sequence[Finding]:
     reason = f"with other draws than these {draws} a mean would move by about {error:.2g} standard deviations"
     if error < LARGE_ERROR:
-        return (Concern(Status.RELIABLE, reason),)
-    return (Concern(Status.USABLE, reason, "raise num_draws"),)
+        return (Finding(Status.RELIABLE, reason),)
+    return (Finding(Status.USABLE, reason, "raise num_draws"),)
 
 
 class Average(NamedTuple):

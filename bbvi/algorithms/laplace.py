@@ -13,9 +13,9 @@ from bbvi.algorithms.base import Algorithm, Begin, Info, Result
 from bbvi.algorithms.newton import triangular
 from bbvi.algorithms.trust_region import judge, propose
 from bbvi.compiling import program
-from bbvi.concern import Concern, Status
 from bbvi.curvature import HessianOperator, hessian_diagonal, lanczos
 from bbvi.distributions import Distribution, FullRank, MeanField, Spiked
+from bbvi.outcome import Finding, Status
 from bbvi.problem import Problem
 
 Array = Any
@@ -127,10 +127,10 @@ class Laplace(Algorithm[LaplaceState]):
     def finish(self, problem: Problem, state: LaplaceState) -> Result:
         curvature = {FullRank: _dense, MeanField: _diagonal, Spiked: _low_rank}[type(state.q)]
         found: Curved = jax.device_get(_curved(curvature, problem, state))
-        concerns = [*_about_mode(state), *_about_repair(problem, found), *_about_noise(float(found.noise))]
+        findings = [*_about_mode(state), *_about_repair(problem, found), *_about_noise(float(found.noise))]
         if state.converged and not isinstance(state.q, MeanField) and not np.any(found.repaired):
-            concerns.append(Concern(Status.RELIABLE, f"Laplace's estimate of the log evidence is {found.evidence:.2f}"))
-        return Result((found.q,), concerns, 0, int(found.products), bool(state.converged))
+            findings.append(Finding(Status.RELIABLE, f"Laplace's estimate of the log evidence is {found.evidence:.2f}"))
+        return Result((found.q,), findings, 0, int(found.products), bool(state.converged))
 
 
 def _look(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
@@ -313,13 +313,13 @@ def _no_directions() -> Array:
 # -- what there is to say ---------------------------------------------------------------------------------------------
 
 
-def _about_mode(state: LaplaceState) -> Sequence[Concern]:
+def _about_mode(state: LaplaceState) -> Sequence[Finding]:
     if state.converged:
         return ()
     far = float(jnp.abs(state.y).max())
     if far > ESCAPED or (far > 100 and state.radius < 1e-6):
         return (
-            Concern(
+            Finding(
                 Status.UNRELIABLE,
                 "the mode has run off: the density keeps rising towards the edge of what can be computed",
                 'use method="newton" or "advi", which look at mass rather than height; a non-centred parameterisation '
@@ -327,7 +327,7 @@ def _about_mode(state: LaplaceState) -> Sequence[Concern]:
             ),
         )
     return (
-        Concern(
+        Finding(
             Status.USABLE,
             f"the search for the mode ended before it converged, after {int(state.count)} steps",
             "give init= a point near the mode, or look for kinks and discontinuities in the log density",
@@ -335,14 +335,14 @@ def _about_mode(state: LaplaceState) -> Sequence[Concern]:
     )
 
 
-def _about_noise(noise: float) -> Sequence[Concern]:
+def _about_noise(noise: float) -> Sequence[Finding]:
     if noise < NOISY:
         return ()
     reason = f"random probes leave a relative error of up to {noise:.2g} in the diagonal of the curvature"
-    return (Concern(Status.USABLE, reason, "use the family Spiked with a larger rank, or 'full_rank'"),)
+    return (Finding(Status.USABLE, reason, "use the family Spiked with a larger rank, or 'full_rank'"),)
 
 
-def _about_repair(problem: Problem, found: Curved) -> Sequence[Concern]:
+def _about_repair(problem: Problem, found: Curved) -> Sequence[Finding]:
     bad, directions = found.repaired, found.directions
     count = int(np.sum(bad))
     if not count:
@@ -353,7 +353,7 @@ def _about_repair(problem: Problem, found: Curved) -> Sequence[Concern]:
     else:
         words = [names[i] for i in np.flatnonzero(bad)[:3]]
     return (
-        Concern(
+        Finding(
             Status.USABLE,
             f"the curvature is not positive along {count} direction{'s' * (count > 1)} and was repaired: "
             + "; ".join(words)

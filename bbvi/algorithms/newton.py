@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.base import Algorithm, Info, Result, extract
-from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution, FullRank
+from bbvi.outcome import Finding, Status
 from bbvi.problem import Problem
 
 Array = Any
@@ -207,13 +207,13 @@ class Newton(Algorithm[NewtonState]):
         return FullRank.from_scale_tril(state.loc, state.scale)
 
     def finish(self, problem: Problem, state: NewtonState) -> Result:
-        concerns = []
+        findings = []
         if state.settled and state.error > ERROR:
             reason = (
                 f"with other draws a mean or scale would move by about {float(state.error):.2g} standard deviations"
             )
-            concerns.append(Concern(Status.RELIABLE, reason, "raise num_draws or max_doublings"))
-        return Result((jax.device_get(extract(self, state)),), concerns, converged=bool(state.settled))
+            findings.append(Finding(Status.RELIABLE, reason, "raise num_draws or max_doublings"))
+        return Result((jax.device_get(extract(self, state)),), findings, converged=bool(state.settled))
 
 
 def balanced_draws(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 from bbvi.algorithms.base import Algorithm, Begin, Info, Result, extract
 from bbvi.algorithms.climb import DENSE, Path, advance, begin, constant, look_ahead
 from bbvi.algorithms.quasi_newton import Compact, Dense
-from bbvi.concern import Concern, Status
 from bbvi.distributions import Distribution, FullRank, Mixture, Spiked
+from bbvi.outcome import Finding, Status
 from bbvi.problem import Problem
 
 Array = Any
@@ -119,13 +119,13 @@ def _gaussian(loc: Array, curvature: Dense | Compact) -> Distribution:
     return Spiked(loc, q.log_diagonal, q.directions, q.log_spikes)
 
 
-def _failed(elbo: np.ndarray) -> tuple[Concern, ...]:
+def _failed(elbo: np.ndarray) -> tuple[Finding, ...]:
     nowhere, poor = int(np.sum(~np.isfinite(elbo))), int(np.sum(np.isfinite(elbo) & (elbo <= elbo.max() - POOR)))
-    concerns = []
+    findings = []
     if nowhere:
         reason = f"{nowhere} of {len(elbo)} paths met no point at which the log density is finite, and were left out"
-        concerns.append(Concern(Status.RELIABLE, reason))
+        findings.append(Finding(Status.RELIABLE, reason))
     if poor:
         reason = f"{poor} of {len(elbo)} paths ended more than {POOR:.0f} nats below the best, and were left out"
-        concerns.append(Concern(Status.RELIABLE, reason))
-    return tuple(concerns)
+        findings.append(Finding(Status.RELIABLE, reason))
+    return tuple(findings)

@@ -1,6 +1,6 @@
 """What speaks against a posterior besides its importance weights.
 
-Each check is a function that returns a `Concern` or None.
+Each check is a function that returns a `Finding` or None.
 """
 
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 from bbvi.diagnostics.reach import PROPER, mass_beyond
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws, log_densities, pieces
+from bbvi.outcome import Finding, Status
 from bbvi.problem import Problem
 from bbvi.start import Start, polish
 
@@ -32,7 +32,7 @@ HEAVY = 0.7  # k-hat of the squared deviations, from which there may be no such 
 OUTSIDE = 0.5  # standard deviations beyond the furthest draw, from which a point counts as outside
 
 
-def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, elbo: np.ndarray) -> list[Concern]:
+def examine(problem: Problem, q: Distribution, start: Start, pool: Draws, elbo: np.ndarray) -> list[Finding]:
     """Concerns about posteriors that are improper, modes missed, draws without density and rounding.
 
     Arguments:
@@ -51,26 +51,26 @@ def find_concerns(problem: Problem, q: Distribution, start: Start, pool: Draws, 
         _rounding(of_q),
         _vague_scale(problem, pool, log_weights),
     )
-    return [concern for concern in found if concern is not None]
+    return [finding for finding in found if finding is not None]
 
 
-def _ran_off(pool: Draws, elbo: np.ndarray) -> Concern | None:
+def _ran_off(pool: Draws, elbo: np.ndarray) -> Finding | None:
     """A posterior that is improper lets q grow, or travel, for ever."""
     if not max(np.abs(piece).max(initial=0) for piece in pieces(pool.x)) < FAR:
-        return Concern(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", PROPER)
+        return Finding(Status.UNRELIABLE, "the approximation has run off to infinity, or grown without bound", PROPER)
     quarter = len(elbo) // 4
     if quarter < LATE:
         return None
     before, last = elbo[-2 * quarter : -quarter], elbo[-quarter:]
     gain = last.mean() - before.mean()
     if gain > max(1.0, 5 * (before.std() + last.std()) / quarter**0.5):
-        return Concern(
+        return Finding(
             Status.UNRELIABLE, f"the ELBO was still rising, by {gain:.3g} nats, when optimisation ended", PROPER
         )
     return None
 
 
-def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Concern | None:
+def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Finding | None:
     good = np.isfinite(pool.log_p)
     if not good.any() or not len(pool.x) or problem.is_long:  # then there is but one path
         return None
@@ -87,7 +87,7 @@ def _missed_mode(problem: Problem, start: Start, pool: Draws) -> Concern | None:
             centre, spread = pool.x.mean(axis=0), pool.x.std(axis=0)
             coordinate = int(np.argmax(np.abs(loc - centre) / spread))
             name = problem.parameters.coordinate_names()[coordinate]
-            return Concern(
+            return Finding(
                 Status.UNRELIABLE,
                 f"another start ended in a different region of comparable density, with {name} (unconstrained) near "
                 f"{loc[coordinate]:.3g} instead of {centre[coordinate]:.3g}: there are several modes, or a funnel",
@@ -107,7 +107,7 @@ def _whitening(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda points: (points - centre) / spread @ inverse
 
 
-def _too_narrow(problem: Problem, q: Distribution, pool: Draws, log_weights: Array) -> Concern | None:
+def _too_narrow(problem: Problem, q: Distribution, pool: Draws, log_weights: Array) -> Finding | None:
     """A posterior much wider than q along some direction may go on beyond the reach of any draw."""
     nearest = np.asarray(q.nearest(pool.x))
     for component in np.unique(nearest):
@@ -129,7 +129,7 @@ def _too_narrow(problem: Problem, q: Distribution, pool: Draws, log_weights: Arr
         spread = part.x[part.from_q].std(axis=0)
         along = np.abs((weights * (z @ vectors[:, -1])) @ (part.x / spread))
         name = problem.parameters.coordinate_names()[int(np.argmax(along))]
-        return Concern(
+        return Finding(
             Status.UNRELIABLE,
             f"the weighted draws are {variances[-1] ** 0.5:.1f} times as wide as q along a direction, mostly {name} "
             "(unconstrained): the posterior may reach further than any draw",
@@ -154,7 +154,7 @@ def _wide_along(problem: Problem, x: Array, weights: Array, along: Array) -> boo
     return bool(np.average((steps - mean) ** 2, weights=mass) > TOO_NARROW)
 
 
-def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
+def _non_finite(problem: Problem, pool: Draws) -> Finding | None:
     bad = ~np.isfinite(pool.log_p)
     if not bad.any() or bad.all() or not len(pool.x):
         return None
@@ -163,7 +163,7 @@ def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
     coordinate = int(np.argmax(np.abs(apart)))
     name = problem.parameters.coordinate_names()[coordinate]
     side = "low" if apart[coordinate] < 0 else "high"
-    return Concern(
+    return Finding(
         Status.USABLE,
         f"the log density was not finite at {100 * bad.mean():.2g} % of the draws, first of all where {name} "
         f"(unconstrained) is {side}, around {bad_x[:, coordinate].mean():.3g}",
@@ -171,7 +171,7 @@ def _non_finite(problem: Problem, pool: Draws) -> Concern | None:
     )
 
 
-def _rounding(pool: Draws) -> Concern | None:
+def _rounding(pool: Draws) -> Finding | None:
     finite = pool.log_p[np.isfinite(pool.log_p)]
     if not len(finite):
         return None
@@ -179,14 +179,14 @@ def _rounding(pool: Draws) -> Concern | None:
     if error < 0.05:
         return None
     single = pool.x.dtype == np.float32
-    return Concern(
+    return Finding(
         Status.USABLE if error < 0.5 else Status.UNRELIABLE,
         f"in {'single' if single else 'double'} precision the log density is rounded to about {error:.1g} nats",
         'use precision="double"' if single else "subtract a constant from the log density, or rescale it",
     )
 
 
-def _vague_scale(problem: Problem, pool: Draws, log_weights: Array) -> Concern | None:
+def _vague_scale(problem: Problem, pool: Draws, log_weights: Array) -> Finding | None:
     """A standard deviation that rests on few far draws, as that of a parameter with heavy tails does."""
     weights = np.exp(log_weights)
     few = 1 / np.sum(weights**2) < ENOUGH if np.isfinite(log_weights).any() else True
@@ -209,7 +209,7 @@ def _vague_scale(problem: Problem, pool: Draws, log_weights: Array) -> Concern |
     if not name:
         return None
     positive = bool((parameters.named(parameters.structure(pool.x[kept]))[name.split("[")[0]] > 0).all())
-    return Concern(
+    return Finding(
         Status.USABLE,
         f"the standard deviation of {name} rests on few far draws: k-hat of its square {k_hat:.2f}",
         f"describe {name} by quantiles" + (", or by the moments of its logarithm" if positive else ""),

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import resample
 from bbvi.evaluation import Draws, log_densities, pool_size
+from bbvi.outcome import Finding, Status
 from bbvi.problem import Problem
 from bbvi.start import LOOKS, Start, look_around
 
@@ -35,8 +35,8 @@ PROPER = "check that the posterior is proper: the prior must keep every paramete
 
 
 @np.errstate(all="ignore")  # far away numbers overflow
-def mass_beyond(problem: Problem, start: Start, pool: Draws, log_weights: Array) -> Concern | None:
-    """The concern if much mass lies too far away for any draw."""
+def mass_beyond(problem: Problem, start: Start, pool: Draws, log_weights: Array) -> Finding | None:
+    """The finding if much mass lies too far away for any draw."""
     costly = 2 * pool.from_q.sum() <= pool_size(problem.dim)
     few = not np.sum(np.exp(2 * log_weights)) < 1 / DISTINCT
     if few or costly or problem.is_long or problem.is_irregular or problem.weight is not None:
@@ -48,9 +48,9 @@ def mass_beyond(problem: Problem, start: Start, pool: Draws, log_weights: Array)
     radii = np.array([BEYOND, 1e3, 1e6, FARTHEST])
     far = np.array([look(draws, i, step, radii).max() for i, step in enumerate(directions)])
     for i in np.argsort(-far, kind="stable")[:SUSPECTS]:
-        concern = _beyond_draws(problem, look, draws, directions[i], x.std(axis=0)) if far[i] > SLIGHT else None
-        if concern is not None:
-            return concern
+        finding = _beyond_draws(problem, look, draws, directions[i], x.std(axis=0)) if far[i] > SLIGHT else None
+        if finding is not None:
+            return finding
     return None
 
 
@@ -105,8 +105,8 @@ def _directions(problem: Problem, x: Array) -> Array:
     return np.concatenate([steps[: LINES - AXES], widest.T * spread])
 
 
-def _beyond_draws(problem: Problem, look: _Line, draws: Draws, step: Array, spread: Array) -> Concern | None:
-    """The concern if much of the mass on lines through draws lies beyond all of them."""
+def _beyond_draws(problem: Problem, look: _Line, draws: Draws, step: Array, spread: Array) -> Finding | None:
+    """The finding if much of the mass on lines through draws lies beyond all of them."""
     radii = np.geomspace(NEAREST, FARTHEST, RADII)
     at = np.array([np.logaddexp(*look(draws, i, step, radii)) for i in range(WITNESSES)])  # (draws, radii)
     within = radii < BEYOND
@@ -119,21 +119,21 @@ def _beyond_draws(problem: Problem, look: _Line, draws: Draws, step: Array, spre
     coordinate = int(np.argmax(np.abs(step) / spread))
     name = problem.parameters.coordinate_names()[coordinate]
     if _repeats(problem, draws, coordinate):
-        return Concern(
+        return Finding(
             Status.UNRELIABLE,
             f"the log density repeats itself with every turn of 2 pi of {name} (unconstrained)",
             f"say that {name.split('[')[0]} is an angle: numpyro.distributions.constraints.circular in constraints=",
             inherent=True,
         )
     if np.mean(at[:, -1] >= at[:, -FALLING]) > 0.5:
-        return Concern(
+        return Finding(
             Status.UNRELIABLE,
             f"along a line, mostly {name} (unconstrained), the log density stays level up to {FARTHEST:.0e} standard "
             "deviations: the posterior has infinite mass",
             PROPER,
             inherent=True,
         )
-    return Concern(
+    return Finding(
         Status.UNRELIABLE,
         f"about {100 * shares.mean():.0f} % of the posterior lies more than {BEYOND:.0f} standard deviations of q "
         f"away along a line, mostly {name} (unconstrained)",

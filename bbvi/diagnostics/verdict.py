@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi.concern import Concern, Status
 from bbvi.diagnostics.pareto import Smoothed, log_sum_exp, smooth
-from bbvi.driver import Stop
 from bbvi.evaluation import Draws
+from bbvi.outcome import Finding, Status, Stop
 
 HUGE = 1e9  # nats, from which digits after the point mean nothing
 
@@ -102,13 +101,13 @@ REMEDIES = {
 RICHER = "fit a richer family, reparameterise the model, or take draws by posterior.to_nuts()"
 
 
-def diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern] = ()) -> Diagnosis:
+def diagnose(draws: Draws, stop: Stop, findings: Sequence[Finding] = ()) -> Diagnosis:
     """Judge q by fresh draws."""
     with np.errstate(over="ignore", invalid="ignore"):  # log densities of a q that has run off
-        return _diagnose(draws, stop, concerns)
+        return _diagnose(draws, stop, findings)
 
 
-def _diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern]) -> Diagnosis:
+def _diagnose(draws: Draws, stop: Stop, findings: Sequence[Finding]) -> Diagnosis:
     n = len(draws)
     log_w = _log_weights(draws.log_p, draws.log_r)
     log_w_q = _log_weights(draws.log_p, draws.log_q)[draws.from_q]
@@ -116,13 +115,13 @@ def _diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern]) -> Diagnosi
     if not good.any():
         if np.isnan(draws.log_p).all():
             reason = "there was no time to evaluate the log density at any draw: nothing is known of how good this is"
-            worst = Concern(Status.UNRELIABLE, reason, "raise the budget")
+            worst = Finding(Status.UNRELIABLE, reason, "raise the budget")
         else:
             reason = "the log density is not finite at any of the draws"
-            worst = Concern(Status.FAILED, reason, "check logprob and the constraints of its parameters")
+            worst = Finding(Status.FAILED, reason, "check logprob and the constraints of its parameters")
         nothing = Value(-np.inf, np.nan)
         return _verdict(
-            [worst, *concerns],
+            [worst, *findings],
             k_hat=np.inf,
             resampling_k_hat=np.inf,
             elbo=nothing,
@@ -137,11 +136,11 @@ def _diagnose(draws: Draws, stop: Stop, concerns: Sequence[Concern]) -> Diagnosi
     smoothed = smooth(log_w)
     ess = effective_sample_size(smoothed.log_weights)
     spread = float(np.std(log_w_q[good]))
-    from_weights = _weight_concerns(smoothed, ess, spread)
-    no_error = any(concern.worst is Status.UNRELIABLE for concern in from_weights)  # the variance may be infinite
+    from_weights = _weight_findings(smoothed, ess, spread)
+    no_error = any(finding.status is Status.UNRELIABLE for finding in from_weights)  # the variance may be infinite
     evidence_error = np.nan if no_error else max(1 / effective_sample_size(log_w) - 1 / n, 0.0) ** 0.5
     return _verdict(
-        [*from_weights, *concerns, *_stop_concerns(stop)],
+        [*from_weights, *findings, *_stop_findings(stop)],
         k_hat=smooth(log_w_q).k_hat,
         resampling_k_hat=smoothed.k_hat,
         elbo=Value(float(log_w_q[good].mean()), spread / float(good.sum()) ** 0.5),
@@ -164,40 +163,40 @@ def effective_sample_size(log_weights: np.ndarray) -> float:
     return float(np.exp(2 * log_sum_exp(log_weights) - log_sum_exp(2 * log_weights)))
 
 
-def _weight_concerns(smoothed: Smoothed, ess: float, spread: float) -> list[Concern]:
+def _weight_findings(smoothed: Smoothed, ess: float, spread: float) -> list[Finding]:
     k, n = smoothed.k_hat, len(smoothed.log_weights)
     if spread > POOR_SPREAD:
         reason = f"the log weights spread over {spread:.1f} nats (sd): q and the posterior differ in shape"
-        return [Concern(Status.UNRELIABLE, reason, RICHER)]
+        return [Finding(Status.UNRELIABLE, reason, RICHER)]
     if ess < TOO_FEW:
-        return [Concern(Status.UNRELIABLE, f"only {ess:.0f} effective draws out of {n}", RICHER)]
+        return [Finding(Status.UNRELIABLE, f"only {ess:.0f} effective draws out of {n}", RICHER)]
     if n * np.exp(smoothed.log_weights.max()) < EVEN:
         return []
     if POOR_K <= k < 1 and ess > MOST * n:
         reason = f"k-hat {k:.2f} is above {POOR_K}, but the weights are even: few draws in the tails are heavy"
-        return [Concern(Status.USABLE, reason)]
+        return [Finding(Status.USABLE, reason)]
     if k >= POOR_K:
         reason = f"k-hat {k:.2f} is above {POOR_K}: some importance weights are too large to be trusted"
-        return [Concern(Status.UNRELIABLE, reason, RICHER)]
+        return [Finding(Status.UNRELIABLE, reason, RICHER)]
     if k >= GOOD_K:
-        return [Concern(Status.USABLE, f"k-hat {k:.2f} is between {GOOD_K} and {POOR_K}")]
+        return [Finding(Status.USABLE, f"k-hat {k:.2f} is between {GOOD_K} and {POOR_K}")]
     if ess < FEW * n:
-        return [Concern(Status.USABLE, f"only {ess:.0f} effective draws out of {n}")]
+        return [Finding(Status.USABLE, f"only {ess:.0f} effective draws out of {n}")]
     return []
 
 
-def _stop_concerns(stop: Stop) -> list[Concern]:
+def _stop_findings(stop: Stop) -> list[Finding]:
     if stop is Stop.CONVERGED:
         return []
     more = REMEDIES.get(stop, "let it run to the end")
     # Weights that pass are proof enough of the fit; that it could still improve is worth a word.
-    return [Concern(Status.RELIABLE, f"optimisation {stop.value}", more)]
+    return [Finding(Status.RELIABLE, f"optimisation {stop.value}", more)]
 
 
-def _verdict(concerns: Sequence[Concern], **fields: Any) -> Diagnosis:
+def _verdict(findings: Sequence[Finding], **fields: Any) -> Diagnosis:
     ranks = list(Status)
-    status = ranks[max((ranks.index(concern.worst) for concern in concerns), default=0)]
-    reasons = tuple(concern.reason for concern in concerns)
-    advice = dict.fromkeys(concern.advice for concern in concerns if concern.advice)
-    improvable = any(concern.worst is not Status.RELIABLE and not concern.inherent for concern in concerns)
+    status = ranks[max((ranks.index(finding.status) for finding in findings), default=0)]
+    reasons = tuple(finding.message for finding in findings)
+    advice = dict.fromkeys(finding.remedy for finding in findings if finding.remedy)
+    improvable = any(finding.status is not Status.RELIABLE and not finding.inherent for finding in findings)
     return Diagnosis(status=status, reasons=reasons, advice=tuple(advice), improvable=improvable, **fields)

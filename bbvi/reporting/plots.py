@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bbvi.concern import Status
 from bbvi.diagnostics.pareto import resample, smooth
+from bbvi.outcome import Status
 from bbvi.reporting.scalars import Row
 
 if TYPE_CHECKING:

@@ -1,0 +1,88 @@
+"""What may be said about a fit, and what it took: the words that all rooms share."""
+
+import enum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bbvi.pytree import pytree
+
+
+class Status(enum.Enum):
+    """How far to trust a posterior; the value says it in words."""
+
+    RELIABLE = "reliable: the approximation is close enough for importance sampling to correct what is left"
+    USABLE = "usable: importance sampling corrects it, with larger Monte Carlo error"
+    UNRELIABLE = "unreliable: the approximation differs from the posterior by more than importance sampling can correct"
+    FAILED = "failed: no draw of the approximation has a finite log density"
+
+
+class Finding(NamedTuple):
+    """Something that speaks against trusting a posterior, or that one should know about it."""
+
+    status: Status  # the best one that it allows
+    message: str
+    remedy: str | None = None
+    inherent: bool = False  # of the posterior itself, so that no better approximation would end it
+
+
+class Stop(enum.Enum):
+    """Why optimisation ended; the value says it in words."""
+
+    CONVERGED = "converged"
+    STALLED = "ended before it converged"
+    STEPS = "ran out of steps before it converged"
+    BUDGET = "stopped by the budget before it converged"
+    CALLBACK = "stopped by a callback"
+    INTERRUPTED = "interrupted"
+
+
+@pytree
+class Evaluations:
+    """How often a log density was evaluated; each field is a count, a NumPy array of counts or a traced scalar."""
+
+    log_densities: Any = 0  # without gradient
+    gradients: Any = 0  # of log density and gradient together
+    hessian_vector_products: Any = 0
+
+    def __add__(self, other: "Evaluations") -> "Evaluations":
+        return Evaluations(
+            self.log_densities + other.log_densities,
+            self.gradients + other.gradients,
+            self.hessian_vector_products + other.hessian_vector_products,
+        )
+
+    @property
+    def gradient_equivalents(self) -> Any:
+        """Gradients, where a Hessian-vector product counts as two and a log density as none."""
+        return self.gradients + 2 * self.hessian_vector_products
+
+    def total(self) -> "Evaluations":
+        """The sums of arrays of counts."""
+        return Evaluations(*(int(np.sum(each)) for each in vars(self).values()))
+
+
+class History(NamedTuple):
+    """One row per step."""
+
+    elbo: np.ndarray  # (steps,) estimates in nats
+    standard_error: np.ndarray  # (steps,)
+    non_finite: np.ndarray  # (steps,) draws at which the log density was not finite
+    log_densities: np.ndarray  # (steps,) evaluations without gradient
+    gradients: np.ndarray  # (steps,) evaluations of log density and gradient together
+    hessian_vector_products: np.ndarray  # (steps,)
+
+    @classmethod
+    def empty(cls) -> "History":
+        """Of no steps."""
+        return cls(*[np.zeros(0)] * 6)
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """Of each step, arrays `(steps,)`."""
+        return Evaluations(self.log_densities, self.gradients, self.hessian_vector_products)
+
+    @property
+    def gradient_equivalents(self) -> np.ndarray:
+        """Gradients made in each step, where a Hessian-vector product counts as two, `(steps,)`."""
+        return self.evaluations.gradient_equivalents
