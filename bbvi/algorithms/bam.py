@@ -21,16 +21,17 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from bbvi.algorithms.base import Info
-from bbvi.algorithms.newton import triangular
-from bbvi.algorithms.rounds import Rounds, RoundsState
-from bbvi.distributions import Distribution, FullRank
+from bbvi.algorithms.base import Info, Needs
+from bbvi.algorithms.stochastic import Stochastic
+from bbvi.distributions import Distribution, FullRank, LocationScale
+from bbvi.distributions.scales import Triangular
 from bbvi.estimators import StickingTheLanding
+from bbvi.outcome import Evaluations
 from bbvi.problem import Problem
 from bbvi.random import Random
 
 Array = Any
-TINY = 1e-12  # regularisation at which a step is none
+LEAST_REGULARISATION = 1e-12  # regularisation at which a step is none
 
 
 def bam_update(noise: Array, gradients: Array, weights: Array, regularisation: Array) -> tuple[Array, Array]:
@@ -134,11 +135,10 @@ def symmetric_kl(loc: Array, scale: Array) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Matching(Rounds):
+class _Matching(Stochastic):
     """What the two share: a step is an update as seen from q, and is made only if what comes of it is a Gaussian."""
 
     num_draws: int | None = None
-    families = (FullRank,)
     fewest = 1
 
     def __post_init__(self) -> None:
@@ -149,38 +149,38 @@ class _Matching(Rounds):
         if self.num_draws < self.fewest:
             raise ValueError(f"num_draws={self.num_draws}: {type(self).__name__} needs at least {self.fewest}.")
 
-    def default_family(self, dim: int) -> type[Distribution]:
-        return FullRank
+    def needs(self, dim: int, q: Distribution | None = None) -> Needs:
+        def noise(random: Random, problem: Problem, steps: int) -> Array:
+            return random.normal((steps, self.draws_per_step(dim), dim))
+
+        return Needs(family=FullRank, families=(FullRank,), noise=noise)
 
     @abstractmethod
     def draws_per_step(self, dim: int) -> int:
         """Draws in each step."""
 
     @abstractmethod
-    def update(self, noise: Array, gradients: Array, weights: Array, damping: Array) -> tuple[Array, Array]:
+    def match(self, noise: Array, gradients: Array, weights: Array, damping: Array) -> tuple[Array, Array]:
         """The new mean `(dim,)` and lower triangular scale `(dim, dim)`, from N(0, I)."""
 
-    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
-        return random.normal((steps, self.draws_per_step(problem.dim), problem.dim))
-
-    def move(
-        self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
+    def update(
+        self, noise: Array, problem: Problem, q: Distribution, aux: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
-        assert isinstance(q, FullRank)
-        draws, scale = q.push(noise), q.scale_tril
-        values, gradients, good = problem.values_and_gradients(draws)
+        assert isinstance(q, LocationScale)
+        draws, scale = q.push(noise), q.scale.matrix()
+        values, gradients, finite = problem.values_and_gradients(draws)
         gradients = gradients @ scale
-        good &= jnp.isfinite(jnp.sum(gradients**2, axis=1))
-        count = jnp.sum(good, dtype=values.dtype)
-        weights = jnp.where(good, 1 / jnp.maximum(count, 1), 0)
-        loc, factor = self.update(noise, jnp.where(good[:, None], gradients, 0), weights, damping)
-        new = FullRank.from_scale_tril(q.loc + scale @ loc, scale @ factor)
-        sound = count >= self.fewest
+        finite &= jnp.isfinite(jnp.sum(gradients**2, axis=1))
+        count = jnp.sum(finite, dtype=values.dtype)
+        weights = jnp.where(finite, 1 / jnp.maximum(count, 1), 0)
+        loc, factor = self.match(noise, jnp.where(finite[:, None], gradients, 0), weights, damping)
+        new = LocationScale(q.loc + scale @ loc, Triangular.of(scale @ factor))
+        usable = count >= self.fewest
         for leaf in jax.tree.leaves(new):
-            sound &= jnp.isfinite(leaf).all()
-        estimate = StickingTheLanding().estimate(values - q.log_prob(draws), good)
-        q = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, q)
-        return q, memory, Info.of(estimate, gradients=len(noise))
+            usable &= jnp.isfinite(leaf).all()
+        estimate = StickingTheLanding().estimate(values - q.log_prob(draws), finite)
+        q = jax.tree.map(lambda new, old: jnp.where(usable, new, old), new, q)
+        return q, aux, Info.of(estimate, Evaluations(gradients=len(noise)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,17 +204,17 @@ class BaM(_Matching):
     def draws_per_step(self, dim: int) -> int:
         return min(max(2 * dim, 32), 512) if self.num_draws is None else self.num_draws
 
-    def update(self, noise: Array, gradients: Array, weights: Array, damping: Array) -> tuple[Array, Array]:
+    def match(self, noise: Array, gradients: Array, weights: Array, damping: Array) -> tuple[Array, Array]:
         n, dim = noise.shape
         rule = bam_update_low_rank if n + 1 < dim else bam_update
 
         def shorter(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             regularisation = carry[0] / 4
             loc, factor = rule(noise, gradients, weights, regularisation)
-            return regularisation, loc, triangular(factor)
+            return regularisation, loc, Triangular.of_factor(factor).matrix()
 
         def too_long(carry: tuple[Array, Array, Array]) -> Array:
-            return (carry[0] > TINY) & ~(symmetric_kl(*carry[1:]) < dim)
+            return (carry[0] > LEAST_REGULARISATION) & ~(symmetric_kl(*carry[1:]) < dim)
 
         begin = 4 * damping**2 * n * dim, jnp.full(dim, jnp.inf, noise.dtype), jnp.eye(dim, dtype=noise.dtype)
         return jax.lax.while_loop(too_long, shorter, begin)[1:]
@@ -238,7 +238,7 @@ class GSM(_Matching):
     def draws_per_step(self, dim: int) -> int:
         return 4 if self.num_draws is None else self.num_draws
 
-    def update(self, noise: Array, gradients: Array, weights: Array, damping: Array) -> tuple[Array, Array]:
+    def match(self, noise: Array, gradients: Array, weights: Array, damping: Array) -> tuple[Array, Array]:
         loc, covariance = gsm_update(noise, gradients, weights)
         eye = jnp.eye(noise.shape[1], dtype=noise.dtype)
         # Short of the whole way, what is left of I keeps the covariance away from singular.

@@ -1,20 +1,20 @@
 """What an algorithm is: hyper-parameters in a frozen dataclass, everything that evolves in a NamedTuple of arrays.
 
-The driver calls, in compiled blocks,
+The loop (`optimise.py`) calls, in compiled blocks,
 
     state = init(problem, q, draws)
-    for each step i:    state, info = step(noise_i, problem, state)
-    when due:           state = adapt(problem, state)
-    until done(state)   ->   finish(problem, state)
+    for each step i, while status(state) is RUNNING:    state, info = step(noise_i, problem, state)
+    result = finish(problem, state)
 
-The random numbers noise_i depend on the seed, on i and on shapes alone, so they are drawn for many steps at once. The
-problem of a step is that of a minibatch where the algorithm wants one.
-Those that stay the same throughout a run are `draws`.
+The random numbers noise_i depend on the seed, on i and on shapes alone, so they are drawn for many steps at once.
+`draws` are random numbers that stay the same throughout a run. The problem of a step is that of a minibatch where the
+algorithm wants one.
 """
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import jax
@@ -22,19 +22,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.compiling import program
-from bbvi.distributions import Distribution, FullRank, MeanField
+from bbvi.distributions import Distribution, Family
 from bbvi.estimators import Estimate
-from bbvi.outcome import Finding
+from bbvi.outcome import Evaluations, Finding
 from bbvi.problem import Problem
 from bbvi.random import Random
 
 Array = Any
 State = TypeVar("State", bound=NamedTuple)
-FULL_RANK_UP_TO = 100  # coordinates, when no family is named
 NEVER = np.iinfo(np.int32).max  # steps
+RUNNING, CONVERGED, STALLED = 0, 1, 2  # what `status` returns
 
 
-class Begin(enum.Enum):
+class Initialisation(enum.Enum):
     """Where an algorithm begins, and what is spent on it."""
 
     POINT = "the first of a few points at which the density is finite"
@@ -43,29 +43,52 @@ class Begin(enum.Enum):
     POLISHED = "that Gaussian after Newton steps"
 
 
+def no_draws(rng: np.random.Generator) -> Any:
+    """The draws of an algorithm that keeps none."""
+    return None
+
+
+def no_noise(random: Random, problem: Problem, steps: int) -> Array:
+    """The noise of an algorithm that has none."""
+    return np.zeros((steps, 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an algorithm asks for.
+
+    Fields:
+        family: fitted when none is named; a family, or a member that gives its structure.
+        families: all that it fits, None for any.
+        start: where it begins.
+        derivatives: of the log density that it takes, 0 to 2.
+        rows: of the data in each step, a minibatch; None for all of them.
+        draws: from a generator to random numbers that stay the same throughout a run, a pytree of arrays.
+        noise: from (random, problem, steps) to the random numbers of some steps, a pytree of arrays with a leading
+            axis of length `steps`.
+    """
+
+    family: Family | Distribution
+    families: tuple[Family, ...] | None = None
+    start: Initialisation = Initialisation.BULK
+    derivatives: int = 1
+    rows: int | None = None
+    draws: Callable[[np.random.Generator], Any] = no_draws
+    noise: Callable[[Random, Problem, int], Any] = no_noise
+
+
 class Info(NamedTuple):
     """What one step reports: an estimate of the ELBO, and what it evaluated."""
 
     elbo: Array  # () in nats
     standard_error: Array  # ()
     non_finite: Array | int  # () draws at which the log density or its gradient was not finite
-    log_densities: Array | int  # () evaluations without gradient
-    gradients: Array | int  # () evaluations of log density and gradient together
-    hessian_vector_products: Array | int  # ()
+    evaluations: Evaluations
 
     @classmethod
-    def of(
-        cls, estimate: Estimate, log_densities: int = 0, gradients: int = 0, hessian_vector_products: int = 0
-    ) -> "Info":
-        """From an estimate of the ELBO and the numbers of evaluations behind it."""
-        return cls(
-            estimate.value,
-            estimate.standard_error,
-            estimate.non_finite,
-            log_densities,
-            gradients,
-            hessian_vector_products,
-        )
+    def of(cls, estimate: Estimate, evaluations: Evaluations) -> "Info":
+        """From an estimate of the ELBO and what was evaluated for it."""
+        return cls(estimate.value, estimate.standard_error, estimate.non_finite, evaluations)
 
 
 class Result(NamedTuple):
@@ -73,67 +96,56 @@ class Result(NamedTuple):
 
     candidates: Sequence[Distribution]  # the check chooses among them
     findings: Sequence[Finding] = ()  # what the algorithm itself has to say
-    gradients: int = 0  # evaluated to make the candidates
-    hessian_vector_products: int = 0
-    converged: bool = True  # False when it is done because it could not go on
+    evaluations: Evaluations = Evaluations()  # made for the candidates
 
 
 class Algorithm(ABC, Generic[State]):
-    """A way to fit a variational distribution; subclasses are frozen dataclasses."""
+    """A way to fit a variational distribution; subclasses are frozen dataclasses.
+
+    An algorithm has six members to write; `finish` has a default.
+
+    Example:
+        >>> from bbvi.ext import CONVERGED, RUNNING, Evaluations, Info, Needs
+        >>> class At(NamedTuple):
+        ...     q: Any
+        ...     count: Any
+        >>> @dataclass(frozen=True)
+        ... class Ascent(bbvi.Algorithm[At]):  # a hundred steps up the gradient at the mean
+        ...     name = "ascent"
+        ...     def needs(self, dim, q=None):
+        ...         return Needs(family=bbvi.MeanField, families=(bbvi.MeanField,))
+        ...     def init(self, problem, q, draws):
+        ...         return At(q, 0)
+        ...     def step(self, noise, problem, state):
+        ...         value, slope = jax.value_and_grad(problem.log_density)(state.q.loc)
+        ...         q = replace(state.q, loc=state.q.loc + 0.1 * slope)
+        ...         return At(q, state.count + 1), Info(value, 0.0 * value, 0, Evaluations(gradients=1))
+        ...     def status(self, state):
+        ...         return jnp.where(state.count < 100, RUNNING, CONVERGED)
+        ...     def extract(self, state):
+        ...         return state.q
+        >>> posterior = bbvi.fit(lambda x: -0.5 * jnp.sum((x - 1) ** 2), 2, method=Ascent())
+        >>> posterior.distribution.loc.round(2)
+        array([1., 1.])
+    """
 
     name: ClassVar[str]
-    families: ClassVar[tuple[type[Distribution], ...] | None] = None  # that it fits; None for all
 
-    @property
-    def begins(self) -> Begin:
-        """What it begins from."""
-        return Begin.BULK
-
-    @property
-    def uses_gradients(self) -> bool:
-        """Whether it differentiates the log density."""
-        return True
-
-    def derivatives(self, q: Distribution) -> int:
-        """Derivatives of the log density that it takes to fit a `q`, at most 2."""
-        return 1
-
-    @property
-    def rows_per_step(self) -> int | None:
-        """Rows of the data in each step, a minibatch; None for all of them."""
-        return None
-
-    def default_family(self, dim: int) -> type[Distribution] | Distribution:
-        """The family fitted when none is named, or a member that gives its structure."""
-        return FullRank if dim <= FULL_RANK_UP_TO else MeanField
-
-    def draws(self, rng: np.random.Generator, dim: int) -> Any:
-        """Random numbers that stay the same throughout a run, a pytree of arrays."""
-        return None
+    @abstractmethod
+    def needs(self, dim: int, q: Distribution | None = None) -> Needs:
+        """What it asks for in so many coordinates, and of a q of this structure once one is chosen."""
 
     @abstractmethod
     def init(self, problem: Problem, q: Distribution, draws: Any) -> State:
         """State before the first step, from the distribution to start at."""
 
-    def noise(self, random: Random, problem: Problem, state: State, steps: int) -> Any:
-        """The random numbers of some steps: a pytree of arrays with a leading axis of length `steps`."""
-        return np.zeros((steps, 0))
-
     @abstractmethod
     def step(self, noise: Any, problem: Problem, state: State) -> tuple[State, Info]:
         """One step."""
 
-    def steps_to_adapt(self, state: State) -> Array:
-        """How many steps to take before `adapt` is due, a scalar integer."""
-        return jnp.asarray(NEVER, int)
-
-    def adapt(self, problem: Problem, state: State) -> State:
-        """What is done between steps now and then: judge progress, change step size or coordinates."""
-        return state
-
     @abstractmethod
-    def done(self, state: State) -> Array:
-        """Whether to stop, a scalar bool."""
+    def status(self, state: State) -> Array:
+        """RUNNING, CONVERGED, or STALLED where it cannot go on; a scalar integer."""
 
     @abstractmethod
     def extract(self, state: State) -> Distribution:
@@ -144,7 +156,24 @@ class Algorithm(ABC, Generic[State]):
         return Result((jax.device_get(extract(self, state)),))
 
 
+class Adaptive(Algorithm[State]):
+    """An algorithm that now and then, between steps, judges its progress and changes its step size or coordinates."""
+
+    @abstractmethod
+    def steps_to_adapt(self, state: State) -> Array:
+        """How many steps to take before `adapt` is due, a scalar integer."""
+
+    @abstractmethod
+    def adapt(self, problem: Problem, state: State) -> State:
+        """What is done then."""
+
+
 @program(static_argnames="algorithm")
 def extract(algorithm: Algorithm, state: Any) -> Distribution:
     """`algorithm.extract(state)`, compiled."""
     return algorithm.extract(state)
+
+
+def status(converged: Array, stalled: Array | bool = False) -> Array:
+    """The code of a status, of two truth values."""
+    return jnp.where(converged, CONVERGED, jnp.where(stalled, STALLED, RUNNING))

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from bbvi.algorithms.base import Info
-from bbvi.algorithms.rounds import Rounds, RoundsState
-from bbvi.distributions import Distribution, MeanField
+from bbvi.algorithms.base import Info, Needs
+from bbvi.algorithms.numerics.draws import check_pairs
+from bbvi.algorithms.stochastic import Stochastic
+from bbvi.distributions import Distribution, LocationScale, MeanField
+from bbvi.distributions.scales import Diagonal
 from bbvi.estimators import StickingTheLanding
+from bbvi.outcome import Evaluations
 from bbvi.problem import Problem
 from bbvi.random import Random, add_up
 
@@ -28,7 +32,7 @@ class Momentum(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IVON(Rounds):
+class IVON(Stochastic):
     """Improved variational online Newton for mean-field Gaussians, from gradients alone.
 
     With q = N(m, 1/h), draws m + e / sqrt(h) in antithetic pairs and g the gradients of -log p there, each step is
@@ -50,47 +54,42 @@ class IVON(Rounds):
     num_draws: int = 4
     batch_size: int | None = None
     name = "ivon"
-    families = (MeanField,)
 
     def __post_init__(self) -> None:
-        if self.num_draws < 2 or self.num_draws % 2:
-            raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+        check_pairs(self.num_draws)
 
-    @property
-    def rows_per_step(self) -> int | None:
-        return self.batch_size
+    def needs(self, dim: int, q: Distribution | None = None) -> Needs:
+        return Needs(family=MeanField, families=(MeanField,), rows=self.batch_size, noise=self._noise)
 
-    def default_family(self, dim: int) -> type[Distribution]:
-        return MeanField
-
-    def remember(self, q: Distribution) -> Momentum:
+    def init_aux(self, q: Distribution) -> Momentum:
         return Momentum(jnp.zeros_like(q.mean()), jnp.zeros((), q.mean().dtype))
 
-    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
+    def _noise(self, random: Random, problem: Problem, steps: int) -> Array:
         if problem.one_by_one:
             return random.bits((steps, self.num_draws // 2, 2))
         return _pairs(random, (steps, self.num_draws // 2, problem.dim))
 
-    def move(
-        self, noise: Array, problem: Problem, q: Distribution, memory: Momentum, damping: Array
+    def update(
+        self, noise: Array, problem: Problem, q: Distribution, aux: Momentum, damping: Array
     ) -> tuple[Distribution, Any, Info]:
-        assert isinstance(q, MeanField)
+        assert isinstance(q, LocationScale)
+        assert isinstance(q.scale, Diagonal)
         look = partial(_look, problem, q)
         if problem.one_by_one:
-            (slope, excess), (log_ratios, good) = add_up(lambda random: look(_pairs(random, (1, 1, q.dim))[0]), noise)
+            (slope, excess), (log_ratios, finite) = add_up(lambda random: look(_pairs(random, (1, 1, q.dim))[0]), noise)
         else:
-            (slope, excess), (log_ratios, good) = look(noise)
-        count = jnp.maximum(jnp.sum(good, dtype=slope.dtype), 1)
+            (slope, excess), (log_ratios, finite) = look(noise)
+        count = jnp.maximum(jnp.sum(finite, dtype=slope.dtype), 1)
         gradient, seen = -slope / count, 1 - excess / count  # h^ / h
-        log_scale = q.log_scale - 0.5 * jnp.log(new_curvature(seen, FORGETTING * damping))
-        memory = Momentum(MOMENTUM * memory.total + (1 - MOMENTUM) * gradient, MOMENTUM * memory.weight + 1 - MOMENTUM)
+        log_scale = q.scale.log_scale - 0.5 * jnp.log(new_curvature(seen, FORGETTING * damping))
+        aux = Momentum(MOMENTUM * aux.total + (1 - MOMENTUM) * gradient, MOMENTUM * aux.weight + 1 - MOMENTUM)
         sd = jnp.exp(log_scale)
-        move = LEARNING_RATE * damping * sd * memory.total / memory.weight
+        move = LEARNING_RATE * damping * sd * aux.total / aux.weight
         new = MeanField(q.loc - sd * jnp.clip(move, -LONGEST, LONGEST), log_scale)
-        sound = good.all()  # half of a pair says nothing of the curvature
-        q = MeanField(jnp.where(sound, new.loc, q.loc), jnp.where(sound, new.log_scale, q.log_scale))
-        estimate = StickingTheLanding().estimate(log_ratios.ravel(), good.ravel())
-        return q, memory, Info.of(estimate, gradients=self.num_draws)
+        usable = finite.all()  # half of a pair says nothing of the curvature
+        q = jax.tree.map(lambda new, old: jnp.where(usable, new, old), new, q)
+        estimate = StickingTheLanding().estimate(log_ratios.ravel(), finite.ravel())
+        return q, aux, Info.of(estimate, Evaluations(gradients=self.num_draws))
 
 
 def _pairs(random: Random, shape: tuple[int, int, int]) -> Array:
@@ -98,16 +97,16 @@ def _pairs(random: Random, shape: tuple[int, int, int]) -> Array:
     return random.xp.concatenate([half, -half], axis=1)
 
 
-def _look(problem: Problem, q: MeanField, noise: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Sums over the good draws of grad f and of (grad f / sqrt(h) + e) e, without noise where h is right.
+def _look(problem: Problem, q: LocationScale, noise: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Sums over the finite draws of grad f and of (grad f / sqrt(h) + e) e, without noise where h is right.
 
-    And for each draw the log density over that of q, and whether it is good.
+    And for each draw the log density over that of q, and whether it is finite.
     """
     x = q.push(noise)
-    values, gradients, good = problem.values_and_gradients(x)
-    weights = good.astype(values.dtype)
-    white = gradients * jnp.exp(q.log_scale)
-    return (weights @ gradients, weights @ ((white + noise) * noise)), (values - q.log_prob(x), good)
+    values, gradients, finite = problem.values_and_gradients(x)
+    weights = finite.astype(values.dtype)
+    white = gradients * q.scale.sd()
+    return (weights @ gradients, weights @ ((white + noise) * noise)), (values - q.log_prob(x), finite)
 
 
 def new_curvature(seen: Array, rate: Array) -> Array:

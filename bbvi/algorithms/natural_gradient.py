@@ -24,18 +24,23 @@ References: Khan and Lin 2017 (arXiv:1703.04265); Khan and Rue 2023 (arXiv:2107.
 (arXiv:2002.10060) for the second form of b; Amari 1998 for the last.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from bbvi.algorithms.base import Begin, Info
-from bbvi.algorithms.newton import MAX_RATIO, triangular
-from bbvi.algorithms.rounds import Rounds, RoundsState
-from bbvi.distributions import Distribution, FullRank, LowRank, MeanField
+from bbvi.algorithms.base import Info, Initialisation, Needs
+from bbvi.algorithms.numerics.draws import check_pairs
+from bbvi.algorithms.stochastic import Stochastic
+from bbvi.algorithms.variational_newton import MAX_RATIO
+from bbvi.distributions import Distribution, FullRank, LocationScale, LowRank, MeanField
+from bbvi.distributions.low_rank import DiagonalPlusLowRank
+from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.estimators import StickingTheLanding
+from bbvi.outcome import Evaluations
+from bbvi.policy import Regime
 from bbvi.problem import Problem
 from bbvi.random import Random
 
@@ -47,7 +52,7 @@ CROWDING = 14.0  # how much shorter low-rank steps are, the more parameters shar
 
 
 @dataclass(frozen=True, kw_only=True)
-class NaturalGradient(Rounds):
+class NaturalGradient(Stochastic):
     """Stochastic natural gradient ascent of the ELBO.
 
     Full rank: the Hessian at each draw, by dim Hessian-vector products, and steps of rate 1 at first. Mean field: its
@@ -59,51 +64,54 @@ class NaturalGradient(Rounds):
 
     num_draws: int | None = None
     name = "natural_gradient"
-    families = (FullRank, MeanField, LowRank)
     first_half = 10
 
     def __post_init__(self) -> None:
-        if self.num_draws is not None and (self.num_draws < 2 or self.num_draws % 2):
-            raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+        check_pairs(self.num_draws)
 
-    def derivatives(self, q: Distribution) -> int:
-        return 2 if isinstance(q, FullRank) else 1
+    def needs(self, dim: int, q: Distribution | None = None) -> Needs:
+        def noise(random: Random, problem: Problem, steps: int) -> Array:
+            assert q is not None
+            half = random.normal((steps, self.draws_per_step(q) // 2, q.noise_dim))
+            return random.xp.concatenate([half, -half], axis=1)
 
-    @property
-    def begins(self) -> Begin:
-        return Begin.POLISHED
+        return Needs(
+            family=FullRank if Regime.of(dim).full_rank else MeanField,
+            families=(FullRank, MeanField, LowRank),
+            start=Initialisation.POLISHED,
+            derivatives=2 if isinstance(q, FullRank) else 1,
+            noise=noise,
+        )
 
     def draws_per_step(self, q: Distribution) -> int:
         """Draws in each step."""
         return self.num_draws or (4 if isinstance(q, FullRank) else 50)
 
-    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
-        half = random.normal((steps, self.draws_per_step(state.q) // 2, state.q.noise_dim))
-        return random.xp.concatenate([half, -half], axis=1)
-
-    def move(
-        self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
+    def update(
+        self, noise: Array, problem: Problem, q: Distribution, aux: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
+        assert isinstance(q, LocationScale)
         n, x, products = len(noise), q.push(noise), 0
-        values, gradients, good = problem.values_and_gradients(x)
-        weights = good.astype(values.dtype) / jnp.maximum(jnp.sum(good, dtype=values.dtype), 1)
-        if isinstance(q, FullRank):
-            scale = q.scale_tril
+        values, gradients, finite = problem.values_and_gradients(x)
+        weights = finite.astype(values.dtype) / jnp.maximum(jnp.sum(finite, dtype=values.dtype), 1)
+        scale = q.scale
+        if isinstance(scale, Triangular):
+            tril = scale.matrix()
             product = lambda v: _hessian_average(problem, x, jnp.broadcast_to(v, x.shape), weights)
-            precision = jax.lax.map(product, scale.T) @ scale
-            new = full_rank_step(q, weights @ gradients @ scale, -(precision + precision.T) / 2, damping)
+            precision = jax.lax.map(product, tril.T) @ tril
+            new = full_rank_step(q, weights @ gradients @ tril, -(precision + precision.T) / 2, damping)
             products = n * q.dim
-        elif isinstance(q, MeanField):
-            white = gradients * q.sd()
+        elif isinstance(scale, Diagonal):
+            white = gradients * scale.diagonal
             diagonal = 1 - weights @ (noise * (white + noise))
             new = mean_field_step(q, weights @ white, diagonal, 0.2 * damping)
         else:
-            assert isinstance(q, LowRank)
-            rate = 0.25 * damping / (1 + CROWDING * (2 + q.rank) / n)
+            assert isinstance(scale, DiagonalPlusLowRank)
+            rate = 0.25 * damping / (1 + CROWDING * (2 + scale.rank) / n)
             new = low_rank_step(q, x, gradients, weights, rate)
-        estimate = StickingTheLanding().estimate(values - q.log_prob(x), good)
-        q = _if_finite(jax.tree.map(lambda new, old: jnp.where(good.any(), new, old), new, q), q)
-        return q, memory, Info.of(estimate, gradients=n, hessian_vector_products=products)
+        estimate = StickingTheLanding().estimate(values - q.log_prob(x), finite)
+        q = _if_finite(jax.tree.map(lambda new, old: jnp.where(finite.any(), new, old), new, q), q)
+        return q, aux, Info.of(estimate, Evaluations(gradients=n, hessian_vector_products=products))
 
 
 def new_precision(x: Array, rate: Array) -> Array:
@@ -112,27 +120,26 @@ def new_precision(x: Array, rate: Array) -> Array:
     return jnp.clip(jnp.where(x > 0, plain, plain + 0.5 * (rate * (1 - x)) ** 2), 1 / MAX_RATIO, MAX_RATIO)
 
 
-def full_rank_step(q: FullRank, gradient: Array, precision: Array, rate: Array) -> FullRank:
+def full_rank_step(q: LocationScale, gradient: Array, precision: Array, rate: Array) -> LocationScale:
     """A step from E[grad] `(dim,)` and E[-hess] `(dim, dim)` in coordinates in which q is N(0, I)."""
     eigenvalues, vectors = jnp.linalg.eigh(precision)
     b = new_precision(eigenvalues, rate)
     move = vectors @ _limited(rate * (vectors.T @ gradient) / b)
-    scale = q.scale_tril
-    return FullRank.from_scale_tril(q.loc + scale @ move, triangular(scale @ (vectors / jnp.sqrt(b))))
+    return LocationScale(q.affine(move), Triangular.of_factor(q.scale.matrix() @ (vectors / jnp.sqrt(b))))
 
 
-def mean_field_step(q: MeanField, gradient: Array, precision: Array, rate: Array) -> MeanField:
+def mean_field_step(q: LocationScale, gradient: Array, precision: Array, rate: Array) -> LocationScale:
     """The same from the diagonal of E[-hess], `(dim,)`."""
     b = new_precision(precision, rate)
-    return MeanField(q.loc + q.sd() * _limited(rate * gradient / b), q.log_scale - 0.5 * jnp.log(b))
+    return LocationScale(q.affine(_limited(rate * gradient / b)), Diagonal(-0.5 * jnp.log(b)).after(q.scale))
 
 
-def low_rank_step(q: LowRank, x: Array, gradients: Array, weights: Array, rate: Array) -> LowRank:
+def low_rank_step(q: LocationScale, x: Array, gradients: Array, weights: Array, rate: Array) -> LocationScale:
     """A step of size `rate` along the natural gradient of the ELBO, from gradients of log p at draws x `(n, dim)`."""
     pull = -jax.vmap(jax.grad(q.log_prob_one))(x)  # Sigma^-1 (x - m)
     score = gradients + pull
 
-    def rise(t: LowRank) -> Array:
+    def rise(t: LocationScale) -> Array:
         return weights @ jnp.sum(score * (t.loc + times_covariance(t, pull) / 2), axis=1)
 
     gradient = jax.grad(rise)(q)
@@ -143,33 +150,34 @@ def low_rank_step(q: LowRank, x: Array, gradients: Array, weights: Array, rate: 
     return jax.tree.map(lambda p, d: p + rate * d, q, natural)
 
 
-def natural_gradient(q: LowRank, gradient: LowRank) -> LowRank:
+def natural_gradient(q: LocationScale, gradient: LocationScale) -> LocationScale:
     """Sigma times the gradient in the mean, and (F + delta I)^-1 times that in the diagonal and the factor."""
     fisher = jax.linearize(jax.grad(lambda other: cross_entropy(q, other)), q)[1]
     damped = lambda v: jax.tree.map(lambda a, b: a + DELTA * b, fisher(v), v)
-    spread = LowRank(jnp.zeros_like(q.loc), gradient.log_diagonal, gradient.factor)
-    natural, _ = cg(damped, spread, tol=1e-3, maxiter=PRODUCTS)
-    return LowRank(times_covariance(q, gradient.loc), natural.log_diagonal, natural.factor)
+    natural, _ = cg(damped, replace(gradient, loc=jnp.zeros_like(q.loc)), tol=1e-3, maxiter=PRODUCTS)
+    return replace(natural, loc=times_covariance(q, gradient.loc))
 
 
-def times_covariance(q: LowRank, v: Array) -> Array:
+def times_covariance(q: LocationScale, v: Array) -> Array:
     """Sigma v for v `(..., dim)`."""
-    return jnp.exp(2 * q.log_diagonal) * v + (v @ q.factor) @ q.factor.T
+    assert isinstance(q.scale, DiagonalPlusLowRank)
+    return jnp.exp(2 * q.scale.log_diagonal) * v + (v @ q.scale.factor) @ q.scale.factor.T
 
 
-def cross_entropy(q: LowRank, other: LowRank) -> Array:
+def cross_entropy(q: LocationScale, other: LocationScale) -> Array:
     """-E_q[log other], up to a constant, for two Gaussians of diagonal plus low rank; its Hessian at q is the Fisher
     information."""
-    inverse = jnp.exp(-other.log_diagonal)
-    scaled = other.factor * inverse[:, None]
-    capacitance = jnp.linalg.cholesky(jnp.eye(other.rank, dtype=scaled.dtype) + scaled.T @ scaled)
+    assert isinstance(q.scale, DiagonalPlusLowRank)
+    assert isinstance(other.scale, DiagonalPlusLowRank)
+    inverse = jnp.exp(-other.scale.log_diagonal)
+    scaled, root = other.scale.capacitance()
     # Sigma_q and the distance of the means, as rows whose squares are to be averaged in the metric of `other`.
-    rows = jnp.concatenate([q.factor.T, (q.loc - other.loc)[None]]) * inverse
-    d = jnp.exp(q.log_diagonal) * inverse
+    rows = jnp.concatenate([q.scale.factor.T, (q.loc - other.loc)[None]]) * inverse
+    d = jnp.exp(q.scale.log_diagonal) * inverse
     whole = jnp.sum(rows**2) + jnp.sum(d**2)
-    solve = lambda b: jax.scipy.linalg.solve_triangular(capacitance, b, lower=True)
+    solve = lambda b: jax.scipy.linalg.solve_triangular(root, b, lower=True)
     spanned = jnp.sum(solve(scaled.T @ rows.T) ** 2) + jnp.sum(solve((scaled * d[:, None]).T) ** 2)
-    return 0.5 * (whole - spanned) + jnp.sum(other.log_diagonal) + jnp.sum(jnp.log(jnp.diagonal(capacitance)))
+    return 0.5 * (whole - spanned) + other.scale.log_det()
 
 
 def _limited(move: Array) -> Array:

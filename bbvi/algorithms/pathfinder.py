@@ -1,4 +1,4 @@
-"""Gaussians along quasi-Newton paths: as an algorithm of its own."""
+"""Gaussians along quasi-Newton paths: as an algorithm of its own, and as the way to where others start."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,16 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms.base import Algorithm, Begin, Info, Result, extract
-from bbvi.algorithms.climb import DENSE, Path, advance, begin, constant, look_ahead
-from bbvi.algorithms.quasi_newton import Compact, Dense
-from bbvi.distributions import Distribution, FullRank, Mixture, Spiked
-from bbvi.outcome import Finding, Status
+from bbvi.algorithms.base import Algorithm, Info, Initialisation, Needs, Result, extract, status
+from bbvi.algorithms.numerics.draws import antithetic, check_pairs
+from bbvi.algorithms.numerics.paths import Path, advance, begin, look_ahead, missing_entropy
+from bbvi.algorithms.numerics.quasi_newton import Compact, Dense, Limited
+from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, Spiked
+from bbvi.outcome import Evaluations, Finding, Status
+from bbvi.policy import Regime
 from bbvi.problem import Problem
 
 Array = Any
-RADIUS = 2.0  # starts lie in a box of this half-width around the first
-POOR = 30.0  # nats below the best ELBO, from which a path counts as having ended elsewhere
+BOX = 2.0  # starts lie in a box of this half-width around the first
+LEFT_OUT = 30.0  # nats below the best ELBO, from which a path counts as having ended elsewhere
 
 
 class PathfinderState(NamedTuple):
@@ -39,7 +41,8 @@ class Pathfinder(Algorithm[PathfinderState]):
 
     Arguments:
         num_paths: run side by side.
-        num_draws: for each ELBO, in antithetic pairs: an even number.
+        num_draws: for each ELBO, in antithetic pairs: an even number. With 0 paths end at the mode, and the Gaussian is
+            that of the quadratic expansion there, whose ELBO is Laplace's estimate of the log evidence.
 
     Reference: Zhang, Carpenter, Gelman and Vehtari 2022 (arXiv:2108.03782). Here draws are shared and few, a path ends
     when its ELBO no longer improves, and a path's iteration is one batch of evaluations.
@@ -48,84 +51,81 @@ class Pathfinder(Algorithm[PathfinderState]):
     num_paths: int = 4
     num_draws: int = 4
     name = "pathfinder"
-    families = (FullRank, Spiked)
 
     def __post_init__(self) -> None:
         if self.num_paths < 1:
             raise ValueError(f"num_paths={self.num_paths} must be at least 1.")
-        if self.num_draws < 2 or self.num_draws % 2:
-            raise ValueError(f"num_draws={self.num_draws} must be even and positive: draws come in antithetic pairs.")
+        check_pairs(self.num_draws or None)
 
-    @property
-    def begins(self) -> Begin:
-        return Begin.POINT
+    def needs(self, dim: int, q: Distribution | None = None) -> Needs:
+        def draws(rng: np.random.Generator) -> tuple[Array, Array]:
+            offsets = rng.uniform(-BOX, BOX, (self.num_paths, dim))
+            offsets[0] *= 1e-3  # the start itself, unless that is exactly a saddle point
+            pairs = (self.num_paths - 1) // 2
+            offsets[1 : 1 + pairs] = -offsets[1 + pairs : 1 + 2 * pairs]  # likelier to end in different modes
+            return offsets.astype(jax.dtypes.canonicalize_dtype(float)), antithetic(rng, self.num_draws, dim)
 
-    def default_family(self, dim: int) -> type[Distribution]:
-        return FullRank if dim <= DENSE else Spiked
-
-    def draws(self, rng: np.random.Generator, dim: int) -> tuple[Array, Array]:
-        offsets = rng.uniform(-RADIUS, RADIUS, (self.num_paths, dim))
-        offsets[0] *= 1e-3  # the start itself, unless that is exactly a saddle point
-        pairs = (self.num_paths - 1) // 2
-        offsets[1 : 1 + pairs] = -offsets[1 + pairs : 1 + 2 * pairs]  # likelier to end in different modes
-        half = rng.standard_normal((self.num_draws // 2, dim))
-        dtype = jax.dtypes.canonicalize_dtype(float)
-        return offsets.astype(dtype), np.concatenate([half, -half]).astype(dtype)
+        return Needs(
+            family=FullRank if Regime.of(dim).dense_start else Spiked,
+            families=(FullRank, MeanField, Spiked),
+            start=Initialisation.POINT,
+            draws=draws,
+        )
 
     def init(self, problem: Problem, q: Distribution, draws: tuple[Array, Array]) -> PathfinderState:
         offsets, noise = draws
-        kind = Dense if isinstance(q, FullRank) else Compact
-        curvature = kind.identity(q.dim, offsets.dtype)
-        starts = q.mean() + q.sd() * offsets
-        return PathfinderState(jax.vmap(lambda x: begin(x, curvature))(starts), noise)
+        kind = Dense if isinstance(q, FullRank) else Compact if isinstance(q, Spiked) else Limited
+        return self.from_points(q.mean() + q.sd() * offsets, noise, kind)
+
+    def from_points(self, xs: Array, noise: Array, kind: type[Dense | Limited]) -> PathfinderState:
+        """The state before the first step from the points `xs` `(paths, dim)`."""
+        return PathfinderState(begin(xs, kind.identity(xs.shape[1], xs.dtype), judged=self.num_draws > 0), noise)
 
     def step(self, noise: Any, problem: Problem, state: PathfinderState) -> tuple[PathfinderState, Info]:
+        dim, wary = problem.dim, problem.is_irregular
         compact = isinstance(state.paths.curvature, Compact)  # whose triangular solves are not to be batched
-        each = jax.lax.map if compact else lambda function, paths: jax.vmap(function)(paths)
-
-        def one(path: Path) -> Path:
-            at = look_ahead(state.noise, path)
-            return advance(path, at, *problem.values_and_gradients(at.points))
-
-        paths = each(one, state.paths)
-        best = paths.best[0].max() + constant(state.noise, problem.dim)
+        each = jax.lax.map if compact else lambda function, *arguments: jax.vmap(function)(*arguments)
+        at = each(lambda path: look_ahead(state.noise, path, wary), state.paths)
+        found = problem.values_and_gradients(at.points.reshape(-1, dim))
+        found = [values.reshape(*at.points.shape[:2], *values.shape[1:]) for values in found]
+        paths = each(lambda given: advance(given[0], given[1], *given[2]), (state.paths, at, found)) if compact else (
+            jax.vmap(advance)(state.paths, at, *found)
+        )
+        best = paths.value if paths.best is None else paths.best[0]
+        elbo = best.max() + missing_entropy(state.noise, dim)
+        made = jnp.asarray(len(paths.value) * (1 + len(state.noise)), int)
         zero = jnp.zeros((), int)
-        made = len(paths.value) * (1 + len(state.noise))
-        return PathfinderState(paths, state.noise), Info(best, jnp.zeros_like(best), zero, zero, zero + made, zero)
+        return PathfinderState(paths, state.noise), Info(elbo, jnp.zeros_like(elbo), zero, Evaluations(zero, made, zero))
 
-    def done(self, state: PathfinderState) -> Array:
-        return ~state.paths.running.any()
+    def status(self, state: PathfinderState) -> Array:
+        seen = state.paths.value if state.paths.best is None else state.paths.best[0]
+        ended, found = ~jnp.asarray(state.paths.running).any(), jnp.isfinite(seen).any()
+        return status(ended & found, stalled=ended)
 
     def extract(self, state: PathfinderState) -> Distribution:
         """The best Gaussian on each path, in a mixture of as many components as there are paths."""
         _, loc, curvature = state.paths.best
-        return Mixture(jax.lax.map(lambda best: _gaussian(*best), (loc, curvature)), jnp.zeros(len(loc), loc.dtype))
+        gaussian = lambda best: LocationScale(best[0], best[1].scale())
+        return Mixture(jax.lax.map(gaussian, (loc, curvature)), jnp.zeros(len(loc), loc.dtype))
 
     def finish(self, problem: Problem, state: PathfinderState) -> Result:
         elbo = np.asarray(state.paths.best[0])
-        good = np.isfinite(elbo) & (elbo > elbo.max() - POOR)
+        kept = np.isfinite(elbo) & (elbo > elbo.max() - LEFT_OUT)
         mixture = jax.device_get(extract(self, state))
-        members = [q for q, kept in zip(mixture.members, good, strict=True) if kept]
+        members = [q for q, keep in zip(mixture.members, kept, strict=True) if keep]
         if not members:
-            return Result((mixture.members[0],), converged=False)
+            return Result((mixture.members[0],))
         q = members[0] if len(members) == 1 else jax.device_get(Mixture.of(members))
-        return Result((q,), _failed(elbo))
+        return Result((q,), _about_paths(elbo))
 
 
-def _gaussian(loc: Array, curvature: Dense | Compact) -> Distribution:
-    if isinstance(curvature, Dense):
-        return FullRank.from_scale_tril(loc, curvature.scale())
-    q = curvature.spiked()
-    return Spiked(loc, q.log_diagonal, q.directions, q.log_spikes)
-
-
-def _failed(elbo: np.ndarray) -> tuple[Finding, ...]:
-    nowhere, poor = int(np.sum(~np.isfinite(elbo))), int(np.sum(np.isfinite(elbo) & (elbo <= elbo.max() - POOR)))
+def _about_paths(elbo: np.ndarray) -> tuple[Finding, ...]:
+    nowhere, poor = int(np.sum(~np.isfinite(elbo))), int(np.sum(np.isfinite(elbo) & (elbo <= elbo.max() - LEFT_OUT)))
     findings = []
     if nowhere:
         reason = f"{nowhere} of {len(elbo)} paths met no point at which the log density is finite, and were left out"
         findings.append(Finding(Status.RELIABLE, reason))
     if poor:
-        reason = f"{poor} of {len(elbo)} paths ended more than {POOR:.0f} nats below the best, and were left out"
+        reason = f"{poor} of {len(elbo)} paths ended more than {LEFT_OUT:.0f} nats below the best, and were left out"
         findings.append(Finding(Status.RELIABLE, reason))
     return tuple(findings)

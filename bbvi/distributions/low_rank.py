@@ -1,105 +1,94 @@
-"""Gaussian whose covariance is a diagonal plus a few directions."""
+"""A diagonal that is widened along a few directions."""
 
 from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve, cholesky
+from jax.scipy.linalg import solve_triangular
 
-from bbvi.distributions.base import Array, Distribution
-from bbvi.distributions.mean_field import LOG_2PI, conditional_sd
+from bbvi.distributions.scales import Array, Diagonal, Scale, random_directions
+from bbvi.policy import default_rank
 from bbvi.pytree import pytree
 
 
 @pytree
-class LowRank(Distribution):
-    """N(loc, diag(d)^2 + F F^T) with F of a few columns: memory and time linear in dim.
+class DiagonalPlusLowRank(Scale):
+    """S = [D, F], so that the covariance is D^2 + F F^T: memory and time linear in dim.
 
     Arguments:
-        loc: mean, `(dim,)`.
-        log_diagonal: log d, `(dim,)`.
+        log_diagonal: logarithms of the diagonal of D, `(dim,)`.
         factor: F, `(dim, rank)`.
 
-    The density needs no `(dim, dim)` matrix (Woodbury): with G = F / d and C = I + G^T G,
-    log|Sigma| = 2 sum log d + log|C| and z^T Sigma^-1 z = |r|^2 - (G^T r)^T C^-1 (G^T r) for r = z / d.
-
-    Example:
-        >>> family = bbvi.LowRank.standard(50, rank=3)  # for fit(family=...)
-        >>> family.factor.shape
-        (50, 3)
+    No `(dim, dim)` matrix is needed (Woodbury): with G = F / d and C = I + G^T G,
+    log|S S^T| = 2 sum log d + log|C| and x^T (S S^T)^-1 x = |r|^2 - (G^T r)^T C^-1 (G^T r) for r = x / d.
 
     Reference: Ong, Nott and Smith 2018 (arXiv:1701.03208).
     """
 
     name = "low_rank"
-    loc: Array
     log_diagonal: Array
     factor: Array
 
     @classmethod
     def standard(cls, dim: int, dtype: Any = float, rank: int | None = None) -> Self:
-        """Close to N(0, I). The factor starts small but not at zero, where its gradient would vanish."""
-        rank = max(1, min(32, dim // 4)) if rank is None else rank
-        directions = jax.random.normal(jax.random.key(0), (dim, rank), dtype)
-        return cls(jnp.zeros(dim, dtype), jnp.zeros(dim, dtype), 0.1 * directions / rank**0.5)
+        """Close to I. The factor starts small but not at zero, where its gradient would vanish."""
+        rank = default_rank(dim) if rank is None else rank
+        return cls(jnp.zeros(dim, dtype), 0.1 * random_directions(dim, rank, dtype) / rank**0.5)
 
     @property
     def dim(self) -> int:
-        return self.loc.shape[-1]
+        return self.log_diagonal.shape[-1]
 
     @property
     def rank(self) -> int:
+        """Columns of F."""
         return self.factor.shape[-1]
 
     @property
-    def noise_dim(self) -> int:
+    def columns(self) -> int:
         return self.dim + self.rank
 
-    def push_one(self, noise: Array) -> Array:
-        return self.loc + jnp.exp(self.log_diagonal) * noise[: self.dim] + self.factor @ noise[self.dim :]
+    def apply(self, v: Array) -> Array:
+        return jnp.exp(self.log_diagonal) * v[: self.dim] + self.factor @ v[self.dim :]
 
-    def _capacitance(self) -> tuple[Array, Array]:
-        scaled = self.factor * jnp.exp(-self.log_diagonal)[:, None]  # G
-        return scaled, cholesky(jnp.eye(self.rank, dtype=scaled.dtype) + scaled.T @ scaled, lower=True)
+    def capacitance(self) -> tuple[Array, Array]:
+        """G `(dim, rank)`, and the lower triangular root of C `(rank, rank)`."""
+        scaled = self.factor * jnp.exp(-self.log_diagonal)[:, None]
+        return scaled, jnp.linalg.cholesky(jnp.eye(self.rank, dtype=scaled.dtype) + scaled.T @ scaled)
 
-    def _log_det(self, capacitance: Array) -> Array:
-        return jnp.sum(self.log_diagonal) + jnp.sum(jnp.log(jnp.diagonal(capacitance)))  # log|Sigma| / 2
+    def square(self, x: Array) -> Array:
+        scaled, root = self.capacitance()
+        r = x * jnp.exp(-self.log_diagonal)
+        return jnp.sum(r**2) - jnp.sum(solve_triangular(root, scaled.T @ r, lower=True) ** 2)
 
-    def log_prob_one(self, x: Array) -> Array:
-        scaled, capacitance = self._capacitance()
-        r = (x - self.loc) * jnp.exp(-self.log_diagonal)
-        projected = scaled.T @ r
-        quadratic = jnp.sum(r**2) - projected @ cho_solve((capacitance, True), projected)
-        return -0.5 * quadratic - self._log_det(capacitance) - 0.5 * self.dim * LOG_2PI
-
-    def entropy(self) -> Array:
-        return self._log_det(self._capacitance()[1]) + 0.5 * self.dim * (1 + LOG_2PI)
-
-    def mean(self) -> Array:
-        return self.loc
+    def log_det(self) -> Array:
+        return jnp.sum(self.log_diagonal) + jnp.sum(jnp.log(jnp.diagonal(self.capacitance()[1])))
 
     def sd(self) -> Array:
         return jnp.sqrt(jnp.exp(2 * self.log_diagonal) + jnp.sum(self.factor**2, axis=-1))
 
-    def affine(self, loc: Array, scale: Array) -> Self:
-        return type(self)(loc + scale * self.loc, jnp.log(scale) + self.log_diagonal, scale[:, None] * self.factor)
+    def conditional_sd(self) -> Array:
+        scaled, root = self.capacitance()
+        within = jnp.sum(solve_triangular(root, scaled.T, lower=True) ** 2, axis=0)
+        return jnp.exp(self.log_diagonal) / jnp.sqrt(1 - within)
 
-    def near(self, loc: Array, scale: Array) -> Self:
-        d = conditional_sd(scale)
-        start = self.standard(self.dim, d.dtype, self.rank).factor
-        if jnp.ndim(scale) == 2:  # the widest directions of what the diagonal leaves over
-            white = scale / d[:, None]
+    def after(self, outer: Scale) -> Self:
+        if not isinstance(outer, Diagonal):
+            raise TypeError(f"a {type(outer).__name__} in front of a diagonal plus low rank is none: give a Diagonal.")
+        return type(self)(outer.log_scale + self.log_diagonal, outer.diagonal[:, None] * self.factor)
+
+    def like(self, other: Scale) -> Self:
+        d = other.conditional_sd()
+        if isinstance(other, Diagonal):
+            factor = self.standard(self.dim, d.dtype, self.rank).factor
+        else:  # the widest directions of what the diagonal leaves over
+            white = other.matrix() / d[:, None]
             eigenvalues, vectors = jnp.linalg.eigh(white @ white.T)
-            excess = jnp.maximum(eigenvalues[-self.rank :] - 1, 1e-3)
-            start = vectors[:, -self.rank :] * jnp.sqrt(excess)
-        return type(self)(loc, jnp.log(d), d[:, None] * start)
+            factor = vectors[:, -self.rank :] * jnp.sqrt(jnp.maximum(eigenvalues[-self.rank :] - 1, 1e-3))
+        return type(self)(jnp.log(d), d[:, None] * factor)
 
-    def standardise(self) -> tuple[Array, Array, Self]:
+    def coordinates(self) -> tuple[Scale, Self]:
         sd = self.sd()
-        q = type(self)(jnp.zeros_like(self.loc), self.log_diagonal - jnp.log(sd), self.factor / sd[:, None])
-        return self.loc, sd, q
+        return Diagonal.of(sd), self.after(Diagonal.of(1 / sd))
 
-    def to_numpyro(self) -> Any:
-        import numpyro.distributions as dist
-
-        return dist.LowRankMultivariateNormal(self.loc, self.factor, jnp.exp(2 * self.log_diagonal))
+    def matrix(self) -> Array:
+        return jnp.concatenate([jnp.diag(jnp.exp(self.log_diagonal)), self.factor], axis=1)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp, ndtr
 
-from bbvi.distributions.base import Array, Distribution
-from bbvi.distributions.full_rank import FullRank
-from bbvi.distributions.pushforward import dtype_of, nodes
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.base import Distribution, Moments, dtype_of, fixed_draws
+from bbvi.distributions.families import FullRank
+from bbvi.distributions.scales import Array, Diagonal
 from bbvi.pytree import pytree
 
 COMPONENTS = 3  # of a mixture that is given no number of them
@@ -54,14 +55,13 @@ class Mixture(Distribution):
         offsets = np.random.default_rng(0).standard_normal((num, dim)) if num > 1 else np.zeros((1, dim))
         offsets = offsets - offsets.mean(axis=0)
         offsets = 0.5 * offsets / np.maximum(offsets.std(axis=0), 1e-12)
-        sd = jnp.asarray(np.sqrt(1 - offsets.var(axis=0)), dtype)
-        return cls.of([FullRank.standard(dim, dtype).affine(jnp.asarray(each, dtype), sd) for each in offsets])
+        scale = Diagonal.of(jnp.asarray(np.sqrt(1 - offsets.var(axis=0)), dtype))
+        standard = FullRank.standard(dim, dtype)
+        return cls.of([standard.after(Affine(jnp.asarray(each, dtype), scale)) for each in offsets])
 
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
-        families = {family.name: family for family in _families(Distribution)}
-        ((name, fields),) = _group(leaves).items()
-        return cls(families[name].from_leaves(fields), leaves["log_weights"])
+        raise TypeError("the leaves of a mixture say of which family its components are: read them by read_distribution.")
 
     def leaves(self) -> dict[str, Array]:
         inner = {f"{self.components.name}.{name}": leaf for name, leaf in self.components.leaves().items()}
@@ -95,19 +95,12 @@ class Mixture(Distribution):
         x = self._each(lambda q: q.push(noise[:, :-1]))[turn, np.arange(n)]
         return x, jax.nn.softmax(self.log_weights)[turn] / np.bincount(turn)[turn].astype(noise.dtype)
 
-    def push_wide(self, noise: Array, stretch: Array) -> Array:
-        each = self._each(lambda q: q.push_wide(noise[:, :-1], stretch))
-        return jax.vmap(self._choose, in_axes=(1, 0))(each, noise[:, -1])
-
     def _choose(self, xs: Array, noise: Array) -> Array:
         """One of the rows of `xs` `(n, dim)`, by one standard normal number."""
         return xs[jnp.sum(ndtr(noise) > jnp.cumsum(jax.nn.softmax(self.log_weights))[:-1])]
 
     def log_prob_one(self, x: Array) -> Array:
         return self._mix(self._each(lambda q: q.log_prob_one(x)))
-
-    def log_prob_wide(self, x: Array, degrees_of_freedom: float) -> Array:
-        return self._mix(self._each(lambda q: q.log_prob_wide(x, degrees_of_freedom)))
 
     def _mix(self, log_probs: Array) -> Array:
         """Log densities of the components, along the leading axis, to that of the mixture."""
@@ -118,27 +111,34 @@ class Mixture(Distribution):
         log_probs = self._each(lambda q: q.log_prob(x))
         return jnp.argmax(log_probs + jax.nn.log_softmax(self.log_weights)[:, None], axis=0)
 
-    def entropy(self) -> Array:
-        x, weights = self.weighted_draws(jnp.asarray(nodes(self.noise_dim), dtype_of(self)))
-        return -(weights @ self.log_prob(x))
+    def moments(self) -> Moments:
+        weights, each = jax.nn.softmax(self.log_weights), [q.moments() for q in self.members]
+        means, sds = (jnp.stack([getattr(of, name) for of in each]) for name in ("mean", "sd"))
+        mean = weights @ means
+        x, shares = self.weighted_draws(jnp.asarray(fixed_draws(self.noise_dim), dtype_of(self)))
+        return Moments(mean, jnp.sqrt(weights @ (sds**2 + (means - mean) ** 2)), -(shares @ self.log_prob(x)))
 
     def mean(self) -> Array:
         return jax.nn.softmax(self.log_weights) @ self._each(lambda q: q.mean())
 
-    def sd(self) -> Array:
-        mean, sd = self._each(lambda q: q.mean()), self._each(lambda q: q.sd())
-        return jnp.sqrt(jax.nn.softmax(self.log_weights) @ (sd**2 + (mean - self.mean()) ** 2))
+    def after(self, affine: Affine) -> Self:
+        return type(self)(jax.vmap(lambda q: q.after(affine))(self.components), self.log_weights)
 
-    def affine(self, loc: Array, scale: Array) -> Self:
-        return type(self)(jax.vmap(lambda q: q.affine(loc, scale))(self.components), self.log_weights)
+    def around(self, affine: Affine) -> Self:
+        return self.standard(self.dim, jnp.result_type(affine.loc), len(self.log_weights)).after(affine)
 
-    def near(self, loc: Array, scale: Array) -> Self:
-        standard = self.standard(self.dim, jnp.result_type(loc), len(self.log_weights))
-        return standard.affine(loc, scale)
+    def standardise(self) -> tuple[Affine, Self]:
+        means, sds = self._each(lambda q: q.mean()), self._each(lambda q: q.sd())
+        weights, mean = jax.nn.softmax(self.log_weights), self.mean()
+        affine = Affine(mean, Diagonal.of(jnp.sqrt(weights @ (sds**2 + (means - mean) ** 2))))
+        return affine, self.after(affine.inverse())
 
-    def standardise(self) -> tuple[Array, Array, Self]:
-        loc, sd = self.mean(), self.sd()
-        return loc, sd, self.affine(-loc / sd, 1 / sd)
+    def widened(self) -> "Mixture":
+        return Mixture(jax.vmap(lambda q: q.widened())(self.components), self.log_weights)
+
+    @property
+    def is_reparameterised(self) -> bool:
+        return False
 
     def to_numpyro(self) -> Any:
         import numpyro.distributions as dist
@@ -148,16 +148,3 @@ class Mixture(Distribution):
             [q.to_numpyro() for q in self.members],
         )
 
-
-def _families(base: type[Distribution]) -> list[type[Distribution]]:
-    return [each for family in base.__subclasses__() for each in (family, *_families(family)) if hasattr(each, "name")]
-
-
-def _group(leaves: dict[str, Array]) -> dict[str, dict[str, Array]]:
-    """The leaves called `family.field`, as `{family: {field: leaf}}`."""
-    groups: dict[str, dict[str, Array]] = {}
-    for name, leaf in leaves.items():
-        if "." in name:
-            family, field = name.split(".", 1)
-            groups.setdefault(family, {})[field] = leaf
-    return groups

@@ -1,4 +1,4 @@
-"""Normalising flow of rational-quadratic spline couplings."""
+"""Rational-quadratic spline couplings: a normalising flow."""
 
 from typing import NamedTuple
 
@@ -8,47 +8,47 @@ import numpy as np
 
 from bbvi.distributions.base import Array
 from bbvi.distributions.couplings import Couplings
-from bbvi.distributions.flow import Flow
+from bbvi.distributions.affine_couplings import AffineCouplings
 from bbvi.pytree import pytree
 
-BINS = 8
+SPLINE_BINS = 8
 EDGE = 5.0  # the splines go from -EDGE to EDGE, and are straight beyond
-LEAST = 1e-3  # of a bin's share of the range, and of a slope at a knot
-UNIT = float(np.log(np.expm1(1 - LEAST)))  # where a softplus gives the slope 1
+LEAST_SHARE = 1e-3  # of a bin's share of the range, and of a slope at a knot
+UNIT = float(np.log(np.expm1(1 - LEAST_SHARE)))  # where a softplus gives the slope 1
 
 
 @pytree
-class SplineFlow(Couplings):
-    """Each coupling scales and shifts like `Flow`'s, and then bends by a monotone rational-quadratic spline.
+class SplineCouplings(Couplings):
+    """Each coupling scales and shifts like `AffineCouplings`', and then bends by a monotone rational-quadratic spline.
 
-    Richer than `Flow` for each coupling, and slower: for posteriors in few dimensions whose shape is far from a
+    Richer for each coupling, and slower: for posteriors in few dimensions whose shape is far from a
     Gaussian, such as two modes that are not far apart. See `Couplings` for the arguments.
 
     Reference: Durkan, Bekasov, Murray and Papamakarios 2019 (arXiv:1906.04032).
     """
 
     name = "spline_flow"
-    per_coordinate = 2 + 3 * BINS - 1
+    per_coordinate = 2 + 3 * SPLINE_BINS - 1
 
     @staticmethod
     def move(v: Array, parameters: Array) -> tuple[Array, Array]:
-        v, log_scale = Flow.move(v, parameters[:, :2])
+        v, log_scale = AffineCouplings.move(v, parameters[:, :2])
         bent, log_slope = jax.vmap(_bend)(v, parameters[:, 2:])
         return bent, log_scale + log_slope
 
     @staticmethod
     def move_back(v: Array, parameters: Array) -> tuple[Array, Array]:
         v, log_slope = jax.vmap(_unbend)(v, parameters[:, 2:])
-        v, log_scale = Flow.move_back(v, parameters[:, :2])
+        v, log_scale = AffineCouplings.move_back(v, parameters[:, :2])
         return v, log_scale + log_slope
 
 
 class Knots(NamedTuple):
     """Of one spline."""
 
-    x: Array  # (BINS + 1,)
-    y: Array  # (BINS + 1,)
-    slope: Array  # (BINS + 1,)
+    x: Array  # (SPLINE_BINS + 1,)
+    y: Array  # (SPLINE_BINS + 1,)
+    slope: Array  # (SPLINE_BINS + 1,)
 
     def bin(self, values: Array, value: Array) -> tuple[Array, ...]:
         """x, y, width, height, and slopes at the left and right end of the bin of `values` that holds `value`."""
@@ -59,13 +59,13 @@ class Knots(NamedTuple):
 
 def _knots(parameters: Array) -> Knots:
     def positions(raw: Array) -> Array:
-        shares = LEAST + (1 - LEAST * BINS) * jax.nn.softmax(raw)
+        shares = LEAST_SHARE + (1 - LEAST_SHARE * SPLINE_BINS) * jax.nn.softmax(raw)
         inner = EDGE * (2 * jnp.cumsum(shares)[:-1] - 1)
         return jnp.concatenate([jnp.array([-EDGE], raw.dtype), inner, jnp.array([EDGE], raw.dtype)])
 
-    widths, heights, slopes = jnp.split(parameters, [BINS, 2 * BINS])
+    widths, heights, slopes = jnp.split(parameters, [SPLINE_BINS, 2 * SPLINE_BINS])
     one = jnp.ones(1, parameters.dtype)
-    slope = jnp.concatenate([one, LEAST + jax.nn.softplus(slopes + UNIT), one])
+    slope = jnp.concatenate([one, LEAST_SHARE + jax.nn.softplus(slopes + UNIT), one])
     return Knots(positions(widths), positions(heights), slope)
 
 

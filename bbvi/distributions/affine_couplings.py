@@ -1,4 +1,4 @@
-"""Normalising flow of affine couplings."""
+"""Affine couplings: a normalising flow."""
 
 import jax.numpy as jnp
 
@@ -10,8 +10,8 @@ BOUND = 8.0  # of log scales
 
 
 @pytree
-class Flow(Couplings):
-    """RealNVP around a Gaussian: each coupling scales and shifts, v <- v exp(s) + t with |s| < 8.
+class AffineCouplings(Couplings):
+    """RealNVP: each coupling scales and shifts, v <- v exp(s) + t with |s| < 8.
 
     Holds funnels, bananas and other posteriors with one mode. See `Couplings` for the arguments.
 

@@ -23,29 +23,30 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from bbvi.algorithms.base import Algorithm, Info
-from bbvi.distributions import Distribution, Flow
+from bbvi.algorithms.base import Adaptive, Info, Needs, status
+from bbvi.distributions import Distribution, RealNVP
+from bbvi.distributions.affine import Affine
 from bbvi.estimators import StickingTheLanding
+from bbvi.outcome import Evaluations
 from bbvi.precision import lenient_promotion
 from bbvi.problem import Problem
 from bbvi.random import Random
 
 Array = Any
-WINDOW = 100  # steps over which the ELBO is averaged
-FIRST = 4  # windows in the first round
-LEAST = 0.01  # of the rate, below which it does not fall in a round
+AVERAGED = 100  # steps over which the ELBO is averaged
+FIRST_ROUND = 4  # windows in the first round
+LOWEST_RATE = 0.01  # of the rate, below which it does not fall in a round
 DROP = 1.0  # nats below the best, and 10 standard errors, from which the best is gone back to
 SLOWEST = 1e-3  # of the rate at first: a run that falls again and again ends there
-STEPS: Any = optax.chain(optax.clip_by_global_norm(100.0), optax.scale_by_adam())
+ADAM: Any = optax.chain(optax.clip_by_global_norm(100.0), optax.scale_by_adam())
 
 
-class AdamState(NamedTuple):
-    """State of `Adam`."""
+class PathGradientState(NamedTuple):
+    """State of `PathGradient`."""
 
     q: Distribution  # in the coordinates of the start
-    loc: Array  # (dim,) of the coordinates
-    scale: Array  # (dim,) or (dim, dim)
-    memory: Any  # of Adam, over the parameters in one vector
+    coordinates: Affine  # x as a function of what q is a distribution of
+    moments: Any  # of Adam, over the parameters in one vector
     rate: Array  # () at the beginning of a round
     length: Array  # () of this round, in steps
     count: Array  # () steps taken in it
@@ -56,7 +57,7 @@ class AdamState(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam(Algorithm[AdamState]):
+class PathGradient(Adaptive[PathGradientState]):
     """Adam on the ELBO's path gradient, at a rate that falls to zero in rounds of doubling length.
 
     Arguments:
@@ -75,59 +76,60 @@ class Adam(Algorithm[AdamState]):
         if self.num_draws < 2:
             raise ValueError(f"num_draws={self.num_draws} must be at least 2: the noise of the ELBO must be seen.")
 
-    def default_family(self, dim: int) -> type[Distribution]:
-        return Flow
+    def needs(self, dim: int, q: Distribution | None = None) -> Needs:
+        def noise(random: Random, problem: Problem, steps: int) -> Array:
+            assert q is not None
+            return random.normal((steps, self.num_draws, q.noise_dim))
 
-    def init(self, problem: Problem, q: Distribution, draws: Any) -> AdamState:
-        loc, scale, local = q.standardise()
-        zero, nothing = jnp.zeros((), loc.dtype), jnp.array(-jnp.inf, loc.dtype)
-        return AdamState(
-            local,
-            loc,
-            scale,
-            STEPS.init(ravel_pytree(local)[0]),
-            zero + self.rate,
-            jnp.full((), FIRST * WINDOW, int),
-            jnp.zeros((), int),
-            jnp.zeros(3, loc.dtype),
-            nothing,
-            (nothing, local),
-            jnp.array(False),
+        return Needs(family=RealNVP, noise=noise)
+
+    def init(self, problem: Problem, q: Distribution, draws: Any) -> PathGradientState:
+        coordinates, local = q.standardise()
+        dtype = coordinates.loc.dtype
+        nothing = jnp.array(-jnp.inf, dtype)
+        return PathGradientState(
+            q=local,
+            coordinates=coordinates,
+            moments=ADAM.init(ravel_pytree(local)[0]),
+            rate=jnp.full((), self.rate, dtype),
+            length=jnp.full((), FIRST_ROUND * AVERAGED, int),
+            count=jnp.zeros((), int),
+            sums=jnp.zeros(3, dtype),
+            elbo=nothing,
+            best=(nothing, local),
+            finished=jnp.array(False),
         )
 
-    def noise(self, random: Random, problem: Problem, state: AdamState, steps: int) -> Array:
-        return random.normal((steps, self.num_draws, state.q.noise_dim))
-
-    def step(self, noise: Array, problem: Problem, state: AdamState) -> tuple[AdamState, Info]:
-        local = problem.in_coordinates(state.loc, state.scale)
+    def step(self, noise: Array, problem: Problem, state: PathGradientState) -> tuple[PathGradientState, Info]:
+        local = problem.in_coordinates(state.coordinates)
         loss = StickingTheLanding()
         (_, estimate), gradient = jax.value_and_grad(loss, has_aux=True)(state.q, local, noise)
         parameters, restore = ravel_pytree(state.q)
         with lenient_promotion():
-            updates, memory = STEPS.update(ravel_pytree(gradient)[0], state.memory)
+            updates, moments = ADAM.update(ravel_pytree(gradient)[0], state.moments)
         usable = jnp.isfinite(optax.tree.norm(updates)) & jnp.isfinite(estimate.value)
         keep = lambda new, old: jnp.where(usable, new, old)
         done = state.count / state.length
-        rate = state.rate * jnp.maximum(1 - done, LEAST)
+        rate = state.rate * jnp.maximum(1 - done, LOWEST_RATE)
         seen = jnp.stack([estimate.value, estimate.value**2, estimate.standard_error**2])
         known = jnp.isfinite(state.best[0])
         start = (jnp.where(jnp.isfinite(estimate.value), estimate.value, -jnp.inf), state.q)
         state = state._replace(
             q=restore(keep(parameters - rate * updates, parameters)),
-            memory=jax.tree.map(keep, memory, state.memory),
+            moments=jax.tree.map(keep, moments, state.moments),
             count=state.count + 1,
             sums=state.sums + seen,
             elbo=jnp.where(known, state.elbo, start[0]),
             best=jax.tree.map(lambda old, new: jnp.where(known, old, new), state.best, start),
         )
-        return state, Info.of(estimate, gradients=self.num_draws)
+        return state, Info.of(estimate, Evaluations(gradients=self.num_draws))
 
-    def steps_to_adapt(self, state: AdamState) -> Array:
-        return WINDOW - state.count % WINDOW
+    def steps_to_adapt(self, state: PathGradientState) -> Array:
+        return AVERAGED - state.count % AVERAGED
 
-    def adapt(self, problem: Problem, state: AdamState) -> AdamState:
-        elbo, square, variance = state.sums / WINDOW
-        error = jnp.sqrt(jnp.maximum(square - elbo**2, 0) / WINDOW)
+    def adapt(self, problem: Problem, state: PathGradientState) -> PathGradientState:
+        elbo, square, variance = state.sums / AVERAGED
+        error = jnp.sqrt(jnp.maximum(square - elbo**2, 0) / AVERAGED)
         over = state.count == state.length
         fell = ~(elbo > state.best[0] - DROP - 10 * error)
         even = jnp.sqrt(variance * self.num_draws) < self.tolerance
@@ -138,7 +140,7 @@ class Adam(Algorithm[AdamState]):
         rate = jnp.where(fell, state.rate / 4, state.rate)
         return state._replace(
             q=choose(fell, best[1], state.q),
-            memory=choose(over | fell, jax.tree.map(jnp.zeros_like, state.memory), state.memory),
+            moments=choose(over | fell, jax.tree.map(jnp.zeros_like, state.moments), state.moments),
             rate=rate,
             length=jnp.where(over & ~fell, 2, 1) * state.length,
             count=jnp.where(over | fell, 0, state.count),
@@ -148,8 +150,8 @@ class Adam(Algorithm[AdamState]):
             finished=(over & (even | ~(rose | fell))) | (rate < SLOWEST * self.rate),
         )
 
-    def done(self, state: AdamState) -> Array:
-        return state.finished
+    def status(self, state: PathGradientState) -> Array:
+        return status(state.finished)
 
-    def extract(self, state: AdamState) -> Distribution:
-        return state.best[1].affine(state.loc, state.scale)
+    def extract(self, state: PathGradientState) -> Distribution:
+        return state.best[1].after(state.coordinates)

@@ -15,7 +15,10 @@ import jax.numpy as jnp
 
 Array = Any
 ACCEPT = 1e-4  # share of the predicted rise from which a step is taken
-LARGEST = 1e16  # radius
+LARGEST_RADIUS = 1e16
+ESCAPED = 1e12  # distance in units of the start, from which a search counts as run off
+ARRIVED = 1e-8  # nats still to gain from which the optimum counts as reached
+MAX_STEPS = 200  # after which a search gives up
 
 
 class Step(NamedTuple):
@@ -97,5 +100,21 @@ def judge(step: Step, rise: Array, radius: Array, value: Array) -> tuple[Array, 
     accept = jnp.isfinite(rise) & (ratio > ACCEPT)
     at_boundary = step.length > 0.99 * radius
     growth = jnp.where(jnp.abs(ratio - 1) < 0.1, 8.0, 2.0)  # fast where the model is all but exact
-    larger = jnp.where((ratio > 0.75) & at_boundary, jnp.minimum(growth * radius, LARGEST), radius)
+    larger = jnp.where((ratio > 0.75) & at_boundary, jnp.minimum(growth * radius, LARGEST_RADIUS), radius)
     return accept, jnp.where(accept & (ratio >= 0.25), larger, 0.25 * jnp.minimum(radius, step.length))
+
+
+def first_radius(like: Array, dim: int) -> Array:
+    """The radius to begin with: three times the width of a standard normal distribution."""
+    return jnp.full((), 3 * dim**0.5, like.dtype)
+
+
+def has_arrived(step: Step, accept: Array, radius: Array, value: Array) -> Array:
+    """Whether a step that was taken ended at the optimum, as far as rounding of the value lets tell."""
+    rounding = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+    return accept & (step.length < 0.99 * radius) & (step.predicted < jnp.maximum(ARRIVED, rounding))
+
+
+def is_stuck(x: Array, radius: Array, count: Array) -> Array:
+    """Whether a search at x, after `count` steps, can go no further."""
+    return (jnp.abs(x).max() > ESCAPED) | (radius < 1e-10) | (count >= MAX_STEPS)

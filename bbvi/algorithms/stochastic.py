@@ -25,9 +25,11 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bbvi.algorithms.base import Algorithm, Info
+from bbvi.algorithms.base import Adaptive, Info, status
 from bbvi.distributions import Distribution
-from bbvi.problem import LONG, Problem
+from bbvi.distributions.affine import Affine
+from bbvi.policy import Regime
+from bbvi.problem import Problem
 
 Array = Any
 STATIONARY = 1.2  # R-hat below which the iterates count as stationary
@@ -35,19 +37,18 @@ TRAVELLING = 2.0  # R-hat above which they move steadily; it is 2.6 for motion i
 
 
 class Half(NamedTuple):
-    """Sums over half a round, in single precision for a long q; they count from its first step on."""
+    """Sums from the first step of half a round on, in single precision for a long q."""
 
     total: Distribution  # sum of the iterates
     elbo: Array  # () sum of the ELBO estimates
 
 
-class RoundsState(NamedTuple):
+class StochasticState(NamedTuple):
     """State of an algorithm that works in rounds."""
 
     q: Distribution  # in standardised coordinates
-    loc: Array  # (dim,) of the coordinates
-    scale: Array  # (dim,) or (dim, dim)
-    memory: Any  # what else the algorithm remembers from step to step of a round
+    coordinates: Affine  # x as a function of what q is a distribution of
+    aux: Any  # what else the algorithm carries from step to step of a round
     damping: Array  # () factor of the steps
     count: Array  # () steps taken in this half
     half: Array  # () steps in a half of this round
@@ -61,8 +62,8 @@ class RoundsState(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rounds(Algorithm[RoundsState]):
-    """What stochastic algorithms share; each adds `move`, one step.
+class Stochastic(Adaptive[StochasticState]):
+    """What stochastic algorithms share; each adds `update`, one step of q in standardised coordinates.
 
     Arguments:
         tolerance: stop when error and bias of the averaged parameters are below, in posterior standard deviations.
@@ -72,60 +73,61 @@ class Rounds(Algorithm[RoundsState]):
     tolerance: float = 0.05
     first_half: ClassVar[int] = 50  # steps in a half of the first round
 
-    def remember(self, q: Distribution) -> Any:
-        """What `move` remembers from step to step, at the start of a round."""
+    def init_aux(self, q: Distribution) -> Any:
+        """What `update` carries from step to step, at the start of a round."""
         return None
 
     @abstractmethod
-    def move(
-        self, noise: Any, problem: Problem, q: Distribution, memory: Any, damping: Array
+    def update(
+        self, noise: Any, problem: Problem, q: Distribution, aux: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
-        """One step of q and the memory, where both q and problem are in standardised coordinates."""
+        """One step of q and of what is carried along, where both q and problem are in standardised coordinates."""
 
-    def init(self, problem: Problem, q: Distribution, draws: Any) -> RoundsState:
-        loc, scale, local = q.standardise()
-        zero = jnp.zeros((), loc.dtype)
-        return RoundsState(
-            local,
-            loc,
-            scale,
-            self.remember(local),
-            zero + 1,
-            jnp.zeros((), int),
-            jnp.full((), self.first_half, int),
-            _empty(local),
-            _empty(local),
-            _zeros(local),
-            jnp.zeros((), bool),
-            zero + jnp.inf,
-            zero + jnp.inf,
-            jnp.zeros((), bool),
+    def init(self, problem: Problem, q: Distribution, draws: Any) -> StochasticState:
+        coordinates, local = q.standardise()
+        dtype = coordinates.loc.dtype
+        scalar = lambda value: jnp.full((), value, dtype)
+        return StochasticState(
+            q=local,
+            coordinates=coordinates,
+            aux=self.init_aux(local),
+            damping=scalar(1),
+            count=jnp.zeros((), int),
+            half=jnp.full((), self.first_half, int),
+            previous=_empty(local),
+            current=_empty(local),
+            squares=_zeros(local),
+            judging=jnp.zeros((), bool),
+            error=scalar(jnp.inf),
+            bias=scalar(jnp.inf),
+            converged=jnp.zeros((), bool),
         )
 
-    def step(self, noise: Any, problem: Problem, state: RoundsState) -> tuple[RoundsState, Info]:
-        local = problem.in_coordinates(state.loc, state.scale)
-        q, memory, info = self.move(noise, local, state.q, state.memory, state.damping)
+    def step(self, noise: Any, problem: Problem, state: StochasticState) -> tuple[StochasticState, Info]:
+        local = problem.in_coordinates(state.coordinates)
+        q, aux, info = self.update(noise, local, state.q, state.aux, state.damping)
         first = state.count == 0
         add = lambda first: lambda total, new: jnp.where(first, 0, total) + new.astype(total.dtype)
         current = jax.tree.map(add(first), state.current, Half(q, info.elbo))
         squares = jax.tree.map(add(first & ~state.judging), state.squares, jax.tree.map(jnp.square, q))
-        return state._replace(q=q, memory=memory, count=state.count + 1, current=current, squares=squares), info
+        return state._replace(q=q, aux=aux, count=state.count + 1, current=current, squares=squares), info
 
-    def steps_to_adapt(self, state: RoundsState) -> Array:
+    def steps_to_adapt(self, state: StochasticState) -> Array:
         return state.half - state.count
 
-    def adapt(self, problem: Problem, state: RoundsState) -> RoundsState:
+    def adapt(self, problem: Problem, state: StochasticState) -> StochasticState:
         halfway = state._replace(
             count=jnp.zeros_like(state.count),
             previous=state.current,
             judging=jnp.ones_like(state.judging),
         )
         judged = self._judge(problem, state)
+        # What both leave as it is, is not copied: of a long q that would take its memory once more.
         return jax.tree.map(lambda a, b: a if a is b else jnp.where(state.judging, a, b), judged, halfway)
 
-    def _judge(self, problem: Problem, state: RoundsState) -> RoundsState:
+    def _judge(self, problem: Problem, state: StochasticState) -> StochasticState:
         sums = (state.half, state.previous, state.current, state.squares)
-        n, first, second, squares = jax.tree.map(lambda leaf: leaf.astype(state.loc.dtype), sums)
+        n, first, second, squares = jax.tree.map(lambda leaf: leaf.astype(state.coordinates.loc.dtype), sums)
         gap = jax.tree.map(lambda a, b: jnp.abs(a - b) / n, first.total, second.total)
         within = jax.tree.map(  # variance of the iterates about the mean of their half
             lambda a, b, c: jnp.maximum((c - (a**2 + b**2) / n) / (2 * n), 0), first.total, second.total, squares
@@ -139,7 +141,7 @@ class Rounds(Algorithm[RoundsState]):
 
         settled = stationary | (error < self.tolerance)  # then the first half is as good as the second
         average = jax.tree.map(lambda a, b: jnp.where(settled, (a + b) / (2 * n), b / n), first.total, second.total)
-        restarted = self.init(problem, average.affine(state.loc, state.scale), None)
+        restarted = self.init(problem, average.after(state.coordinates), None)
         return restarted._replace(
             previous=state.previous,
             current=state.current,
@@ -151,21 +153,21 @@ class Rounds(Algorithm[RoundsState]):
             converged=converged,
         )
 
-    def done(self, state: RoundsState) -> Array:
-        return state.converged
+    def status(self, state: StochasticState) -> Array:
+        return status(state.converged)
 
-    def extract(self, state: RoundsState) -> Distribution:
-        n = jnp.maximum(state.count, 1).astype(state.loc.dtype)
+    def extract(self, state: StochasticState) -> Distribution:
+        n = jnp.maximum(state.count, 1).astype(state.coordinates.loc.dtype)
         average = jax.tree.map(
             lambda total, q: jnp.where(state.count > 0, total.astype(q.dtype) / n, q),
             state.current.total,
             state.q,
         )
-        return average.affine(state.loc, state.scale)
+        return average.after(state.coordinates)
 
 
 def _zeros(q: Distribution) -> Distribution:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32 if q.dim > LONG else leaf.dtype), q)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32 if Regime.of(q.dim).long else leaf.dtype), q)
 
 
 def _empty(q: Distribution) -> Half:

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from bbvi.algorithms.newton import triangular
-from bbvi.distributions import Spiked
-from bbvi.problem import LONG
+from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.distributions.spiked import SpikedDiagonal
+from bbvi.policy import Regime
 
 Array = Any
-MEMORY, FEW = 10, 2  # pairs kept by Limited, and of very many coordinates
+MEMORY, SHORT_MEMORY = 10, 2  # pairs kept by Limited, and of long vectors
 
 
 class Dense(NamedTuple):
@@ -33,7 +34,8 @@ class Dense(NamedTuple):
 
     @classmethod
     def identity(cls, dim: int, dtype: Any) -> "Dense":
-        return cls(jnp.eye(dim, dtype=dtype), jnp.zeros((), dtype), jnp.zeros((), int))
+        """The estimate before any pair is seen, on the host."""
+        return cls(np.eye(dim, dtype=dtype), np.zeros((), dtype), _zero())
 
     def solve(self, g: Array) -> Array:
         return self.factor @ (self.factor.T @ g)
@@ -55,9 +57,9 @@ class Dense(NamedTuple):
         """The estimate without what only updates need."""
         return self
 
-    def scale(self) -> Array:
-        """Lower triangular square root of the inverse Hessian, `(dim, dim)`."""
-        return triangular(self.factor)
+    def scale(self) -> Triangular:
+        """A square root of the inverse Hessian."""
+        return Triangular.of_factor(self.factor)
 
 
 class Limited(NamedTuple):
@@ -70,8 +72,9 @@ class Limited(NamedTuple):
 
     @classmethod
     def identity(cls, dim: int, dtype: Any) -> Self:
-        pairs = jnp.zeros((MEMORY if dim <= LONG else FEW, dim), dtype)
-        return cls(jnp.ones(dim, dtype), pairs, pairs, jnp.zeros((), int))
+        """The estimate before any pair is seen, on the host."""
+        pairs = np.zeros((SHORT_MEMORY if Regime.of(dim).long else MEMORY, dim), dtype)
+        return cls(np.ones(dim, dtype), pairs, pairs, _zero())
 
     @property
     def log_det(self) -> Array:
@@ -109,9 +112,9 @@ class Limited(NamedTuple):
     def gaussian(self) -> "Limited":
         return self._replace(s=self.s[:0], y=self.y[:0])
 
-    def scale(self) -> Array:
-        """Standard deviations, `(dim,)`."""
-        return jnp.sqrt(self.diagonal)
+    def scale(self) -> Diagonal | SpikedDiagonal:
+        """A square root of the diagonal."""
+        return Diagonal.of(self.diagonal**0.5)
 
 
 class Compact(Limited):
@@ -122,7 +125,7 @@ class Compact(Limited):
 
         H = A + [A Y, S] M [A Y, S]^T,    M = [[0, -R^-1], [-R^-T, R^-T (E + Y^T A Y) R^-1]]
 
-    and an eigendecomposition in the span of the pairs gives the form of `Spiked`.
+    and an eigendecomposition in the span of the pairs gives the form of a spiked diagonal.
 
     Reference: Byrd, Nocedal and Schnabel 1994, as in Pathfinder (arXiv:2108.03782, algorithm 4).
     """
@@ -130,8 +133,8 @@ class Compact(Limited):
     def gaussian(self) -> Self:
         return self
 
-    def spiked(self) -> Spiked:
-        """N(0, H)."""
+    def scale(self) -> SpikedDiagonal:
+        """A square root of the whole of it."""
         s, y, d = self.s[::-1], self.y[::-1], jnp.sqrt(self.diagonal)
         empty = jnp.sum(s * y, axis=1) == 0
         r = jnp.triu(s @ y.T) + jnp.diag(empty.astype(s.dtype))
@@ -141,12 +144,15 @@ class Compact(Limited):
         basis, upper = jnp.linalg.qr(jnp.concatenate([y * d, s / d]).T)
         eigenvalues, vectors = jnp.linalg.eigh(upper @ middle @ upper.T)
         spikes = jnp.maximum(1 + eigenvalues, 1e-12)
-        return Spiked.from_eigenvectors(jnp.zeros_like(d), d, basis @ vectors, jnp.sqrt(spikes))
+        return SpikedDiagonal.of_eigenvectors(d, basis @ vectors, jnp.sqrt(spikes))
 
     @property
     def log_det(self) -> Array:
-        q = self.spiked()
-        return q.entropy() - 0.5 * q.dim * (1 + jnp.log(2 * jnp.pi))
+        return self.scale().log_det()
 
     def scale_by(self, u: Array) -> Array:
-        return self.spiked().push(u)
+        return jax.vmap(self.scale().apply)(u)
+
+
+def _zero() -> np.ndarray:
+    return np.zeros((), jax.dtypes.canonicalize_dtype(int))

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bbvi.algorithms.base import Begin, Info
+from bbvi.algorithms.base import Info, Initialisation, Needs
 from bbvi.algorithms.optimizer import Optimizer
-from bbvi.algorithms.rounds import Rounds, RoundsState
-from bbvi.distributions import Distribution
+from bbvi.algorithms.stochastic import Stochastic
+from bbvi.distributions import Distribution, FullRank, MeanField
 from bbvi.estimators import Estimator, StickingTheLanding
+from bbvi.outcome import Evaluations
+from bbvi.policy import Regime
 from bbvi.precision import lenient_promotion
 from bbvi.problem import Problem
 from bbvi.random import Random
@@ -20,8 +22,8 @@ Array = Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class ADVI(Rounds):
-    """Automatic differentiation variational inference: stochastic gradients of the ELBO.
+class StochasticVI(Stochastic):
+    """Stochastic gradients of the ELBO by reparameterisation, as ADVI has them, in standardised coordinates.
 
     Arguments:
         estimator: of the gradient.
@@ -53,37 +55,32 @@ class ADVI(Rounds):
             )
         self.estimator.noise.check(self.draws_per_step)
 
-    @property
-    def uses_gradients(self) -> bool:
-        return self.estimator.uses_gradients
+    def needs(self, dim: int, q: Distribution | None = None) -> Needs:
+        def noise(random: Random, problem: Problem, steps: int) -> Array:
+            n, scheme = self.draws_per_step, self.estimator.noise
+            if self._one_by_one(problem):
+                return random.bits((steps, n // scheme.together(n), 2))
+            assert q is not None
+            return scheme(random, steps, n, q.noise_dim)
 
-    def derivatives(self, q: Distribution) -> int:
-        return self.estimator.derivatives
-
-    @property
-    def begins(self) -> Begin:
-        return Begin.POLISHED if self.estimator.starts_polished else Begin.POINT
+        return Needs(
+            family=FullRank if Regime.of(dim).full_rank else MeanField,
+            start=Initialisation.POLISHED if self.estimator.starts_polished else Initialisation.POINT,
+            derivatives=self.estimator.derivatives,
+            rows=self.batch_size,
+            noise=noise,
+        )
 
     @property
     def draws_per_step(self) -> int:
         """Draws in each step."""
         return self.estimator.default_draws if self.num_draws is None else self.num_draws
 
-    @property
-    def rows_per_step(self) -> int | None:
-        return self.batch_size
-
-    def noise(self, random: Random, problem: Problem, state: RoundsState, steps: int) -> Array:
-        n = self.draws_per_step
-        if self._one_by_one(problem):
-            return random.bits((steps, n // self.estimator.noise.together(n), 2))
-        return self.estimator.noise(random, steps, self.draws_per_step, state.q.noise_dim)
-
-    def remember(self, q: Distribution) -> Any:
+    def init_aux(self, q: Distribution) -> Any:
         return self._optimizer(q).init(q)
 
-    def move(
-        self, noise: Array, problem: Problem, q: Distribution, memory: Any, damping: Array
+    def update(
+        self, noise: Array, problem: Problem, q: Distribution, aux: Any, damping: Array
     ) -> tuple[Distribution, Any, Info]:
         n = self.draws_per_step
         if self._one_by_one(problem):
@@ -91,14 +88,14 @@ class ADVI(Rounds):
         else:
             gradient, estimate = self.estimator.gradient(q, problem, noise)
         with lenient_promotion():
-            updates, memory = self._optimizer(q).update(gradient, memory, q)
+            updates, aux = self._optimizer(q).update(gradient, aux, q)
         # An update that is not finite is not made.
         damping = jnp.where(jnp.isfinite(optax.tree.norm(updates)), damping, 0)
         q = jax.tree.map(lambda p, u: p + damping * jnp.where(damping > 0, u, 0), q, updates)
-        if not self.uses_gradients:
-            return q, memory, Info.of(estimate, log_densities=n)
+        if not self.estimator.derivatives:
+            return q, aux, Info.of(estimate, Evaluations(log_densities=n))
         products = self.estimator.products(n, problem.dim)
-        return q, memory, Info.of(estimate, gradients=n, hessian_vector_products=products)
+        return q, aux, Info.of(estimate, Evaluations(gradients=n, hessian_vector_products=products))
 
     def _one_by_one(self, problem: Problem) -> bool:
         return problem.one_by_one and self.estimator.additive

@@ -1,0 +1,67 @@
+"""The numbers of coordinates at which methods change, all in one place.
+
+What is dense costs memory of dim^2 numbers and time of dim^3, or dim products with a Hessian; what is long is to be in
+memory as few times as can be. `bbvi info` prints the table.
+"""
+
+from dataclasses import dataclass, fields
+
+KEPT_NUMBERS = 2**25  # in the draws behind a verdict, at most
+VERDICT_DRAWS, FEWEST_VERDICT_DRAWS = 4096, 256  # of q, to judge it by
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Numbers of coordinates; each field says up to how many something holds."""
+
+    no_hierarchy: int = 19  # there is no room for a hierarchy whose scales creep: a stalled fit is left at that
+    full_rank: int = 100  # full-rank is the family fitted when none is named, and mean-field above
+    dense_start: int = 200  # quasi-Newton paths, mass matrices and other modes hold a whole covariance
+    flow: int = 500  # a flow is worth its time
+    dense_response: int = 500  # a linear system for each coordinate, or a Hessian at each step, is affordable
+    newton: int = 1000  # full-rank Newton steps, Laplace's matrix and correlations of draws are affordable
+    exact_diagonal: int = 2000  # a diagonal of curvature takes a product for each coordinate, and random probes above
+    long: int = 2**17  # vectors may be in memory several times, and draws made many at once
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Regime:
+    """What suits a problem of so many coordinates."""
+
+    has_room_for_hierarchy: bool
+    full_rank: bool  # is the default family
+    dense_start: bool
+    flow: bool
+    dense_response: bool
+    newton: bool
+    exact_diagonal: bool
+    long: bool
+    verdict_draws: int  # of q, to judge it by
+
+    @classmethod
+    def of(cls, dim: int) -> "Regime":
+        """That of so many coordinates."""
+        return cls(
+            has_room_for_hierarchy=dim > LIMITS.no_hierarchy,
+            full_rank=dim <= LIMITS.full_rank,
+            dense_start=dim <= LIMITS.dense_start,
+            flow=dim <= LIMITS.flow,
+            dense_response=dim <= LIMITS.dense_response,
+            newton=dim <= LIMITS.newton,
+            exact_diagonal=dim <= LIMITS.exact_diagonal,
+            long=dim > LIMITS.long,
+            verdict_draws=max(FEWEST_VERDICT_DRAWS, min(VERDICT_DRAWS, KEPT_NUMBERS // dim)),
+        )
+
+
+def default_rank(dim: int, most: int = 32) -> int:
+    """Directions beside a diagonal, where their number is not given."""
+    return max(1, min(most, dim // 4))
+
+
+def table() -> list[tuple[str, int]]:
+    """What holds up to how many coordinates."""
+    return [(each.name.replace("_", " "), getattr(LIMITS, each.name)) for each in fields(LIMITS)]
