@@ -22,7 +22,7 @@ LEVELS = [
         "lapack",
         "precision",
         "timing",
-        "finding",
+        "outcome",
         "curvature",
         "storage",
         "sharding",
