@@ -44,8 +44,14 @@ def data_masks(trace: Trace, other: Trace) -> dict[str, np.ndarray]:
 
     A mask that differs in another run of the model depends on parameters, and is none of the data.
     """
-    found = {name: (_mask(site), _mask(other[name])) for name, site in trace.items() if _mask(site) is not None}
-    return {name: mask for name, (mask, again) in found.items() if not mask.all() and np.array_equal(mask, again)}
+    masks = {}
+    for name, site in trace.items():
+        if (mask := _mask(site)) is None or mask.all():
+            continue
+        again = _mask(other[name])
+        if again is not None and np.array_equal(mask, again):
+            masks[name] = mask
+    return masks
 
 
 def observations(trace: Trace, masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ from bbvi.models.numpyro.masks import data_masks, observations
 from bbvi.models.numpyro.model import NumPyroModel
 from bbvi.models.numpyro.sites import BASE, Trace, differs, nesting, plate_dims, subsampled
 from bbvi.models.numpyro.tracing import first_trace
-from bbvi.parameters import is_real, make_parameters
 from bbvi.precision import scope
+from bbvi.reading_parameters import is_real, make_parameters
 
 
 def from_numpyro(model: Callable[..., Any], *args: Any, params: str = "flat", **kwargs: Any) -> NumPyroModel:
