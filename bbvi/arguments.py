@@ -14,9 +14,11 @@ from bbvi.distributions import Distribution
 from bbvi.estimators import Estimator
 from bbvi.ladder import first_method, structure
 from bbvi.models import Model
-from bbvi.parameters import Parameters, check_keys, nearest
+from bbvi.parameters import Parameters
 from bbvi.problem import Factorized, dtype_of, in_short, is_numeric
+from bbvi.reading_parameters import check_keys
 from bbvi.rows import Elsewhere, Stored, Stream, Streamed
+from bbvi.spelling import nearest
 
 
 def _by_name(package: Any, base: type) -> dict[str, Any]:

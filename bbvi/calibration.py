@@ -20,8 +20,9 @@ import numpy as np
 from bbvi.arguments import positive
 from bbvi.many import NUM_DRAWS, fit_many
 from bbvi.outcome import Status
-from bbvi.parameters import make_parameters
+from bbvi.parameters import label
 from bbvi.precision import scope
+from bbvi.reading_parameters import make_parameters
 from bbvi.weights import weigh
 
 LEVEL = 0.01  # of the tests over all parameters together
@@ -153,7 +154,7 @@ def calibrate(
         for name, value in parameters.named(truth).items():
             below = weights @ (draws[name] < value).reshape(len(weights), -1)
             for index, share in zip(np.ndindex(*np.shape(value)), below, strict=True):
-                columns.setdefault(name + "".join(f"[{i}]" for i in index), []).append(float(share))
+                columns.setdefault(label(name, index), []).append(float(share))
     pit = {name: np.array(values) for name, values in columns.items()}
     return Calibration(
         pit,

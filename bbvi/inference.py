@@ -44,11 +44,11 @@ from bbvi.models import Model
 from bbvi.models.numpyro import NumPyroModel
 from bbvi.origin import Origin
 from bbvi.outcome import Finding, History, Status, Stop
-from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, no_gradient, trace
 from bbvi.progress import showing
+from bbvi.reading_parameters import make_parameters
 from bbvi.rows import Elsewhere, plain_errors
 from bbvi.sharding import make_layout
 from bbvi.start import Start, Watch, find_start, start_at

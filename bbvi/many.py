@@ -28,11 +28,13 @@ from bbvi.distributions import FullRank, MeanField
 from bbvi.evaluation import DEGREES_OF_FREEDOM, POOL, WIDE, WORKING_SET, Draws, evaluate
 from bbvi.models import Model
 from bbvi.outcome import History, Status, Stop
-from bbvi.parameters import Parameters, make_parameters, nearest
+from bbvi.parameters import Parameters, label
 from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, trace
 from bbvi.random import stream
+from bbvi.reading_parameters import make_parameters
+from bbvi.spelling import nearest
 from bbvi.start import start_at
 from bbvi.weights import mean, sd, weigh
 
@@ -378,8 +380,8 @@ class Posteriors(Sequence[Posterior]):
         means, sds = (self.parameters.named(values) for values in (self.mean(), self.sd()))
         for name in self.parameters.names:
             for index in np.ndindex(*means[name].shape[1:]):
-                label = name + "".join(f"[{k}]" for k in index)
-                columns[f"{label} mean"], columns[f"{label} sd"] = (each[name][:, *index] for each in (means, sds))
+                title = label(name, index)
+                columns[f"{title} mean"], columns[f"{title} sd"] = (each[name][:, *index] for each in (means, sds))
         return pandas.DataFrame(columns, index=pandas.Index(self.labels, name=self.coord))
 
     def to_arviz(self, num_samples: int = 100) -> Any:

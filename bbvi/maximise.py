@@ -21,8 +21,8 @@ from bbvi.algorithms.newton import balanced_draws
 from bbvi.arguments import read_data
 from bbvi.compiling import program
 from bbvi.models.numpyro import NumPyroModel, with_params
-from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
+from bbvi.reading_parameters import make_parameters
 from bbvi.start import find_start, polish
 
 Array = Any

@@ -21,7 +21,7 @@ from bbvi.ladder import Rung
 from bbvi.models import Model
 from bbvi.origin import Origin
 from bbvi.outcome import History
-from bbvi.parameters import Parameters
+from bbvi.parameters import Parameters, label
 from bbvi.precision import scope
 from bbvi.problem import LONG, Problem, no_gradient
 from bbvi.weights import mean, quantile, sd, weigh
@@ -384,8 +384,7 @@ class Posterior:
                     statistics[title] = np.ravel(self.named(moments)[name])[: columns.shape[1]]
             statistics |= {f"{100 * p:g}%": quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
             for i, index in zip(range(columns.shape[1]), np.ndindex(*shapes[name]), strict=False):
-                label = name + "".join(f"[{k}]" for k in index)
-                rows.append((label, {title: float(values[i]) for title, values in statistics.items()}))
+                rows.append((label(name, index), {title: float(values[i]) for title, values in statistics.items()}))
         return rows
 
     def summary(self, **kwargs: Any) -> Any:

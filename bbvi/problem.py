@@ -12,6 +12,7 @@ import numpy as np
 from bbvi import cost
 from bbvi.chunks import num_chunks, sum_over_rows
 from bbvi.constants import detached
+from bbvi.curvature import hvp
 from bbvi.parameters import Parameters
 from bbvi.pytree import pytree, static
 from bbvi.rows import Elsewhere, num_sampled, sample_rows
@@ -219,7 +220,7 @@ class Problem:
 
     def hessian_vector_products(self, ys: Array, vs: Array) -> Array:
         """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
-        return self._over(lambda y, v: jax.jvp(jax.grad(self.log_density), (y,), (v,))[1], ys, vs)
+        return self._over(lambda y, v: hvp(self.log_density, y, v), ys, vs)
 
     def _over(self, function: Callable[..., Any], *points: Array) -> Any:
         """`function` at each of n points: of all at once, or one after the other where one would hold up all."""

@@ -15,8 +15,8 @@ from numpyro.infer import NUTS
 import bbvi
 from bbvi.diagnostics.pareto import smooth
 from bbvi.distributions import Distribution
-from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
+from bbvi.reading_parameters import make_parameters
 from benchmarks import posteriordb
 from benchmarks.speed import logistic
 

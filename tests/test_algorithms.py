@@ -12,8 +12,8 @@ from bbvi.algorithms.climb import advance, begin, climb, look_ahead
 from bbvi.algorithms.optimizer import Optimizer
 from bbvi.algorithms.quasi_newton import Compact, Dense, Limited
 from bbvi.compiling import program
-from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
+from bbvi.reading_parameters import make_parameters
 from bbvi.start import polish
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, independent, smooth
 

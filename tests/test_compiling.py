@@ -8,8 +8,8 @@ import pytest
 from bbvi import compiling
 from bbvi.compiling import program
 from bbvi.evaluation import log_densities
-from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
+from bbvi.reading_parameters import make_parameters
 
 MANY = 20_000
 X = np.random.default_rng(0).standard_normal((20, 2))

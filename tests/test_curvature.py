@@ -244,7 +244,7 @@ LEAN = {
     **{mode: (lambda x, mode=mode: hvp(chain, x, x, mode), 2) for mode in HVP_MODES},
     "operator": (lambda x: HessianOperator(chain, x).matvec(x), 2),
     "conjugate gradients": (lambda x: cg(HessianOperator(chain, x).matvec, x)[0], 2),
-    "exact diagonal": (lambda x: hessian_diagonal(chain, x), 2 * curvature.BLOCK),
+    "exact diagonal": (lambda x: hessian_diagonal(chain, x), 2 * curvature.diagonal.COLUMNS_AT_ONCE),
     "probed diagonal": (lambda x: hessian_diagonal(chain, x, probes=100), 2),
     "Lanczos": (lambda x: lanczos(HessianOperator(chain, x).matvec, x, 10), 11),
 }

@@ -14,8 +14,8 @@ from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import FullRank, Mixture
 from bbvi.evaluation import Draws, draw
 from bbvi.outcome import Finding, Status, Stop
-from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
+from bbvi.reading_parameters import make_parameters
 from bbvi.start import start_at
 
 RNG = np.random.default_rng(0)

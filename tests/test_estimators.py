@@ -9,9 +9,9 @@ from scipy import stats
 
 import bbvi
 from bbvi import arguments
-from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
 from bbvi.random import DeviceRandom, HostRandom, InProgram
+from bbvi.reading_parameters import make_parameters
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, smooth
 from tests.test_distributions import member
 

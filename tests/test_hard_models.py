@@ -20,8 +20,8 @@ from numpyro.distributions import constraints
 
 import bbvi
 from bbvi import lapack
-from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
+from bbvi.reading_parameters import make_parameters
 from bbvi.start import find_start
 
 RNG = np.random.default_rng(0)

@@ -12,8 +12,8 @@ from bbvi import chunks, evaluation, rows
 from bbvi.algorithms.base import Begin
 from bbvi.arguments import read_rows
 from bbvi.epochs import Reshuffled
-from bbvi.parameters import make_parameters
 from bbvi.problem import Problem, work
+from bbvi.reading_parameters import make_parameters
 from bbvi.rows import Stored, Stream, Streamed
 from bbvi.start import Watch
 from bbvi.tall import find_tall_start, with_reference

@@ -12,7 +12,7 @@ from scipy import stats
 
 import bbvi
 from bbvi.arguments import FAMILIES
-from bbvi.parameters import make_parameters
+from bbvi.reading_parameters import make_parameters
 from bbvi.storage import write_arrays
 
 DATA = {"y": np.array([1.2, 0.7, 2.1, 1.6, 0.9, 1.4, 1.1, 2.5, 1.3, 0.2, 1.8, 1.0])}

@@ -14,6 +14,7 @@ from bbvi.diagnostics.reach import PROPER, mass_beyond
 from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws, log_densities, pieces
 from bbvi.outcome import Finding, Status
+from bbvi.parameters import label
 from bbvi.problem import Problem
 from bbvi.start import Start, polish
 
@@ -203,8 +204,8 @@ def _vague_scale(problem: Problem, pool: Draws, log_weights: Array) -> Finding |
             variances = weights @ squares
             errors = np.sqrt(weights**2 @ (squares - variances) ** 2) / np.maximum(2 * variances, 1e-300)
         for i in np.flatnonzero(~(errors <= VAGUE)):
-            index = "".join(f"[{k}]" for k in np.unravel_index(i, values.shape[1:]))
-            found = max(found, (k_hat_of_square(np.log(weights), columns[:, i]), name + index))
+            scalar = label(name, np.unravel_index(i, values.shape[1:]))
+            found = max(found, (k_hat_of_square(np.log(weights), columns[:, i]), scalar))
     k_hat, name = found
     if not name:
         return None

@@ -13,6 +13,7 @@ from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 from bbvi.diagnostics.stein import SteinTest, stein_test
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.evaluation import Draws
+from bbvi.parameters import label
 from bbvi.problem import Problem
 
 Array = Any
@@ -87,8 +88,7 @@ def diagnose_fully(
     for name, array in read(pool.x).items():
         columns = np.reshape(array, (len(array), -1)).astype(float)
         for index, column in zip(np.ndindex(*np.shape(array)[1:]), columns.T, strict=True):
-            label = name + "".join(f"[{i}]" for i in index)
-            k_hat[label] = k_hat_of_square(log_weights, column)
+            k_hat[label(name, index)] = k_hat_of_square(log_weights, column)
     return FullDiagnosis(
         verdict,
         bounds,

@@ -10,8 +10,9 @@ import numpy as np
 
 from bbvi.compiling import program
 from bbvi.models.base import Model, Named
-from bbvi.parameters import Parameters, nearest
+from bbvi.parameters import Parameters
 from bbvi.precision import lenient_promotion
+from bbvi.spelling import nearest
 
 Array = Any
 

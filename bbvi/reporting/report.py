@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bbvi.parameters import label
 from bbvi.precision import scope
 from bbvi.reporting import plots
 from bbvi.reporting.arviz import num_observations
@@ -158,7 +159,7 @@ def _linear_response(posterior: "Posterior", rows: list[Row]) -> dict[str, np.nd
     names = dict.fromkeys(row.variable for row in rows)
     every = lambda values: jnp.concatenate([jnp.ravel(posterior.named(values)[name]) for name in names])
     labels = [
-        name + "".join(f"[{i}]" for i in index)
+        label(name, index)
         for name in names
         for index in np.ndindex(*posterior.parameters.shapes[posterior.parameters.names.index(name)])
     ]
@@ -237,11 +238,11 @@ def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table
 def _predictive_table(name: str, seen: np.ndarray, made: np.ndarray) -> Table:
     rows = []
     statistics: tuple[Any, ...] = (np.mean, np.std, np.min, np.max)
-    for label, statistic in zip(("mean", "sd", "minimum", "maximum"), statistics, strict=True):
+    for title, statistic in zip(("mean", "sd", "minimum", "maximum"), statistics, strict=True):
         replicated, own = statistic(made, axis=1), float(statistic(seen))
         low, high = np.quantile(replicated, [0.05, 0.95])
         share = np.mean(replicated > own) + np.mean(replicated == own) / 2
-        rows.append((label, f"{own:.4g}", f"{low:.4g} to {high:.4g}", f"{share:.2f}"))
+        rows.append((title, f"{own:.4g}", f"{low:.4g} to {high:.4g}", f"{share:.2f}"))
     return Table((name, "observed", "90 % of replications", "share above"), rows)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bbvi.diagnostics.pareto import k_hat_of_square, smooth
+from bbvi.parameters import label
 
 if TYPE_CHECKING:
     from bbvi.posterior import Posterior
@@ -85,7 +86,7 @@ def _row(variable: Variable, i: int, weights: np.ndarray, from_q: np.ndarray, k_
     quantiles = np.quantile(column, PROBABILITIES, weights=weights, method="inverted_cdf")
     return Row(
         variable.name,
-        variable.name + "".join(f"[{k}]" for k in np.unravel_index(i, variable.shape)),
+        label(variable.name, np.unravel_index(i, variable.shape)),
         float(variable.mean[i]),
         float(variable.sd[i]),
         tuple(map(float, quantiles)),

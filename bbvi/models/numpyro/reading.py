@@ -1,0 +1,158 @@
+"""A NumPyro model, read by running it twice."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.constants import with_clean_caches
+from bbvi.models.numpyro.arguments import Static, in_precision, is_array
+from bbvi.models.numpyro.density import JointDensity, with_needed_arguments_fixed
+from bbvi.models.numpyro.masks import data_masks, observations
+from bbvi.models.numpyro.model import NumPyroModel
+from bbvi.models.numpyro.sites import BASE, Trace, differs, nesting, plate_dims, subsampled
+from bbvi.models.numpyro.tracing import first_trace
+from bbvi.precision import scope
+from bbvi.reading_parameters import is_real, make_parameters
+
+
+def from_numpyro(model: Callable[..., Any], *args: Any, params: str = "flat", **kwargs: Any) -> NumPyroModel:
+    """A NumPyro model, to be given to `fit`.
+
+    Arguments:
+        model: a function with numpyro primitives. Its continuous `sample` sites are the parameters, on the scale of
+            their supports; discrete ones are summed over where numpyro can (`bbvi[enumeration]`). A plate with a
+            `subsample_size` is run on minibatches of that many rows, and in full for the verdict.
+        params: what becomes of `numpyro.param` sites. "flat" makes them parameters, with a flat prior on what their
+            constraint allows; "maximise" has `fit` set them to where the evidence bound is largest, after which they
+            are deterministic sites.
+        args, kwargs: what it is called with. Arrays are data: others of the same shapes compile nothing anew.
+
+    Returns:
+        A model that `fit` takes in place of `logprob` and `dim`. The posterior has the sites by their names, with
+        deterministic sites among them, and for arviz the plates as dimensions.
+
+    Raises:
+        TypeError, ValueError: naming the site, when a site cannot be inferred.
+        ImportError: when sites have to be summed over and funsor is not installed.
+
+    Example:
+        >>> def model(y):
+        ...     scale = numpyro.sample("scale", numpyro.distributions.HalfNormal(1))
+        ...     numpyro.sample("y", numpyro.distributions.Normal(0, scale), obs=y)
+        >>> bbvi.from_numpyro(model, np.ones(3)).dim  # give the model to bbvi.fit
+        {'scale': ()}
+
+    A site whose support depends on other sites, such as Uniform(0, sigma), is a parameter under the name `<site>_base`,
+    unconstrained, and itself a deterministic site.
+    """
+    with scope(True):  # bounds of supports in full precision
+        args, kwargs = jax.tree.map(in_precision, (args, kwargs))
+        if params not in ("flat", "maximise"):
+            raise ValueError(f"params={params!r} is unknown. Known: flat, maximise.")
+        traces = with_clean_caches(lambda: [first_trace(model, args, kwargs, seed) for seed in (0, 1)])
+        found = _read(model, args, kwargs, *traces)
+        if params == "flat":
+            return found
+        initial = {name: np.asarray(site["value"]) for name, site in traces[0].items() if site["type"] == "param"}
+        return replace(found, maximised=initial, notes=())
+
+
+def with_params(model: NumPyroModel, values: Mapping[str, np.ndarray]) -> NumPyroModel:
+    """The model with these values of its params, as deterministic sites."""
+    from numpyro.primitives import Messenger
+
+    class Fixed(Messenger):
+        def process_message(self, msg: Any) -> None:
+            if msg["type"] == "param" and msg["name"] in values:
+                msg["type"], msg["value"] = "deterministic", jnp.asarray(values[msg["name"]])
+
+    args, kwargs = model.logprob.arguments(model.data)
+    shown = ", ".join(f"{name} = {np.array2string(np.asarray(value), precision=4)}" for name, value in values.items())
+    note = f"{shown}: without a prior, set to where the evidence bound is largest; their uncertainty is left out"
+    return replace(from_numpyro(Fixed(model.logprob.model), *args, **kwargs), notes=(note,))
+
+
+def _read(model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, other: Trace) -> NumPyroModel:
+    """The model, from the sites of two runs of it."""
+    latent = [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]]
+    continuous = [name for name in latent if not trace[name]["fn"].support.is_discrete]
+    free = [name for name, site in trace.items() if site["type"] == "param"]
+    if not continuous and not free:
+        raise ValueError(
+            "The model has no continuous latent site: nothing to infer. Leave obs= out where a value is unknown."
+        )
+    dynamic = tuple(name for name in continuous if differs(trace[name]["fn"].support, other[name]["fn"].support))
+    dim, constraints = _parameter_space(trace, continuous, free, dynamic)
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    plate, plate_size, subsample_size = subsampled(trace)
+    density = JointDensity(
+        model=model,
+        treedef=treedef,
+        static=tuple(None if is_array(leaf) else Static(leaf) for leaf in leaves),
+        latent=(*continuous, *free),
+        dynamic=dynamic,
+        enumerated=len(continuous) < len(latent),
+        nesting=nesting(trace),
+        plate=plate,
+        plate_size=plate_size,
+        subsample_size=subsample_size,
+    )
+    density = with_needed_arguments_fixed(density, leaves, dim)
+    masks = data_masks(trace, other)
+    return NumPyroModel(
+        logprob=density,
+        dim=dim,
+        constraints=constraints,
+        data=density.arrays(leaves),
+        batch_size=density.subsample_size,
+        observed=observations(trace, masks),
+        coords={f"{name}_dim_0": np.flatnonzero(mask).tolist() for name, mask in masks.items()},
+        dims=plate_dims(trace, masks),
+        names=tuple(name for name in dim if name.removesuffix(BASE) not in dynamic),
+        deterministic=_deterministic(density, leaves, dim, trace),
+        masks=masks,
+        notes=_about_params(free),
+    )
+
+
+def _parameter_space(
+    trace: Trace, continuous: list[str], free: list[str], dynamic: tuple[str, ...]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Shapes and constraints of the parameters, by name."""
+    dim, constraints = {}, {}
+    for name in continuous:
+        support, shape = trace[name]["fn"].support, np.shape(trace[name]["value"])
+        if name in dynamic:
+            dim[name + BASE] = make_parameters({name: shape}, {name: support}).free_shapes[0]
+        else:
+            dim[name] = shape
+            constraints[name] = None if is_real(support) else support
+    for name in free:
+        dim[name], constraint = np.shape(trace[name]["value"]), trace[name]["kwargs"].get("constraint")
+        constraints[name] = None if constraint is None or is_real(constraint) else constraint
+    make_parameters(dim, constraints)  # complains about supports that cannot be mapped
+    return dim, constraints
+
+
+def _about_params(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    are = "is a numpyro.param" if len(names) == 1 else "are numpyro.params"
+    return (f"{', '.join(names)} {are}, without a prior: the density is flat over what its constraint allows",)
+
+
+def _deterministic(density: JointDensity, leaves: list[Any], dim: Any, trace: Trace) -> tuple[str, ...]:
+    """Deterministic sites, without those that hang on values that are summed over."""
+    values = {name: jax.ShapeDtypeStruct(shape, float) for name, shape in dim.items()}
+    shapes = jax.eval_shape(
+        lambda values, data: {
+            name: site["value"] for name, site in density.trace(values, data).items() if site["type"] == "deterministic"
+        },
+        values,
+        density.arrays(leaves),
+    )
+    return (*density.dynamic, *(name for name, each in shapes.items() if each.shape == np.shape(trace[name]["value"])))
