@@ -13,6 +13,8 @@ import numpy as np
 
 from bbvi.compiling import program
 from bbvi.constants import detached, with_clean_caches
+from bbvi.data.density import SumOverRows
+from bbvi.data.plate import Plate
 from bbvi.models.base import Model, Named
 from bbvi.parameters import Parameters, is_real, make_parameters
 from bbvi.precision import lenient_promotion, scope
@@ -342,7 +344,7 @@ class _Static:
 
 
 @dataclass(frozen=True)
-class _Density:
+class _Density(SumOverRows):
     """The joint log density of a model, as a function of its latent sites and of the arrays among its arguments."""
 
     model: Callable[..., Any]
@@ -360,16 +362,16 @@ class _Density:
         """Those of the arguments that are data."""
         return tuple(leaf for leaf, fixed in zip(leaves, self.static, strict=True) if fixed is None)
 
-    def num_rows(self, data: Any) -> int | None:
-        """Size of the subsampled plate, None without one."""
-        return self.plate_size
+    def source(self, data: Any) -> Plate | None:
+        """The rows of the subsampled plate, None without one."""
+        return None if self.plate_size is None else Plate(data, self.plate_size)
 
-    def take(self, data: Any, rows: Array) -> Any:
-        """The data of a minibatch: all arrays, with the rows that the plate is to give."""
-        return *data, rows
+    def estimate(self, values: Mapping[str, Array], data: Any, weight: Array | float, at_once: bool) -> Array:
+        """The joint log density: the plate weights its rows itself."""
+        return self(values, data)
 
-    def __call__(self, values: Mapping[str, Array], data: Any, weight: Array | None = None) -> Array:
-        """Joint log density at one point, a scalar. The plate weights the rows itself."""
+    def __call__(self, values: Mapping[str, Array], data: Any) -> Array:
+        """Joint log density at one point, a scalar."""
         from numpyro.infer.util import log_density
 
         run, args, kwargs = self.prepare(values, data)
