@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 
 import bbvi
@@ -107,6 +108,39 @@ def test_rows_elsewhere_are_those_in_memory(x64, data, kind):
     shuffled = source.reshuffled(0).read(0, N)
     np.testing.assert_array_equal(np.sort(shuffled["y"]), np.sort(Y))
     np.testing.assert_array_equal(source.at(np.array([3, 80, 599]))["y"], Y[[3, 80, 599]])
+
+
+def of_kind(data, kind):
+    """Data of a kind with a log density that sums over their rows; "plate" is one of a NumPyro model."""
+    if kind != "plate":
+        return problem(data[kind])
+
+    def model(x, y):
+        w = numpyro.sample("w", numpyro.distributions.Normal(jnp.zeros(DIM), 1).to_event(1))
+        with numpyro.plate("rows", N, subsample_size=50) as rows:
+            numpyro.sample("y", numpyro.distributions.Normal(x[rows] @ w, 1), obs=y[rows])
+
+    found = bbvi.from_numpyro(model, X, Y)
+    return Problem(make_parameters(found.dim, found.constraints), read_rows(found.data, found.logprob), found.logprob)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "plate"])
+def test_every_source_answers_the_same_questions(x64, data, tall, kind):
+    whole = of_kind(data, kind)
+    source = whole.source
+    assert (source.num_rows, source.num_numbers, source.row_size) == (N, N * (DIM + 1), DIM + 1)
+    assert source.num_sampled == 100
+    assert source.is_in_memory == (kind in ("arrays", "plate"))
+    sample = whole.minibatch(source.sample())
+    assert float(sample.weight) == N / 100
+    np.testing.assert_array_equal(sample.log_densities(POINTS), whole.sampled().log_densities(POINTS))
+    batches = source.batches(50, seed=0)
+    page = batches.pages(4)(1)  # steps 4 to 7
+    assert {leaf.shape[:2] for leaf in jax.tree.leaves(page)} == {(4, 50)}
+    assert batches.num_numbers == sum(leaf[0].size for leaf in jax.tree.leaves(page))
+    each = [whole.minibatch(jax.tree.map(lambda leaf, i=i: leaf[i], batches.pages(12)(0))) for i in range(12)]
+    mean = np.mean([batch.log_densities(POINTS) for batch in each], axis=0)
+    np.testing.assert_allclose(mean, whole.log_densities(POINTS), rtol=1e-12)  # an epoch has each row once
 
 
 # -- the density -------------------------------------------------------------------------------------------------------
