@@ -4,6 +4,8 @@ from bbvi import curvature
 from bbvi.algorithms import ADVI, DADVI, GSM, IVON, Adam, Algorithm, BaM, Laplace, NaturalGradient, Newton, Pathfinder
 from bbvi.algorithms.linear_response import LinearResponse
 from bbvi.calibration import Calibration, calibrate
+from bbvi.data.factorized import Factorized
+from bbvi.data.stream import Stream
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import (
     Distribution,
@@ -41,8 +43,6 @@ from bbvi.many import Posteriors, fit_many
 from bbvi.models import Model, external, from_numpyro, from_pymc, from_stan
 from bbvi.outcome import Status, Stop
 from bbvi.posterior import Posterior
-from bbvi.problem import Factorized
-from bbvi.rows import Stream
 
 __version__ = "0.1.0"
 

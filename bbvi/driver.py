@@ -2,8 +2,8 @@
 
 Random numbers are drawn a page of steps at a time, from (seed, page), and a block of steps lies within a page. Where
 blocks begin and end changes nothing, so a run that is resumed from a checkpoint ends with the same bits as one that
-was never interrupted. Minibatches come in pages of their own, in an order that is fixed in the same way (`epochs.py`),
-and enter the step as the problem.
+was never interrupted. Minibatches come in pages of their own, in an order that is fixed in the same way
+(`data/epochs.py`), and enter the step as the problem.
 """
 
 import time
@@ -19,11 +19,9 @@ from bbvi.algorithms.base import NEVER, Info
 from bbvi.compiling import program
 from bbvi.deadline import OutOfTimeError
 from bbvi.distributions import Distribution
-from bbvi.epochs import Ahead, Reshuffled
 from bbvi.outcome import History, Stop
 from bbvi.problem import Problem
 from bbvi.random import stream
-from bbvi.rows import Elsewhere
 
 Array = Any
 MAX_PAGE = 200  # steps for which random numbers are drawn at once, at most
@@ -194,18 +192,11 @@ def _noise(algorithm: Algorithm, problem: Problem, state: Any, seed: int) -> _Pa
 
 
 def _rows(problem: Problem, size: int, seed: int) -> _Pages:
-    """Minibatches for the steps: indices of rows in memory, or the rows themselves, read in the background."""
-    data, num_rows = problem.data, problem.num_rows
-    assert num_rows is not None
-    elsewhere = isinstance(data, Elsewhere)
-    reader = data.source.reshuffled(seed) if elsewhere else Reshuffled(num_rows, seed, lambda rows: rows)
-    length = _page_length(size * data.schema.width if elsewhere else size)
-
-    def make(page: int) -> Any:
-        rows = reader.read(page * length * size, length * size)
-        return jax.tree.map(lambda leaf: leaf.reshape(length, size, *leaf.shape[1:]), rows)
-
-    return _Pages(Ahead(make), length)
+    """Minibatches for the steps, as the source of the rows hands them out, read in the background."""
+    assert problem.source is not None
+    batches = problem.source.batches(size, seed)
+    length = _page_length(batches.num_numbers)
+    return _Pages(batches.pages(length), length)
 
 
 def _spent(run: Run) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.arguments import FAMILIES, read_rows
+from bbvi.arguments import FAMILIES
+from bbvi.data.reading import read_rows
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.evaluation import Draws
 from bbvi.ladder import Rung

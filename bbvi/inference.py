@@ -17,20 +17,19 @@ from bbvi import timing
 from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import Result
 from bbvi.arguments import (
-    check_rows,
     no_derivative,
-    observed,
     positive,
     read_algorithm,
     read_callbacks,
     read_family,
     read_init,
     read_model,
-    read_rows,
     read_seed,
 )
 from bbvi.checkpoint import Checkpoint, fingerprint
 from bbvi.constants import with_clean_caches
+from bbvi.data.out_of_core import plain_errors, rows_of
+from bbvi.data.reading import check_rows, observed, read_rows
 from bbvi.deadline import OutOfTimeError, deadline
 from bbvi.diagnostics.concerns import examine
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
@@ -49,7 +48,6 @@ from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, no_gradient, trace
 from bbvi.progress import showing
 from bbvi.reading_parameters import make_parameters
-from bbvi.rows import Elsewhere, plain_errors
 from bbvi.sharding import make_layout
 from bbvi.start import Start, Watch, find_start, start_at
 from bbvi.tall import find_tall_start, for_verdict, is_sampled, with_reference
@@ -215,7 +213,7 @@ def fit(
     with scope(double := use_double(precision)):
         data = read_rows(model.data, model.logprob)
         layout = make_layout(devices, data)
-    if layout.mesh is not None and isinstance(data, Elsewhere):
+    if layout.mesh is not None and not rows_of(data).is_in_memory:
         raise ValueError("devices: rows in files or streams are read by one device. Give arrays, or leave devices out.")
     kept = None if checkpoint is None else Checkpoint(checkpoint, layout.leads)
     with scope(double), plain_errors(data):
@@ -349,7 +347,7 @@ def _find_start(problem: Problem, algorithm: Algorithm, init: Any, seed: int, mo
         init = init.distribution
     if not isinstance(init, Distribution):
         point = read_init(init, problem.parameters)
-        by_sample = is_sampled(problem) or isinstance(problem.data, Elsewhere)
+        by_sample = is_sampled(problem) or not rows_of(problem.data).is_in_memory
         find = find_tall_start if by_sample else find_start
         return find(problem, np.random.default_rng((seed, START)), point, algorithm.begins, prior, watch)
     if init.dim != problem.dim:

@@ -19,8 +19,9 @@ import numpy as np
 from bbvi import timing
 from bbvi.algorithms import DADVI, Algorithm, Newton
 from bbvi.algorithms.climb import climb
-from bbvi.arguments import choose, observed, positive, read_data, read_model, read_seed
+from bbvi.arguments import choose, positive, read_model, read_seed
 from bbvi.compiling import program
+from bbvi.data.reading import observed, read_data
 from bbvi.diagnostics.concerns import examine
 from bbvi.diagnostics.pareto import resample
 from bbvi.diagnostics.verdict import Diagnosis, diagnose

@@ -18,8 +18,8 @@ import numpy as np
 from bbvi.algorithms.base import Begin
 from bbvi.algorithms.climb import constant
 from bbvi.algorithms.newton import balanced_draws
-from bbvi.arguments import read_data
 from bbvi.compiling import program
+from bbvi.data.reading import read_data
 from bbvi.models.numpyro import NumPyroModel, with_params
 from bbvi.problem import Problem
 from bbvi.reading_parameters import make_parameters

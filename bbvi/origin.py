@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from bbvi.data.factorized import likelihood_of_rows
 from bbvi.distributions import Distribution
 from bbvi.models import Model
-from bbvi.problem import Factorized
 
 PACKAGES = ("bbvi", "jax", "jaxlib", "numpyro", "optax", "numpy", "scipy")
 
@@ -136,7 +136,7 @@ def _title(model: Model) -> str:
     own: Any = getattr(getattr(model, "model", None), "name", "")  # PyMC has a name, Stan a method
     if title := str(own() if callable(own) else own).removesuffix("_model"):
         return title
-    parts = isinstance(model.logprob, Factorized)  # of which neither is the model
+    parts = likelihood_of_rows(model.logprob) is not None  # neither of which is the model
     return "" if parts else next((_name(function, "") for function in _functions(model)), "")
 
 

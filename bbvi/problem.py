@@ -1,58 +1,25 @@
 """The target of inference as a pytree."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bbvi import cost
-from bbvi.chunks import num_chunks, sum_over_rows
 from bbvi.constants import detached
 from bbvi.curvature import hvp
+from bbvi.data.density import source_of
+from bbvi.data.source import Source
+from bbvi.dtypes import dtype_of, is_numeric
 from bbvi.parameters import Parameters
 from bbvi.pytree import pytree, static
-from bbvi.rows import Elsewhere, num_sampled, sample_rows
 from bbvi.sharding import DATA, Layout
 
 Array = Any
 LONG = 2**17  # coordinates
-
-
-@dataclass(frozen=True)
-class Factorized:
-    """A log density as prior plus likelihood of independent rows of data, so that it can be estimated from a few rows.
-
-    Arguments:
-        log_prior: `log_prior(values)`, a scalar.
-        log_likelihood: `log_likelihood(values, rows)`, one number per row `(n,)`; `rows` has the structure of the data,
-            each leaf with the same leading axis n.
-
-    Example:
-        >>> density = bbvi.Factorized(lambda mu: -0.5 * mu**2, lambda mu, rows: -0.5 * (rows["y"] - mu) ** 2)
-        >>> print(density(1.0, {"y": jnp.array([1.0, 3.0])}))
-        -2.5
-    """
-
-    log_prior: Callable[[Any], Array]
-    log_likelihood: Callable[[Any, Any], Array]
-
-    def __call__(self, values: Any, rows: Any, weight: Array | float = 1.0, whole: bool = False) -> Array:
-        """Log density with each row counted `weight` times, a scalar; all rows at once when `whole`."""
-        if whole:
-            return self.log_prior(values) + weight * jnp.sum(self.log_likelihood(values, rows))
-        return self.log_prior(values) + weight * sum_over_rows(self.log_likelihood, values, rows)
-
-    def num_rows(self, data: Any) -> int:
-        """Length of the leading axis of the data."""
-        return data.schema.num_rows if isinstance(data, Elsewhere) else jax.tree.leaves(data)[0].shape[0]
-
-    def take(self, data: Any, rows: Array) -> Any:
-        """Some rows of the data, by their indices `(n,)`."""
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
 
 
 class Reference(NamedTuple):
@@ -126,21 +93,19 @@ class Problem:
         return replace(self, loc=loc, scale=scale)
 
     @property
+    def source(self) -> Source | None:
+        """The rows of the data, None where the density is no sum over rows."""
+        return source_of(self.logprob, self.data)
+
+    @property
     def num_rows(self) -> int | None:
         """Number of rows of the data, None where the density is no sum over rows."""
-        return self.logprob.num_rows(self.data) if hasattr(self.logprob, "num_rows") else None
+        return None if self.source is None else self.source.num_rows
 
     @property
     def is_split(self) -> bool:
         """Whether it is a sum over rows that lie on several devices, each of which adds up its own."""
-        return isinstance(self.logprob, Factorized) and self.layout.mesh is not None
-
-    @property
-    def num_numbers(self) -> int:
-        """Numbers in the data."""
-        if isinstance(self.data, Elsewhere):
-            return self.data.schema.num_rows * self.data.schema.width
-        return sum(map(np.size, jax.tree.leaves(self.data)))
+        return self.source is not None and self.layout.mesh is not None
 
     def minibatch(self, rows: Any) -> "Problem":
         """The same density estimated from some rows of the data; unbiased when they are chosen at random.
@@ -152,31 +117,25 @@ class Problem:
         which has the same mean, and whose gradient has noise only so far as rows differ in curvature.
 
         Arguments:
-            rows: indices `(n,)` of rows in memory; the rows themselves where the data are elsewhere.
+            rows: what the source hands out as a minibatch: indices `(n,)` of rows in memory, or the rows themselves.
 
         Reference: Johnson and Zhang 2013 (SVRG); Baker et al. 2019 (arXiv:1706.05439) for log densities.
         """
-        count, total = len(jax.tree.leaves(rows)[0]), self.num_rows
-        assert total is not None
-        data = rows if isinstance(self.data, Elsewhere) else self.logprob.take(self.data, rows)
-        data = self.layout.split(data, DATA)
+        assert self.source is not None
+        count, total = len(jax.tree.leaves(rows)[0]), self.source.num_rows
+        data = self.layout.split(self.source.take(rows), DATA)
         return replace(self, data=data, weight=jnp.asarray(total / count, float))
 
     def sampled(self) -> "Problem":
         """The same density estimated from a sample of the rows, always the same one."""
-        if isinstance(self.data, Elsewhere):
-            return self.minibatch(self.data.sample)
-        return self.minibatch(sample_rows(*self._shape))
+        assert self.source is not None
+        return self.minibatch(self.source.sample())
 
     @property
     def num_sampled(self) -> int:
         """Rows in the sample."""
-        return num_sampled(*self._shape)
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        assert self.num_rows is not None
-        return self.num_rows, self.num_numbers // self.num_rows
+        assert self.source is not None
+        return self.source.num_sampled
 
     def log_density(self, y: Array) -> Array:
         """Log density at one point `(dim,)`, a scalar; includes the log-Jacobians of constraints and coordinates."""
@@ -258,8 +217,8 @@ def trace(problem: Problem) -> int:
 
 def work(problem: Problem) -> int:
     """Multiplications, or operations as costly, that one evaluation of the log density takes, about."""
-    chunked = isinstance(problem.logprob, Factorized) and problem.weight is None and not problem.is_split
-    times = num_chunks(problem.data) if chunked else 1  # a loop over chunks is counted once
+    source = None if problem.weight is not None or problem.is_split else problem.source
+    times = 1 if source is None else source.num_chunks  # a loop over chunks is counted once
     return times * cost.operations(_jaxpr(problem))
 
 
@@ -310,8 +269,7 @@ def _estimate(problem: Problem, x: Array) -> Array:
     values, log_jacobian = problem.parameters.constrain(x)
     arguments = [each for each in (problem.data, problem.weight) if each is not None]
     try:
-        whole = {"whole": True} if problem.is_split else {}
-        value = detached(lambda *given: _real_scalar(problem.logprob(*given, **whole)))(values, *arguments)
+        value = detached(lambda *given: _real_scalar(_call(problem, *given)))(values, *arguments)
     except Exception as error:
         call = "logprob(values)" if problem.data is None else "logprob(values, data), since data was given"
         error.add_note(f"bbvi called {call}. Under JAX values are traced: use jax.numpy, and lax.cond or jnp.where.")
@@ -319,15 +277,12 @@ def _estimate(problem: Problem, x: Array) -> Array:
     return jnp.asarray(value, x.dtype) + log_jacobian
 
 
-def dtype_of(value: Any) -> Any:
-    """The type of the entries of an array, or of what NumPy makes one of."""
-    return value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
-
-
-def is_numeric(dtype: Any) -> bool:
-    """Whether entries of this type are numbers or truth values; dates, keys and objects are not."""
-    number = jnp.issubdtype(dtype, np.number) and not jnp.issubdtype(dtype, np.timedelta64)
-    return number or jnp.issubdtype(dtype, np.bool_)
+def _call(problem: Problem, values: Any, *given: Any) -> Any:
+    """What the log density returns, `given` the data and how many times each row counts, as far as there are any."""
+    if problem.weight is None and not problem.is_split:
+        return problem.logprob(values, *given)
+    data, weight = given if len(given) == 2 else (*given, 1.0)
+    return problem.logprob.estimate(values, data, weight, problem.is_split)
 
 
 def _real_scalar(value: Any) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import bbvi
-import bbvi.rows
+import bbvi.data.sampling as sampling
 
 rng = np.random.default_rng(0)
 DIM, ROWS = 3, 48
@@ -52,7 +52,8 @@ CASES = {
 def fit(case, devices, **options):
     """What a case ends with on some devices."""
     function, data, more, _ = CASES[case]
-    bbvi.rows.SAMPLE, bbvi.rows.MANY, bbvi.rows.LEAST = (48, 1, 16) if case == "tall" else (2**20, 10_000, 256)
+    sizes = (48, 1, 16) if case == "tall" else (2**20, 10_000, 256)
+    sampling.SAMPLE_NUMBERS, sampling.MANY_ROWS, sampling.FEWEST_ROWS = sizes
     return bbvi.fit(function, DIM, data=data, devices=devices, seed=1, **more, **options)
 
 

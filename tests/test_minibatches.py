@@ -5,16 +5,20 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 
 import bbvi
-from bbvi import chunks, evaluation, rows
+from bbvi import evaluation
 from bbvi.algorithms.base import Begin
-from bbvi.arguments import read_rows
-from bbvi.epochs import Reshuffled
+from bbvi.data import chunks, sampling
+from bbvi.data.epochs import EpochShuffle
+from bbvi.data.files import FileStore
+from bbvi.data.reading import read_rows
+from bbvi.data.stream import Stream
+from bbvi.data.stream_store import StreamStore
 from bbvi.problem import Problem, work
 from bbvi.reading_parameters import make_parameters
-from bbvi.rows import Stored, Stream, Streamed
 from bbvi.start import Watch
 from bbvi.tall import find_tall_start, with_reference
 
@@ -53,9 +57,9 @@ def data(tmp_path):
 @pytest.fixture
 def tall(monkeypatch):
     """As if the rows were very many: fits start from 100 of them, and sums go over chunks."""
-    for name, value in (("SAMPLE", 300), ("MANY", 1), ("LEAST", 100)):
-        monkeypatch.setattr(rows, name, value)
-    monkeypatch.setattr(chunks, "CHUNK", 400)
+    for name, value in (("SAMPLE_NUMBERS", 300), ("MANY_ROWS", 1), ("FEWEST_ROWS", 100)):
+        monkeypatch.setattr(sampling, name, value)
+    monkeypatch.setattr(chunks, "CHUNK_NUMBERS", 400)
 
 
 def problem(data, model=MODEL):
@@ -76,7 +80,7 @@ ORDERS = {  # rows, rows in a block, rows in a window
 @pytest.mark.parametrize(("num_rows", "block", "window"), ORDERS.values(), ids=ORDERS)
 def test_each_row_comes_once_in_each_epoch_in_an_order_that_seed_and_place_fix(num_rows, block, window):
     def order(seed=0):
-        return Reshuffled(num_rows, seed, lambda rows: rows, block, window)
+        return EpochShuffle(num_rows, seed, lambda rows: rows, block, window)
 
     reader = order()
     found = np.concatenate([reader.read(first, 10) for first in range(0, 3 * num_rows + 1, 10)])
@@ -89,7 +93,7 @@ def test_each_row_comes_once_in_each_epoch_in_an_order_that_seed_and_place_fix(n
 
 def test_blocks_are_read_as_blocks():
     taken = []
-    Reshuffled(40, 0, lambda rows: taken.append(rows) or rows, block=5, window=20).read(0, 40)
+    EpochShuffle(40, 0, lambda rows: taken.append(rows) or rows, block=5, window=20).read(0, 40)
     assert [len(each) for each in taken] == [20, 20]
     for each in taken:
         assert (each.reshape(4, 5) == each.reshape(4, 5)[:, :1] + np.arange(5)).all()
@@ -97,13 +101,46 @@ def test_blocks_are_read_as_blocks():
 
 @pytest.mark.parametrize("kind", ["memmap", "stream"])
 def test_rows_elsewhere_are_those_in_memory(x64, data, kind):
-    source = Stored(data[kind]) if kind == "memmap" else Streamed(data[kind])
+    source = FileStore(data[kind]) if kind == "memmap" else StreamStore(data[kind])
     reader = source.in_order()
     for first, count in ((0, 100), (100, 30), (60, 100), (N - 100, 100), (0, N)):  # forwards and backwards
         np.testing.assert_array_equal(reader.read(first, count)["x"], X[first : first + count])
     shuffled = source.reshuffled(0).read(0, N)
     np.testing.assert_array_equal(np.sort(shuffled["y"]), np.sort(Y))
-    np.testing.assert_array_equal(source.sample(np.array([3, 80, 599]))["y"], Y[[3, 80, 599]])
+    np.testing.assert_array_equal(source.at(np.array([3, 80, 599]))["y"], Y[[3, 80, 599]])
+
+
+def of_kind(data, kind):
+    """Data of a kind with a log density that sums over their rows; "plate" is one of a NumPyro model."""
+    if kind != "plate":
+        return problem(data[kind])
+
+    def model(x, y):
+        w = numpyro.sample("w", numpyro.distributions.Normal(jnp.zeros(DIM), 1).to_event(1))
+        with numpyro.plate("rows", N, subsample_size=50) as rows:
+            numpyro.sample("y", numpyro.distributions.Normal(x[rows] @ w, 1), obs=y[rows])
+
+    found = bbvi.from_numpyro(model, X, Y)
+    return Problem(make_parameters(found.dim, found.constraints), read_rows(found.data, found.logprob), found.logprob)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "plate"])
+def test_every_source_answers_the_same_questions(x64, data, tall, kind):
+    whole = of_kind(data, kind)
+    source = whole.source
+    assert (source.num_rows, source.num_numbers, source.row_size) == (N, N * (DIM + 1), DIM + 1)
+    assert source.num_sampled == 100
+    assert source.is_in_memory == (kind in ("arrays", "plate"))
+    sample = whole.minibatch(source.sample())
+    assert float(sample.weight) == N / 100
+    np.testing.assert_array_equal(sample.log_densities(POINTS), whole.sampled().log_densities(POINTS))
+    batches = source.batches(50, seed=0)
+    page = batches.pages(4)(1)  # steps 4 to 7
+    assert {leaf.shape[:2] for leaf in jax.tree.leaves(page)} == {(4, 50)}
+    assert batches.num_numbers == sum(leaf[0].size for leaf in jax.tree.leaves(page))
+    each = [whole.minibatch(jax.tree.map(lambda leaf, i=i: leaf[i], batches.pages(12)(0))) for i in range(12)]
+    mean = np.mean([batch.log_densities(POINTS) for batch in each], axis=0)
+    np.testing.assert_allclose(mean, whole.log_densities(POINTS), rtol=1e-12)  # an epoch has each row once
 
 
 # -- the density -------------------------------------------------------------------------------------------------------
@@ -114,8 +151,8 @@ def test_rows_elsewhere_are_those_in_memory(x64, data, kind):
 def test_the_mean_over_the_minibatches_of_an_epoch_is_the_density_of_all_rows(x64, data, kind, referenced):
     whole = problem(data[kind], CURVED)
     whole = with_reference(whole, np.ones(DIM)) if referenced else whole
-    order = Stored(data["memmap"]) if kind == "memmap" else None
-    reader = order.reshuffled(0) if order else Reshuffled(N, 0, lambda rows: rows)
+    order = FileStore(data["memmap"]) if kind == "memmap" else None
+    reader = order.reshuffled(0) if order else EpochShuffle(N, 0, lambda rows: rows)
     look = jax.jit(lambda rows: whole.minibatch(rows).values_and_gradients(POINTS)[:2])
     found = [look(reader.read(first, 50)) for first in range(0, N, 50)]
     values, gradients = (np.array(each) for each in zip(*found, strict=True))
@@ -141,9 +178,9 @@ def test_sums_over_chunks_have_the_values_and_derivatives_of_the_whole(x64, data
     whole = problem(data["arrays"], CURVED)
     directions = POINTS[::-1] + 1.0
     exact = whole.values_and_gradients(POINTS)[:2], whole.hessian_vector_products(POINTS, directions)
-    monkeypatch.setattr(chunks, "WHOLE", 0)
+    monkeypatch.setattr(chunks, "WHOLE_SUM", 0)
     each = problem(data[kind], bbvi.Factorized(CURVED.log_prior, lambda w, rows: CURVED.log_likelihood(w, rows)))
-    assert chunks.num_chunks(each.data) == 5  # the last one short
+    assert each.source.num_chunks == 5  # the last one short
     found = jax.jit(lambda: (each.values_and_gradients(POINTS)[:2], each.hessian_vector_products(POINTS, directions)))()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), found, exact)
     np.testing.assert_allclose(each.log_densities(POINTS), exact[0][0], rtol=1e-12)
@@ -161,7 +198,7 @@ def test_rows_are_read_once_for_all_draws_and_both_value_and_gradient(x64, tall)
 def test_operations_are_counted(x64, tall, monkeypatch):
     whole = work(problem({"x": X, "y": Y}))
     assert N * DIM <= whole <= 10 * N * DIM
-    monkeypatch.setattr(chunks, "WHOLE", 0)
+    monkeypatch.setattr(chunks, "WHOLE_SUM", 0)
     chunked = work(
         problem({"x": X, "y": Y}, bbvi.Factorized(MODEL.log_prior, lambda w, rows: MODEL.log_likelihood(w, rows)))
     )

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from bbvi.compiling import program
+from bbvi.data.factorized import likelihood_of_rows
+from bbvi.data.reading import is_held
 from bbvi.parameters import Parameters
-from bbvi.problem import Factorized
-from bbvi.rows import Stream
 
 Array = Any
 Named = dict[str, np.ndarray]
@@ -59,11 +59,11 @@ class Model:
 
     def log_likelihood(self, values: Any) -> Named | None:
         """Log likelihood of each observation, by name, each `(n, *observed shape)`; None where it is not known."""
-        large = any(isinstance(leaf, np.memmap | Stream) for leaf in jax.tree.leaves(self.data))
-        if large or not isinstance(self.logprob, Factorized):
+        likelihood = likelihood_of_rows(self.logprob)
+        if likelihood is None or not is_held(self.data):
             return None
-        likelihood = program(jax.vmap(self.logprob.log_likelihood, in_axes=(0, None)))
-        return {"rows": np.asarray(likelihood(values, self.data))}
+        over_draws = program(jax.vmap(likelihood, in_axes=(0, None)))
+        return {"rows": np.asarray(over_draws(values, self.data))}
 
     @property
     def predicts(self) -> bool:

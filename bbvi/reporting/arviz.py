@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bbvi.data.factorized import likelihood_of_rows
 from bbvi.precision import scope
-from bbvi.problem import Factorized
 
 if TYPE_CHECKING:
     from bbvi.posterior import Posterior
@@ -76,7 +76,7 @@ def _log_likelihood(posterior: "Posterior", xs: np.ndarray, must: bool) -> dict[
 
 def num_observations(posterior: "Posterior") -> int:
     """How many log likelihoods there are at one draw, where the model says them."""
-    if posterior.problem is not None and isinstance(posterior.problem.logprob, Factorized):
+    if posterior.problem is not None and likelihood_of_rows(posterior.problem.logprob):
         return posterior.problem.num_rows or 0
     return sum(np.size(value) for value in posterior.observed_data.values())
 

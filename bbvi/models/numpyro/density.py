@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bbvi.data.density import SumOverRows
+from bbvi.data.plate import Plate
 from bbvi.models.numpyro.arguments import Static, is_array
 from bbvi.models.numpyro.handlers import settle
 from bbvi.models.numpyro.sites import BASE, Trace, bijection_of
@@ -41,16 +43,16 @@ class JointDensity:
         """Those of the arguments that are data."""
         return tuple(leaf for leaf, fixed in zip(leaves, self.static, strict=True) if fixed is None)
 
-    def num_rows(self, data: Any) -> int | None:
-        """Size of the subsampled plate, None without one."""
-        return self.plate_size
+    def source(self, data: Any) -> Plate | None:
+        """The rows of the subsampled plate, None without one."""
+        return None if self.plate_size is None else Plate(data, self.plate_size)
 
-    def take(self, data: Any, rows: Array) -> Any:
-        """The data of a minibatch: all arrays, with the rows that the plate is to give."""
-        return *data, rows
+    def estimate(self, values: Mapping[str, Array], data: Any, weight: Array | float, at_once: bool) -> Array:
+        """The joint log density: the plate weights its rows itself."""
+        return self(values, data)
 
-    def __call__(self, values: Mapping[str, Array], data: Any, weight: Array | None = None) -> Array:
-        """Joint log density at one point, a scalar. The plate weights the rows itself."""
+    def __call__(self, values: Mapping[str, Array], data: Any) -> Array:
+        """Joint log density at one point, a scalar."""
         from numpyro.infer.util import log_density
 
         run, args, kwargs = self.prepare(values, data)

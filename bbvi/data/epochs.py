@@ -1,4 +1,4 @@
-"""The order in which minibatches take rows of data, and reading ahead.
+"""The order in which minibatches take rows of data.
 
 Minibatches take their rows from an endless sequence of epochs. Step i takes rows i B to (i + 1) B of that sequence,
 across the end of an epoch where B does not divide the number of rows. So each row is used once in each epoch, and
@@ -10,14 +10,14 @@ order in which it comes.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-Array = Any
-STREAM = 11  # sets these random numbers apart from others with the same seed
+from bbvi.data.pieces import cut, join
+
+ROW_STREAM = 11  # sets these random numbers apart from others with the same seed
 
 
 class Reader(Protocol):
@@ -28,7 +28,7 @@ class Reader(Protocol):
         ...
 
 
-class Reshuffled:
+class EpochShuffle:
     """Endless epochs of rows, each in a fresh random order.
 
     Arguments:
@@ -67,7 +67,7 @@ class Reshuffled:
             blocks = np.sort(self._order[index * self._per_window : (index + 1) * self._per_window])
             rows = (blocks[:, None] * self._block + np.arange(self._block)).ravel()
             rows = rows[rows < self._num_rows]
-            shuffle = np.random.default_rng((self._seed, STREAM, epoch, index)).permutation(len(rows))
+            shuffle = np.random.default_rng((self._seed, ROW_STREAM, epoch, index)).permutation(len(rows))
             self._held = (None, None)  # one window at a time
             self._held = (epoch, index), jax.tree.map(lambda leaf: leaf[shuffle], self._take(rows))
         return start, stop, self._held[1]
@@ -75,41 +75,8 @@ class Reshuffled:
     def _begin(self, epoch: int) -> None:
         number, self._epoch = self._num_blocks, epoch
         whole = self._per_window == number  # then the order of blocks is lost in that of rows
-        rng = np.random.default_rng((self._seed, STREAM, epoch))
+        rng = np.random.default_rng((self._seed, ROW_STREAM, epoch))
         self._order = np.arange(number) if whole else rng.permutation(number)
         sizes = np.where(self._order == number - 1, self._num_rows - (number - 1) * self._block, self._block)
         ends = np.cumsum(sizes)
         self._ends = np.append(ends[self._per_window - 1 : -1 : self._per_window], self._num_rows)
-
-
-class Ahead:
-    """`make(0)`, `make(1)`, ..., each made by a thread in the background while the one before it is in use.
-
-    Arguments:
-        count: from which the numbers begin again at 0, or None.
-    """
-
-    def __init__(self, make: Callable[[int], Any], count: int | None = None) -> None:
-        self._make, self._count = make, count
-        self._thread = ThreadPoolExecutor(1, "bbvi-rows")
-        self._next: tuple[int, Future] | None = None
-
-    def __call__(self, number: int) -> Any:
-        """`make(number)`. What goes wrong in the thread is raised here."""
-        if self._next is not None and self._next[0] == number:
-            future = self._next[1]
-        else:
-            future = self._thread.submit(self._make, number)
-        following = number + 1 if self._count is None else (number + 1) % self._count
-        self._next = following, self._thread.submit(self._make, following)
-        return future.result()
-
-
-def cut(rows: Any, first: int, count: int) -> Any:
-    """Rows `first` to `first + count`."""
-    return jax.tree.map(lambda leaf: leaf[first : first + count], rows)
-
-
-def join(pieces: list[Any]) -> Any:
-    """Pieces of rows as one."""
-    return pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
