@@ -32,7 +32,7 @@ from bbvi.arguments import (
 from bbvi.checkpoint import Checkpoint, fingerprint
 from bbvi.constants import with_clean_caches
 from bbvi.deadline import OutOfTimeError, deadline
-from bbvi.diagnostics.concerns import examine
+from bbvi.diagnostics.checks.base import Evidence
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
 from bbvi.driver import Callback, Run, begin, drive
@@ -43,7 +43,7 @@ from bbvi.maximise import with_best_params
 from bbvi.models import Model
 from bbvi.models.numpyro import NumPyroModel
 from bbvi.origin import Origin
-from bbvi.outcome import Finding, History, Status, Stop
+from bbvi.outcome import History, Stop
 from bbvi.parameters import make_parameters
 from bbvi.posterior import Cost, Posterior, copy
 from bbvi.precision import scope, use_double
@@ -436,8 +436,14 @@ def _check(
 ) -> tuple[Problem, Draws, Diagnosis]:
     judged, limits = for_verdict(problem, q)
     pool = draw(judged, q, (seed, CHECK), 1, width if judged is problem else trace(judged))
-    try:
-        found = examine(judged, q, start, pool, run.history.elbo)
-    except OutOfTimeError:
-        found = [Finding(Status.USABLE, "there was no time to look for other modes and for mass far away", MORE_TIME)]
-    return judged, pool, diagnose(pool, run.stop, [*limits, *found, *result.findings])
+    evidence = Evidence(
+        problem=judged,
+        q=q,
+        start=start,
+        draws=pool,
+        stop=run.stop,
+        elbo=run.history.elbo,
+        limits=limits,
+        remarks=result.findings,
+    )
+    return judged, pool, diagnose(evidence)
