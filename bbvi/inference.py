@@ -31,7 +31,7 @@ from bbvi.constants import with_clean_caches
 from bbvi.data.out_of_core import plain_errors, rows_of
 from bbvi.data.reading import check_rows, observed, read_rows
 from bbvi.deadline import OutOfTimeError, deadline
-from bbvi.diagnostics.concerns import examine
+from bbvi.diagnostics.checks.base import Evidence
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
 from bbvi.driver import Callback, Run, begin, drive
@@ -42,7 +42,7 @@ from bbvi.maximise import with_best_params
 from bbvi.models import Model
 from bbvi.models.numpyro import NumPyroModel
 from bbvi.origin import Origin
-from bbvi.outcome import Finding, History, Status, Stop
+from bbvi.outcome import History, Stop
 from bbvi.posterior import Cost, Posterior, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, no_gradient, trace
@@ -434,8 +434,14 @@ def _check(
 ) -> tuple[Problem, Draws, Diagnosis]:
     judged, limits = for_verdict(problem, q)
     pool = draw(judged, q, (seed, CHECK), 1, width if judged is problem else trace(judged))
-    try:
-        found = examine(judged, q, start, pool, run.history.elbo)
-    except OutOfTimeError:
-        found = [Finding(Status.USABLE, "there was no time to look for other modes and for mass far away", MORE_TIME)]
-    return judged, pool, diagnose(pool, run.stop, [*limits, *found, *result.findings])
+    evidence = Evidence(
+        problem=judged,
+        q=q,
+        start=start,
+        draws=pool,
+        stop=run.stop,
+        elbo=run.history.elbo,
+        limits=limits,
+        remarks=result.findings,
+    )
+    return judged, pool, diagnose(evidence)

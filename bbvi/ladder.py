@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms import DADVI, Adam, Algorithm, Newton
-from bbvi.diagnostics.concerns import RIVAL, SUSPECT
+from bbvi.diagnostics.checks.missed_mode import MissedMode
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, Flow, FullRank, MeanField, Mixture, SinhArcsinh
 from bbvi.evaluation import Draws, log_densities
@@ -145,10 +145,10 @@ def _modes(problem: Problem, start: Start, gaussian: FullRank, elbo: float) -> t
     """Gaussians of largest ELBO near the ends of the start's paths, as far as they lie apart, and their ELBOs."""
     modes, elbos = [gaussian], [elbo]
     for loc, scale, path_elbo in zip(start.path_locs, start.path_scales, start.path_elbos, strict=True):
-        if scale.ndim != 2 or path_elbo < elbo - SUSPECT or not _apart(problem, loc, modes):
+        if scale.ndim != 2 or path_elbo < elbo - MissedMode.suspect or not _apart(problem, loc, modes):
             continue
         polished = polish(problem, loc, scale, np.random.default_rng(0))
-        if polished.elbo > elbo - RIVAL and _apart(problem, polished.loc, modes):
+        if polished.elbo > elbo - MissedMode.rival and _apart(problem, polished.loc, modes):
             modes.append(jax.device_get(FullRank.from_scale_tril(polished.loc, polished.scale)))
             elbos.append(polished.elbo)
     return modes, elbos

@@ -22,7 +22,7 @@ from bbvi.algorithms.climb import climb
 from bbvi.arguments import choose, positive, read_model, read_seed
 from bbvi.compiling import program
 from bbvi.data.reading import observed, read_data
-from bbvi.diagnostics.concerns import examine
+from bbvi.diagnostics.checks.base import Evidence
 from bbvi.diagnostics.pareto import resample
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import FullRank, MeanField
@@ -248,8 +248,8 @@ def _judge(family: str, problem: Problem, data: Any, chunk: range, found: _Gauss
         q = FullRank(loc[k], np.tril(scale[k], -1) + np.diag(log_diagonal)) if full else MeanField(loc[k], log_diagonal)
         pool = _draws(columns, k)
         local = replace(problem, data=_row(data, i))
-        findings = examine(local, q, start_at(loc[k], scale[k]), pool, np.zeros(0))
-        diagnosis = diagnose(pool, Stop.CONVERGED if converged[k] else Stop.STALLED, findings)
+        start, stop = start_at(loc[k], scale[k]), Stop.CONVERGED if converged[k] else Stop.STALLED
+        diagnosis = diagnose(Evidence(problem=local, q=q, start=start, draws=pool, stop=stop))
         weights = weigh(pool, diagnosis)
         draws, kept = problem.parameters.structure(pool.x[weights > 0]), weights[weights > 0]
         moments = [jax.tree.map(partial(of, weights=kept), draws) for of in (mean, sd)]

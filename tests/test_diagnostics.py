@@ -8,7 +8,8 @@ from numpyro.distributions import constraints
 from scipy import stats
 
 import bbvi
-from bbvi.diagnostics.concerns import examine
+from bbvi.diagnostics.checks import CHECKS
+from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.diagnostics.pareto import fit_generalised_pareto, k_hat_of_square, resample, smooth
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import FullRank, Mixture
@@ -89,10 +90,20 @@ def test_resampling_repeats_only_heavy_draws():
     assert not np.array_equal(indices, np.sort(indices))
 
 
+def seen(problem=None, q=None, dim=1, **fields):
+    """Evidence about a fit that converged, unless `fields` say something else."""
+    start = start_at(np.zeros(dim), np.eye(dim))
+    return Evidence(**{"problem": problem, "q": q, "start": start, "stop": Stop.CONVERGED} | fields)
+
+
+WITHOUT_POSTERIOR = [check for check in CHECKS if check.topic is not Topic.POSTERIOR]
+
+
 def judged(log_w, stop=Stop.CONVERGED, findings=()):
     n = len(log_w)
     from_q = np.arange(n) < 4 * n // 5
-    return diagnose(Draws(np.zeros((n, 1)), log_w, np.zeros(n), np.zeros(n), from_q), stop, findings)
+    draws = Draws(np.zeros((n, 1)), log_w, np.zeros(n), np.zeros(n), from_q)
+    return diagnose(seen(draws=draws, stop=stop, remarks=findings), WITHOUT_POSTERIOR)
 
 
 VERDICTS = [
@@ -121,7 +132,7 @@ def test_evidence_is_within_its_standard_error():
     assert abs(np.mean(z)) < 0.5
 
 
-def test_concerns_lower_the_status_and_are_told():
+def test_findings_lower_the_status_and_are_told():
     finding = Finding(Status.UNRELIABLE, "two modes", "look at both")
     diagnosis = judged(np.zeros(5120), findings=[finding])
     assert diagnosis.status is Status.UNRELIABLE
@@ -156,10 +167,8 @@ def gaussians(dim, *centres):
 )
 def test_a_posterior_much_wider_than_q_is_never_trusted(dim, centres, width, right):
     q, problem = gaussians(dim, *centres), Problem(make_parameters(dim, None), jnp.asarray(width), ridge)
-    start = start_at(np.zeros(dim), np.eye(dim))
     for seed in range(3):
-        pool = draw(problem, q, (seed, 0), 1, 1)
-        diagnosis = diagnose(pool, Stop.CONVERGED, examine(problem, q, start, pool, np.zeros(1)))
+        diagnosis = diagnose(seen(problem, q, dim, draws=draw(problem, q, (seed, 0), 1, 1)))
         assert diagnosis.trusted == right
 
 
@@ -196,11 +205,10 @@ def one_of_them(x, number):
 @pytest.mark.parametrize("name", GOES_ON)
 def test_mass_beyond_all_draws_is_told(name):
     said, number = GOES_ON[name][1], jnp.asarray(list(GOES_ON).index(name))
-    problem, start = Problem(make_parameters(4, None), number, one_of_them), start_at(np.zeros(4), np.eye(4))
+    problem = Problem(make_parameters(4, None), number, one_of_them)
     for scale in (1.0, 3.0):
         q = FullRank.standard(4).affine(jnp.zeros(4), jnp.full(4, scale))
-        pool = draw(problem, q, (0, 0), 1, 1)
-        diagnosis = diagnose(pool, Stop.CONVERGED, examine(problem, q, start, pool, np.zeros(1)))
+        diagnosis = diagnose(seen(problem, q, 4, draws=draw(problem, q, (0, 0), 1, 1)))
         assert [words for words in (LEVEL, FAR) if words in str(diagnosis)] == ([said] if said else [])
         assert diagnosis.status is bbvi.Status.UNRELIABLE or not said
 

@@ -26,6 +26,11 @@ def log_sum_exp(x: np.ndarray) -> float:
     return float(np.logaddexp.reduce(x))
 
 
+def effective_sample_size(log_weights: np.ndarray) -> float:
+    """(sum w)^2 / sum w^2 for log weights `(n,)`, normalised or not."""
+    return float(np.exp(2 * log_sum_exp(log_weights) - log_sum_exp(2 * log_weights)))
+
+
 def smooth(log_weights: np.ndarray) -> Smoothed:
     """Smooth log importance weights `(n,)`; -inf stands for a draw of weight zero."""
     raw = np.asarray(log_weights, float)

@@ -1,7 +1,7 @@
 """The verdict: how far a posterior can be trusted, and why.
 
-The spread of the log weights and the importance effective sample size are looked at before k-hat, which Pareto
-smoothing can get wrong when the weights are extreme, and which never sees a mode that q does not reach.
+Its status is the worst that any finding allows. Findings are told in this order: what the weights say, what limits the
+verdict itself, what the checks find about the posterior, what the algorithm has to say, and why the run stopped.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import Smoothed, log_sum_exp, smooth
-from bbvi.evaluation import Draws
-from bbvi.outcome import Finding, Status, Stop
+from bbvi.diagnostics.checks import CHECKS, examine
+from bbvi.diagnostics.checks.base import Check, Evidence, Topic
+from bbvi.diagnostics.pareto import effective_sample_size, log_sum_exp, smooth
+from bbvi.outcome import Status, Stop
 
 HUGE = 1e9  # nats, from which digits after the point mean nothing
 
@@ -88,115 +89,57 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-GOOD_K, POOR_K = 0.5, 0.7
-POOR_SPREAD = 3.0  # nats; Gaussian log weights of sd 2.1 have k = 0.7
-FEW, TOO_FEW = 0.05, 100  # effective draws: share for "reliable", number for "usable"
-MOST = 0.5  # share of effective draws from which a k-hat below 1 says something of the tails only
-EVEN = 10.0  # average draws that the heaviest one may count for, when the shape of the tail does not matter
-REMEDIES = {
-    Stop.STALLED: "try another method, or give init= a point in the bulk of the posterior",
-    Stop.STEPS: "raise num_steps",
-    Stop.BUDGET: "raise the budget",
-}
-RICHER = "fit a richer family, reparameterise the model, or take draws by posterior.to_nuts()"
-
-
-def diagnose(draws: Draws, stop: Stop, findings: Sequence[Finding] = ()) -> Diagnosis:
-    """Judge q by fresh draws."""
-    with np.errstate(over="ignore", invalid="ignore"):  # log densities of a q that has run off
-        return _diagnose(draws, stop, findings)
-
-
-def _diagnose(draws: Draws, stop: Stop, findings: Sequence[Finding]) -> Diagnosis:
-    n = len(draws)
-    log_w = _log_weights(draws.log_p, draws.log_r)
-    log_w_q = _log_weights(draws.log_p, draws.log_q)[draws.from_q]
-    good = np.isfinite(log_w_q)
-    if not good.any():
-        if np.isnan(draws.log_p).all():
-            reason = "there was no time to evaluate the log density at any draw: nothing is known of how good this is"
-            worst = Finding(Status.UNRELIABLE, reason, "raise the budget")
-        else:
-            reason = "the log density is not finite at any of the draws"
-            worst = Finding(Status.FAILED, reason, "check logprob and the constraints of its parameters")
-        nothing = Value(-np.inf, np.nan)
-        return _verdict(
-            [worst, *findings],
-            k_hat=np.inf,
-            resampling_k_hat=np.inf,
-            elbo=nothing,
-            log_evidence=nothing,
-            effective_sample_size=0.0,
-            num_draws=n,
-            log_weight_sd=np.nan,
-            non_finite=1.0,
-            stop=stop,
-        )
-
-    smoothed = smooth(log_w)
-    ess = effective_sample_size(smoothed.log_weights)
-    spread = float(np.std(log_w_q[good]))
-    from_weights = _weight_findings(smoothed, ess, spread)
-    no_error = any(finding.status is Status.UNRELIABLE for finding in from_weights)  # the variance may be infinite
-    evidence_error = np.nan if no_error else max(1 / effective_sample_size(log_w) - 1 / n, 0.0) ** 0.5
-    return _verdict(
-        [*from_weights, *findings, *_stop_findings(stop)],
-        k_hat=smooth(log_w_q).k_hat,
-        resampling_k_hat=smoothed.k_hat,
-        elbo=Value(float(log_w_q[good].mean()), spread / float(good.sum()) ** 0.5),
-        log_evidence=Value(log_sum_exp(log_w) - float(np.log(n)), evidence_error),
-        effective_sample_size=ess,
-        num_draws=n,
-        log_weight_sd=spread,
-        non_finite=float(1 - good.mean()),
-        stop=stop,
+def diagnose(evidence: Evidence, checks: Sequence[Check] = CHECKS) -> Diagnosis:
+    """Judge q: what the checks find, what limits the verdict and what the algorithm says, with the numbers."""
+    of_weights = examine(evidence, checks, [Topic.WEIGHTS])
+    findings = [
+        *of_weights,
+        *evidence.limits,
+        *examine(evidence, checks, [Topic.POSTERIOR]),
+        *evidence.remarks,
+        *examine(evidence, checks, [Topic.RUN]),
+    ]
+    ranks = list(Status)
+    status = ranks[max((ranks.index(finding.status) for finding in findings), default=0)]
+    advice = dict.fromkeys(finding.remedy for finding in findings if finding.remedy)
+    return Diagnosis(
+        status=status,
+        num_draws=len(evidence.draws),
+        stop=evidence.stop,
+        reasons=tuple(finding.message for finding in findings),
+        advice=tuple(advice),
+        improvable=any(finding.status is not Status.RELIABLE and not finding.inherent for finding in findings),
+        **_numbers(evidence, any(finding.status is Status.UNRELIABLE for finding in of_weights)),
     )
 
 
-def _log_weights(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
-    defined = np.isfinite(log_p) & np.isfinite(log_q)
-    return np.where(defined, log_p, -np.inf) - np.where(defined, log_q, 0)
+@np.errstate(over="ignore", invalid="ignore")  # log densities of a q that has run off
+def _numbers(evidence: Evidence, no_error: bool) -> dict[str, Any]:
+    """What the draws say.
 
-
-def effective_sample_size(log_weights: np.ndarray) -> float:
-    """(sum w)^2 / sum w^2 for log weights `(n,)`, normalised or not."""
-    return float(np.exp(2 * log_sum_exp(log_weights) - log_sum_exp(2 * log_weights)))
-
-
-def _weight_findings(smoothed: Smoothed, ess: float, spread: float) -> list[Finding]:
-    k, n = smoothed.k_hat, len(smoothed.log_weights)
-    if spread > POOR_SPREAD:
-        reason = f"the log weights spread over {spread:.1f} nats (sd): q and the posterior differ in shape"
-        return [Finding(Status.UNRELIABLE, reason, RICHER)]
-    if ess < TOO_FEW:
-        return [Finding(Status.UNRELIABLE, f"only {ess:.0f} effective draws out of {n}", RICHER)]
-    if n * np.exp(smoothed.log_weights.max()) < EVEN:
-        return []
-    if POOR_K <= k < 1 and ess > MOST * n:
-        reason = f"k-hat {k:.2f} is above {POOR_K}, but the weights are even: few draws in the tails are heavy"
-        return [Finding(Status.USABLE, reason)]
-    if k >= POOR_K:
-        reason = f"k-hat {k:.2f} is above {POOR_K}: some importance weights are too large to be trusted"
-        return [Finding(Status.UNRELIABLE, reason, RICHER)]
-    if k >= GOOD_K:
-        return [Finding(Status.USABLE, f"k-hat {k:.2f} is between {GOOD_K} and {POOR_K}")]
-    if ess < FEW * n:
-        return [Finding(Status.USABLE, f"only {ess:.0f} effective draws out of {n}")]
-    return []
-
-
-def _stop_findings(stop: Stop) -> list[Finding]:
-    if stop is Stop.CONVERGED:
-        return []
-    more = REMEDIES.get(stop, "let it run to the end")
-    # Weights that pass are proof enough of the fit; that it could still improve is worth a word.
-    return [Finding(Status.RELIABLE, f"optimisation {stop.value}", more)]
-
-
-def _verdict(findings: Sequence[Finding], **fields: Any) -> Diagnosis:
-    ranks = list(Status)
-    status = ranks[max((ranks.index(finding.status) for finding in findings), default=0)]
-    reasons = tuple(finding.message for finding in findings)
-    advice = dict.fromkeys(finding.remedy for finding in findings if finding.remedy)
-    improvable = any(finding.status is not Status.RELIABLE and not finding.inherent for finding in findings)
-    return Diagnosis(status=status, reasons=reasons, advice=tuple(advice), improvable=improvable, **fields)
+    Arguments:
+        no_error: whether the evidence has no standard error, since the variance of the weights may be infinite.
+    """
+    finite, n = evidence.finite, len(evidence.draws)
+    if not finite.any():
+        nothing = Value(-np.inf, np.nan)
+        return {
+            "k_hat": np.inf,
+            "resampling_k_hat": np.inf,
+            "elbo": nothing,
+            "log_evidence": nothing,
+            "effective_sample_size": 0.0,
+            "log_weight_sd": np.nan,
+            "non_finite": 1.0,
+        }
+    raw, of_q, spread = evidence.raw_log_weights, evidence.raw_log_weights_of_q, evidence.log_weight_sd
+    evidence_error = np.nan if no_error else max(1 / effective_sample_size(raw) - 1 / n, 0.0) ** 0.5
+    return {
+        "k_hat": smooth(of_q).k_hat,
+        "resampling_k_hat": evidence.smoothed.k_hat,
+        "elbo": Value(float(of_q[finite].mean()), spread / float(finite.sum()) ** 0.5),
+        "log_evidence": Value(log_sum_exp(raw) - float(np.log(n)), evidence_error),
+        "effective_sample_size": evidence.effective_sample_size,
+        "log_weight_sd": spread,
+        "non_finite": float(1 - finite.mean()),
+    }

@@ -25,7 +25,7 @@ NEEDS_CONCRETE = (  # what JAX raises when Python code looks into a traced array
 
 
 @dataclass(frozen=True)
-class JointDensity:
+class JointDensity(SumOverRows):
     """The joint log density of a model, as a function of its latent sites and of the arrays among its arguments."""
 
     model: Callable[..., Any]

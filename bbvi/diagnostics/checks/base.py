@@ -1,0 +1,157 @@
+"""What a verdict rests on, and what a check of it is.
+
+A check looks at the evidence and returns what it finds, or None. It knows nothing of the other checks. Evidence is put
+together once for each approximation; what several checks need is derived from it once.
+"""
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from bbvi.diagnostics.pareto import Smoothed, effective_sample_size, smooth
+from bbvi.distributions import Distribution
+from bbvi.evaluation import Draws
+from bbvi.outcome import Finding, Stop
+from bbvi.problem import Problem
+from bbvi.start import Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that is known of an approximation q when it is judged.
+
+    Fields:
+        problem: the log density by which it is judged.
+        q: the approximation.
+        start: where the fit began, with the ends of all paths.
+        draws: fresh draws of q and of the wider t, with their log densities.
+        stop: why optimisation ended.
+        elbo: estimates at each step, in nats, `(steps,)`.
+        limits: what limits the verdict itself, such as a density that is too costly to look at all rows.
+        remarks: what the algorithm has to say of its result.
+    """
+
+    problem: Problem
+    q: Distribution
+    start: Start
+    draws: Draws
+    stop: Stop
+    elbo: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    limits: Sequence[Finding] = ()
+    remarks: Sequence[Finding] = ()
+
+    @cached_property
+    def of_q(self) -> Draws:
+        """The draws of q itself."""
+        return self.draws.take(self.draws.from_q)
+
+    @cached_property
+    def raw_log_weights(self) -> np.ndarray:
+        """log p - log r of all draws `(n,)`, in nats, -inf for a draw without density."""
+        return _log_ratio(self.draws.log_p, self.draws.log_r)
+
+    @cached_property
+    def raw_log_weights_of_q(self) -> np.ndarray:
+        """log p - log q of the draws of q `(m,)`, in nats, -inf for a draw without density."""
+        return _log_ratio(self.draws.log_p, self.draws.log_q)[self.draws.from_q]
+
+    @cached_property
+    def smoothed(self) -> Smoothed:
+        """The weights of all draws, normalised, with the shape of their tail."""
+        with _run_off():
+            return smooth(self.raw_log_weights)
+
+    @property
+    def log_weights(self) -> np.ndarray:
+        """Logarithms of the smoothed, normalised weights of all draws `(n,)`."""
+        return self.smoothed.log_weights
+
+    @cached_property
+    def effective_sample_size(self) -> float:
+        """The number of independent draws of p that the weighted draws are worth; 0 where none has a density."""
+        if not np.isfinite(self.log_weights).any():
+            return 0.0
+        with _run_off():
+            return effective_sample_size(self.log_weights)
+
+    @cached_property
+    def finite(self) -> np.ndarray:
+        """Whether a draw of q has a finite log density `(m,)`."""
+        return np.isfinite(self.raw_log_weights_of_q)
+
+    @cached_property
+    def log_weight_sd(self) -> float:
+        """Standard deviation of log p - log q over the draws of q that have a density, in nats."""
+        with _run_off():
+            return float(np.std(self.raw_log_weights_of_q[self.finite]))
+
+    def coordinate_name(self, i: int) -> str:
+        """The name of the i-th unconstrained coordinate."""
+        return self.problem.parameters.coordinate_names()[i]
+
+
+class Topic(enum.Enum):
+    """What checks are about, in the order in which a verdict tells it."""
+
+    WEIGHTS = "the importance weights"
+    POSTERIOR = "the posterior, near the draws and far from them"
+    RUN = "the run that led to q"
+
+
+class Check(ABC):
+    """Something that may speak against an approximation.
+
+    A subclass is a frozen dataclass whose fields are its thresholds. It returns a `Finding` where it has something to
+    say, and None where it has not.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from bbvi.diagnostics.checks.base import Check, Evidence
+        >>> from bbvi.outcome import Finding, Status
+        >>> from bbvi.start import start_at
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Implausible(Check):
+        ...     '''Draws may lie where nobody expects a parameter.'''
+        ...
+        ...     # A coordinate is implausible when its absolute value is larger, in its own unit.
+        ...     largest: float = 100.0
+        ...
+        ...     def __call__(self, evidence):
+        ...         share = np.mean(np.abs(evidence.of_q.x) > self.largest)
+        ...         return Finding(Status.USABLE, f"{100 * share:.0f} % are implausible") if share else None
+        >>> posterior = bbvi.fit(lambda x: -0.5 * jnp.sum((x / 100) ** 2), 2)
+        >>> q = posterior.distribution
+        >>> evidence = Evidence(
+        ...     problem=posterior.problem,
+        ...     q=q,
+        ...     start=start_at(q.mean(), np.eye(2)),
+        ...     draws=posterior.pool,
+        ...     stop=posterior.diagnosis.stop,
+        ... )
+        >>> Implausible()(evidence).message
+        '32 % are implausible'
+        >>> print(Implausible(largest=1e6)(evidence))
+        None
+    """
+
+    topic: ClassVar[Topic] = Topic.POSTERIOR
+    ends: ClassVar[bool] = False  # whether a finding makes all further checks of the same topic meaningless
+
+    @abstractmethod
+    def __call__(self, evidence: Evidence) -> Finding | None:
+        """What speaks against the approximation, if anything does."""
+
+
+def _run_off() -> np.errstate:
+    """Silence about the log densities of a q that has run off, which overflow."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+def _log_ratio(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
+    defined = np.isfinite(log_p) & np.isfinite(log_q)
+    return np.where(defined, log_p, -np.inf) - np.where(defined, log_q, 0)

@@ -1,0 +1,59 @@
+"""A mode that q does not cover, of which the paths of the start know.
+
+Importance weights see only where q has draws. What may betray another mode is a path of the start that ended elsewhere,
+with a Gaussian of comparable ELBO.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bbvi.diagnostics.checks.base import Check, Evidence
+from bbvi.diagnostics.checks.whitening import whitening
+from bbvi.outcome import Finding, Status
+from bbvi.start import polish
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissedMode(Check):
+    """Whether a path of the start ended outside all draws of q, at a comparable ELBO."""
+
+    # The ELBO of another mode may fall short of that of q by this many nats, and the mode still matters: its weight is
+    # then e^-7.
+    rival: float = 7.0
+    # The same before the Gaussian at the other mode has been polished, in nats.
+    suspect: float = 30.0
+    # A point is outside when it is further from the mean than the furthest draw, by this many standard deviations.
+    outside: float = 0.5
+
+    def __call__(self, evidence: Evidence) -> Finding | None:
+        """The finding about the best path that ended elsewhere."""
+        problem, start, of_q = evidence.problem, evidence.start, evidence.of_q
+        finite = np.isfinite(of_q.log_p)
+        if not finite.any() or not len(of_q.x) or problem.is_long:  # of a long vector there is but one path
+            return None
+        elbo = np.mean(of_q.log_p[finite] - of_q.log_q[finite])
+        whiten = whitening(of_q.x)
+        reach = np.linalg.norm(whiten(of_q.x), axis=1).max() + self.outside
+        for loc, scale, path_elbo in zip(start.path_locs, start.path_scales, start.path_elbos, strict=True):
+            if path_elbo < elbo - self.suspect:
+                break  # the best path comes first
+            if np.linalg.norm(whiten(loc)) > reach and scale.ndim == 2 and not start.sampled:
+                polished = polish(problem, loc, scale, np.random.default_rng(0))
+                loc, path_elbo = polished.loc, polished.elbo
+            if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - self.rival:
+                return _another_mode(evidence, loc)
+        return None
+
+
+def _another_mode(evidence: Evidence, loc: np.ndarray) -> Finding:
+    x = evidence.of_q.x
+    centre, spread = x.mean(axis=0), x.std(axis=0)
+    coordinate = int(np.argmax(np.abs(loc - centre) / spread))
+    return Finding(
+        Status.UNRELIABLE,
+        "another start ended in a different region of comparable density, with "
+        f"{evidence.coordinate_name(coordinate)} (unconstrained) near {loc[coordinate]:.3g} instead of "
+        f"{centre[coordinate]:.3g}: there are several modes, or a funnel",
+        "compare fits from several init= points, break a symmetry with ordered constraints, or reparameterise",
+    )
