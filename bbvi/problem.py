@@ -13,13 +13,14 @@ from bbvi.constants import detached
 from bbvi.curvature import hvp
 from bbvi.data.density import source_of
 from bbvi.data.source import Source
+from bbvi.distributions.affine import Affine
 from bbvi.dtypes import dtype_of, is_numeric
 from bbvi.parameters import Parameters
+from bbvi.policy import Regime
 from bbvi.pytree import pytree, static
 from bbvi.sharding import DATA, Layout
 
 Array = Any
-LONG = 2**17  # coordinates
 
 
 class Reference(NamedTuple):
@@ -39,8 +40,7 @@ class Problem:
     Fields:
         parameters: how `x` maps to what `logprob` receives.
         data: second argument of `logprob`, or None when it takes none.
-        loc, scale: coordinates. The density is that of `y`, with `x = loc + scale y`; `scale` is `(dim,)` for a
-            diagonal, `(dim, dim)` for a lower triangular matrix, and None stands for `y = x`.
+        coordinates: the density is that of y, with x = coordinates(y); None stands for y = x.
         weight: how many rows of the full data each row here stands for, when they are a minibatch; else None.
         reference: the full log density at a point near which minibatches are to have little noise, or None.
         logprob: `logprob(values)` or `logprob(values, data)`, a scalar.
@@ -50,8 +50,7 @@ class Problem:
     parameters: Parameters
     data: Any
     logprob: Any = static()
-    loc: Array | None = None
-    scale: Array | None = None
+    coordinates: Affine | None = None
     weight: Array | None = None
     reference: Reference | None = None
     layout: Layout = static(default=Layout())
@@ -64,7 +63,7 @@ class Problem:
     @property
     def is_long(self) -> bool:
         """Whether vectors have so many coordinates that no more of them are to be in memory than must be."""
-        return self.dim > LONG
+        return Regime.of(self.dim).long
 
     @property
     def one_by_one(self) -> bool:
@@ -74,7 +73,7 @@ class Problem:
     @property
     def is_irregular(self) -> bool:
         """Whether some points take far longer than others: those at which a loop of the log density ends late."""
-        return jax.default_backend() == "cpu" and _has_open_loop(*_abstract(self.in_coordinates(None, None)))
+        return jax.default_backend() == "cpu" and _has_open_loop(*abstract(self.in_coordinates(None)))
 
     def why_not_differentiable(self, order: int) -> Exception | None:
         """Why JAX cannot make `order` derivatives of the log density, at most 2; None where it can."""
@@ -88,9 +87,25 @@ class Problem:
             return error
         return None
 
-    def in_coordinates(self, loc: Array | None, scale: Array | None) -> "Problem":
-        """The same density as seen from `y`, where `x = loc + scale y`: volumes change, so ELBOs do not."""
-        return replace(self, loc=loc, scale=scale)
+    @property
+    def evaluation_size(self) -> int:
+        """Numbers that one evaluation of the log density holds in memory, about: the size of the largest array.
+
+        Raises:
+            TypeError, ValueError: when `logprob` does not return one real number.
+        """
+        return _largest(*abstract(self))
+
+    @property
+    def operations(self) -> int:
+        """Multiplications, or operations as costly, that one evaluation of the log density takes, about."""
+        source = None if self.weight is not None or self.is_split else self.source
+        times = 1 if source is None else source.num_chunks  # a loop over chunks is counted once
+        return times * _operations(*abstract(self))
+
+    def in_coordinates(self, affine: Affine | None) -> "Problem":
+        """The same density as seen from y, where x = affine(y): volumes change, so ELBOs do not."""
+        return replace(self, coordinates=affine)
 
     @property
     def source(self) -> Source | None:
@@ -139,13 +154,10 @@ class Problem:
 
     def log_density(self, y: Array) -> Array:
         """Log density at one point `(dim,)`, a scalar; includes the log-Jacobians of constraints and coordinates."""
-        if self.scale is None:
+        if self.coordinates is None:
             return _log_density(self, y)
-        original = self.in_coordinates(None, None)
-        if jnp.ndim(self.scale) == 1:
-            return _log_density(original, self.loc + self.scale * y) + jnp.sum(jnp.log(self.scale))
-        log_volume = jnp.sum(jnp.log(jnp.diagonal(self.scale)))
-        return _log_density(original, self.loc + self.scale @ y) + log_volume
+        original = self.in_coordinates(None)
+        return _log_density(original, self.coordinates(y)) + self.coordinates.scale.log_det()
 
     def log_densities(self, ys: Array) -> Array:
         """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf.
@@ -163,9 +175,9 @@ class Problem:
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
     def values_and_gradients(self, ys: Array) -> tuple[Array, Array, Array]:
-        """Log densities `(n,)`, their gradients `(n, dim)` and which of the points are good, `(n,)` bool.
+        """Log densities `(n,)`, their gradients `(n, dim)` and at which points both are finite, `(n,)` bool.
 
-        A point is good when value and gradient are finite. Elsewhere both are returned as zero.
+        Elsewhere both are returned as zero.
 
         Raises:
             TypeError: when JAX cannot differentiate the log density.
@@ -174,8 +186,8 @@ class Problem:
             values, gradients = self._over(jax.value_and_grad(self.log_density), ys)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise no_gradient(error) from error
-        good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
-        return jnp.where(good, values, 0), jnp.where(good[:, None], gradients, 0), good
+        finite = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
+        return jnp.where(finite, values, 0), jnp.where(finite[:, None], gradients, 0), finite
 
     def hessian_vector_products(self, ys: Array, vs: Array) -> Array:
         """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
@@ -203,46 +215,35 @@ def in_short(error: Exception) -> str:
     return f"{type(error).__name__}: {first}"
 
 
-def trace(problem: Problem) -> int:
-    """Run the user's Python once and check what it returns.
-
-    Returns:
-        The size of the largest array that one evaluation makes, to judge how many fit in memory.
-
-    Raises:
-        TypeError, ValueError: when `logprob` does not return one real number.
-    """
-    return cost.largest(_jaxpr(problem))
-
-
-def work(problem: Problem) -> int:
-    """Multiplications, or operations as costly, that one evaluation of the log density takes, about."""
-    source = None if problem.weight is not None or problem.is_split else problem.source
-    times = 1 if source is None else source.num_chunks  # a loop over chunks is counted once
-    return times * cost.operations(_jaxpr(problem))
-
-
-def _jaxpr(problem: Problem) -> Any:
-    """The program of one evaluation."""
-    treedef, leaves, x = _abstract(problem)
-    return jax.make_jaxpr(_log_density)(jax.tree.unflatten(treedef, leaves), x).jaxpr
-
-
-def _abstract(problem: Problem) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...], jax.ShapeDtypeStruct]:
-    """The structure of a problem, with the shapes and types of its leaves and of a point."""
+def abstract(problem: Problem) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
+    """The structure of a problem, with the shapes and types of its leaves: what its programs are cached by."""
     leaves, treedef = jax.tree.flatten(problem)
     kinds = [jax.typeof(leaf) for leaf in leaves]
-    shapes = tuple(jax.ShapeDtypeStruct(each.shape, each.dtype, weak_type=each.weak_type) for each in kinds)
-    return treedef, shapes, _point(problem)
+    return treedef, tuple(jax.ShapeDtypeStruct(each.shape, each.dtype, weak_type=each.weak_type) for each in kinds)
 
 
 def _point(problem: Problem) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
 
 
-@lru_cache(maxsize=256)
-def _has_open_loop(treedef: Any, leaves: Any, x: Any) -> bool:
-    return cost.has_open_loop(jax.make_jaxpr(_log_density)(jax.tree.unflatten(treedef, leaves), x).jaxpr)
+def _jaxpr(treedef: Any, leaves: Any) -> Any:
+    """The program of one evaluation."""
+    problem = jax.tree.unflatten(treedef, leaves)
+    return jax.make_jaxpr(_log_density)(problem, _point(problem)).jaxpr
+
+
+def _remembered(function: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    """A function of the program of one evaluation, which is made once for problems of one structure and precision."""
+
+    @lru_cache(maxsize=256)
+    def of(treedef: Any, leaves: Any, dtype: Any) -> Any:
+        del dtype
+        return function(_jaxpr(treedef, leaves))
+
+    return lambda treedef, leaves: of(treedef, leaves, jax.dtypes.canonicalize_dtype(float))
+
+
+_has_open_loop, _largest, _operations = map(_remembered, (cost.has_open_loop, cost.largest, cost.operations))
 
 
 def _log_density(problem: Problem, x: Array) -> Array:

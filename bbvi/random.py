@@ -6,6 +6,7 @@ be compiled. On an accelerator they are made where they are used; so are, everyw
 coordinates, of which only one is in memory at a time (`add_up`).
 """
 
+import enum
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,25 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = Any
-PIECE = 2**16  # normal numbers made at once within a program
+NORMALS_AT_ONCE = 2**16  # normal numbers made at once within a program
+
+
+class RandomStream(enum.IntEnum):
+    """What random numbers are for: it sets those of one purpose apart from others with the same seed."""
+
+    START = 0
+    STEPS = 1
+    VERDICT = 2
+    SAMPLE = 3
+    RESAMPLE = 4
+    FIXED = 5
+    CHAINS = 6
+    MANY_FIXED = 7
+    MANY_VERDICT = 8
+    MANY_RESAMPLE = 9
+    FULL_DIAGNOSIS = 10
+    EPOCHS = 11
+    MAXIMISE = 12
 
 
 class Random(Protocol):
@@ -81,7 +100,7 @@ class InProgram:
 
     def normal(self, shape: Sequence[int]) -> Array:
         size = math.prod(shape)
-        piece = min(PIECE, size) if jax.default_backend() == "cpu" else size
+        piece = min(NORMALS_AT_ONCE, size) if jax.default_backend() == "cpu" else size
         keys = jax.random.split(self._key, -(-size // piece))
         made = jax.lax.map(lambda key: jax.random.normal(key, (piece,), jnp.float32), keys)
         return made.reshape(-1)[:size].reshape(tuple(shape)).astype(float)

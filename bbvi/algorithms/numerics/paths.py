@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.numerics.quasi_newton import Dense, Limited
+from bbvi.distributions.base import LOG_2PI
 
 Array = Any
 PATIENCE = 10  # iterations without a better ELBO, by at least GAIN nats, before a path ends
@@ -134,4 +135,4 @@ def advance(path: Path, at: Points, values: Array, gradients: Array, finite: Arr
 
 def missing_entropy(noise: Array, dim: int) -> Array:
     """What is missing in the ELBOs of `advance`: minus mean log q over the draws, up to log|C|, in nats."""
-    return 0.5 * jnp.sum(noise**2) / max(len(noise), 1) + 0.5 * dim * jnp.log(2 * jnp.pi)
+    return 0.5 * (noise**2).sum() / max(len(noise), 1) + 0.5 * dim * LOG_2PI

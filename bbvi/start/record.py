@@ -1,0 +1,59 @@
+"""What is known before a fit starts, and the start that is found."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.scales import Diagonal
+from bbvi.optimise import Callback
+from bbvi.outcome import Evaluations
+
+Prior = Callable[[int], np.ndarray | None]  # draws of the prior, `(n, dim)` for n, or None where it is not known
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known before a start is sought.
+
+    Fields:
+        point: where to look, `(dim,)`, or None for the origin and random points in [-2, 2]^dim.
+        prior: further points to try. They come first where far out a point may take for ever.
+        rng: for points and draws.
+        until: time of `time.perf_counter()`, in seconds, at which to stop with what there is.
+        callbacks: told how far the paths have come.
+    """
+
+    point: np.ndarray | None = None
+    prior: Prior = lambda num: None
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    until: float = np.inf
+    callbacks: Sequence[Callback] = ()
+
+
+class Start(NamedTuple):
+    """A Gaussian to start from, and what else was seen; arrays of NumPy."""
+
+    gaussian: Affine
+    paths: tuple[Affine, ...]  # the best Gaussian on each path, those of largest ELBO first
+    elbos: np.ndarray  # (paths,) of these in nats, descending, -inf for a path that failed
+    evaluations: Evaluations
+    sampled: bool = False  # whether the paths have seen some rows of the data only
+
+    def around(self, num: int) -> np.ndarray:
+        """The mean and draws of the Gaussian, always the same, `(num, dim)`."""
+        noise = np.random.default_rng(0).standard_normal((num, self.gaussian.dim)).astype(self.gaussian.loc.dtype)
+        noise[0] = 0
+        return self.gaussian.draws(noise)
+
+
+def start_at(gaussian: Affine, evaluations: Evaluations = Evaluations()) -> Start:
+    """A start that is known, without paths."""
+    return Start(gaussian, (), np.zeros(0), evaluations)
+
+
+def start_at_point(x: np.ndarray, evaluations: Evaluations) -> Start:
+    """A start at N(x, I)."""
+    return start_at(Affine(x, Diagonal(np.zeros_like(x))), evaluations)
