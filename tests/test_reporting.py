@@ -13,7 +13,8 @@ from numpyro.distributions import constraints
 
 import bbvi
 from bbvi.__main__ import main
-from bbvi.reporting.plots import _short, marginals
+from bbvi.reporting.plots import marginals
+from bbvi.reporting.plots.drawing import short_number
 from bbvi.reporting.report import ROWS, _number
 from bbvi.reporting.scalars import read_variables, worst
 
@@ -202,7 +203,7 @@ def test_a_page_of_counts(tmp_path):
     ],
 )
 def test_ticks_are_short_and_whole(ticks, shown):
-    assert [_short(tick, np.array(ticks)) for tick in ticks] == shown
+    assert [short_number(tick, np.array(ticks)) for tick in ticks] == shown
 
 
 def test_neighbours_share_an_axis_unless_one_would_be_a_spike():
