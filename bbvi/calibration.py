@@ -26,7 +26,6 @@ from bbvi.reading_parameters import make_parameters
 from bbvi.weights import weigh
 
 LEVEL = 0.01  # of the tests over all parameters together
-BINS = 20
 
 
 @dataclass(frozen=True)
@@ -74,23 +73,10 @@ class Calibration:
         Arguments:
             most: parameters shown at most, the least uniform first; None for all, in their order.
         """
-        from matplotlib.figure import Figure
-        from scipy.stats import binom
+        from bbvi.reporting.plots import pit_histograms
 
         names = list(self.pit) if most is None else sorted(self.pit, key=self.uniformity.__getitem__)[:most]
-        columns = min(4, len(names))
-        rows = -(-len(names) // columns)
-        figure = Figure(figsize=(2.4 * columns, 1.9 * rows), layout="constrained")
-        panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
-        for axes in panels[len(names) :]:
-            axes.set_axis_off()
-        for axes, name in zip(panels, names, strict=False):
-            values = self.pit[name]
-            low, high = binom.ppf([0.005, 0.995], len(values), 1 / BINS)
-            axes.axhspan(low, high, color="0.5", alpha=0.25, linewidth=0)
-            axes.hist(values, bins=np.linspace(0, 1, BINS + 1), color="C0")
-            axes.set(title=name, xlim=(0, 1), xlabel="PIT", ylabel="fits")
-        return figure
+        return pit_histograms(self.pit, names)
 
 
 def calibrate(

@@ -15,12 +15,12 @@ from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.evaluation import Draws
 from bbvi.ladder import Rung
 from bbvi.models import Model
-from bbvi.origin import Origin
 from bbvi.outcome import History, Status, Stop
 from bbvi.parameters import Parameters
 from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope
 from bbvi.problem import Problem, trace
+from bbvi.provenance import Provenance
 from bbvi.storage import read_arrays, read_path, write_arrays
 
 FORMAT = "bbvi posterior 5"
@@ -141,8 +141,8 @@ def _kinds(name: str) -> str:
     return {"q": "fiu", "pool": "f", "history": "fiu", "centre": "f"}.get(group, "biufcSU")
 
 
-def _origin_from_json(items: dict[str, Any] | None) -> Origin | None:
-    return None if items is None else Origin(**{**items, "inputs": tuple(items["inputs"])})
+def _origin_from_json(items: dict[str, Any] | None) -> Provenance | None:
+    return None if items is None else Provenance(**{**items, "inputs": tuple(items["inputs"])})
 
 
 def _rung_from_json(items: dict[str, Any]) -> Rung:

@@ -41,12 +41,12 @@ from bbvi.ladder import SECONDS, Attempt, Plan, Rung, next_plan
 from bbvi.maximise import with_best_params
 from bbvi.models import Model
 from bbvi.models.numpyro import NumPyroModel
-from bbvi.origin import Origin
 from bbvi.outcome import History, Stop
 from bbvi.posterior import Cost, Posterior, copy
 from bbvi.precision import scope, use_double
 from bbvi.problem import Problem, no_gradient, trace
 from bbvi.progress import showing
+from bbvi.provenance import Provenance
 from bbvi.reading_parameters import make_parameters
 from bbvi.sharding import make_layout
 from bbvi.start import Start, Watch, find_start, start_at
@@ -264,7 +264,7 @@ def fit(
                     break
         defaults = inspect.signature(fit).parameters
         changed = {name: value for name, value in given.items() if value is not defaults[name].default}
-        origin = Origin.of(model, {"init": init, **changed})
+        origin = Provenance.of(model, {"init": init, **changed})
         best = min(attempts, key=lambda attempt: attempt.rank)
         width = width if best.problem is problem else trace(best.problem)
     diagnosis = _with_what_was_left(best, attempts, plan)

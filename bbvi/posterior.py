@@ -19,11 +19,11 @@ from bbvi.distributions import Distribution
 from bbvi.evaluation import Draws, draw, is_costly, pieces
 from bbvi.ladder import Rung
 from bbvi.models import Model
-from bbvi.origin import Origin
 from bbvi.outcome import History
 from bbvi.parameters import Parameters, label
 from bbvi.precision import scope
 from bbvi.problem import LONG, Problem, no_gradient
+from bbvi.provenance import Provenance
 from bbvi.weights import mean, quantile, sd, weigh
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Posterior:
     ladder: tuple[Rung, ...] = ()
     model: Model | None = field(default=None, repr=False)  # None after load
     refit: Callable[..., "Posterior"] | None = field(default=None, repr=False)  # the call of fit that made it
-    origin: Origin | None = None
+    origin: Provenance | None = None
 
     # -- draws -------------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ LEVELS = [
     {"driver", "evaluation", "nuts"},
     {"checkpoint", "progress", "start", "tall"},
     {"diagnostics"},
-    {"arguments", "ladder", "origin", "weights"},
+    {"arguments", "ladder", "provenance", "weights"},
     {"reporting", "posterior", "files"},
     {"inference", "many", "maximise"},
     {"calibration"},

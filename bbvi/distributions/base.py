@@ -203,11 +203,6 @@ class Widened(Reparameterised):
         return top + constant - 0.5 * (nu + dim) * jnp.log1p(jnp.maximum(distance, 0) / nu)
 
 
-def stop_gradient(q: Distribution) -> Distribution:
-    """`q` with its parameters held constant under differentiation."""
-    return jax.tree.map(jax.lax.stop_gradient, q)
-
-
 def dtype_of(q: Any) -> Any:
     """The floating point type of a distribution's arrays."""
     return jnp.result_type(*jax.tree.leaves(q))

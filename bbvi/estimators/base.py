@@ -42,10 +42,7 @@ class Estimator(ABC):
 
     noise: Noise = IID()
     name: ClassVar[str]
-    bounds: ClassVar[str | None] = "lower"  # which bound of the log evidence it optimises: "lower", "upper" or None
-    unbiased: ClassVar[bool] = True  # whether its gradient is that of its objective in expectation
-    derivatives: ClassVar[int] = 1  # of the log density that must exist
-    uses_gradients: ClassVar[bool] = True  # of the log density
+    derivatives: ClassVar[int] = 1  # of the log density that it takes, 0 to 2
     additive: ClassVar[bool] = False  # whether its loss is a mean over draws
     starts_polished: ClassVar[bool] = True  # whether gradients may be used to find where to start
     independent: ClassVar[bool] = False  # whether it needs independent draws, each from the whole of q
@@ -61,9 +58,9 @@ class Estimator(ABC):
 
     def check_family(self, q: Distribution) -> None:
         """Raise ValueError when q's draws have no gradient in all of its parameters, as those of a mixture."""
-        if type(q).weighted_draws is not Distribution.weighted_draws:
+        if not q.is_reparameterised:
             raise ValueError(
-                f"{type(self).__name__} is biased for {type(q).__name__}: its draws have no gradient in the weights of "
+                f"{type(self).__name__} is biased for {q.title}: its draws have no gradient in the weights of "
                 "the components. Use StickingTheLanding, or a family such as a flow."
             )
 
@@ -99,22 +96,22 @@ class Estimator(ABC):
         whole = replace(self, noise=IID()).estimate(parts.value, parts.non_finite < size)
         return jax.tree.map(lambda g: g / len(seeds), total), whole._replace(non_finite=parts.non_finite.sum())
 
-    def estimate(self, values: Array, good: Array, weights: Array | None = None) -> Estimate:
-        """The ELBO over the good draws among `values` `(n,)`, with weights `(n,)` that sum to 1, or equal ones."""
-        weights = jnp.where(good, jnp.full(len(values), 1 / len(values)) if weights is None else weights, 0)
-        mean = weights @ jnp.where(good, values, 0) / jnp.maximum(weights.sum(), jnp.finfo(values.dtype).tiny)
-        deviations = jnp.where(good, weights * len(values) * (values - mean), 0)
-        mean, error, bad = stop_gradient((mean, self.noise.standard_error(mean + deviations), jnp.sum(~good)))
+    def estimate(self, values: Array, finite: Array, weights: Array | None = None) -> Estimate:
+        """The ELBO over the finite draws among `values` `(n,)`, with weights `(n,)` that sum to 1, or equal ones."""
+        weights = jnp.where(finite, jnp.full(len(values), 1 / len(values)) if weights is None else weights, 0)
+        mean = weights @ jnp.where(finite, values, 0) / jnp.maximum(weights.sum(), jnp.finfo(values.dtype).tiny)
+        deviations = jnp.where(finite, weights * len(values) * (values - mean), 0)
+        mean, error, bad = stop_gradient((mean, self.noise.standard_error(mean + deviations), jnp.sum(~finite)))
         return Estimate(mean, error, bad)
 
 
 def differentiable_log_densities(problem: Problem, q: Distribution, x: Array) -> tuple[Array, Array]:
-    """Log densities `(n,)` at draws `x` of q `(n, dim)`, differentiable in `x`, and which of them are good.
+    """Log densities `(n,)` at draws `x` of q `(n, dim)`, differentiable in `x`, and which of them are finite.
 
     A draw at which the density or its gradient is not finite gets value 0 and pulls q back to the centre of the draws.
     """
     fixed = stop_gradient(x)
-    values, gradients, good = problem.values_and_gradients(fixed)
+    values, gradients, finite = problem.values_and_gradients(fixed)
     centre = fixed.mean(axis=0) if len(x) > 1 else stop_gradient(q.mean())
-    gradients = jnp.where(good[:, None], gradients, -PULL * (fixed - centre))
-    return stop_gradient(values) + jnp.sum(stop_gradient(gradients) * (x - fixed), axis=-1), good
+    gradients = jnp.where(finite[:, None], gradients, -PULL * (fixed - centre))
+    return stop_gradient(values) + jnp.sum(stop_gradient(gradients) * (x - fixed), axis=-1), finite

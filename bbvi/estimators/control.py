@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from bbvi.distributions import Distribution, FullRank, LowRank, MeanField, Spiked
+from bbvi.distributions import Distribution, LocationScale
+from bbvi.distributions.bases import Normal
 from bbvi.estimators.base import Estimate, Estimator
 from bbvi.estimators.elbo import ELBO
+from bbvi.policy import LIMITS, Regime
 from bbvi.problem import Problem
 
 Array = Any
-GAUSSIANS = (MeanField, FullRank, LowRank, Spiked)
-MOST = 500  # coordinates: it takes as many Hessian-vector products in each step
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ class HessianControl(Estimator):
         return dim
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
-        if not isinstance(q, GAUSSIANS) or q.dim > MOST:
+        gaussian = isinstance(q, LocationScale) and isinstance(q.base, Normal)
+        if not gaussian or not Regime.of(q.dim).dense_response:
             raise ValueError(
-                f"HessianControl needs a Gaussian of at most {MOST} coordinates, whose quadratic moments are known; "
-                f"this is {type(q).__name__} of {q.dim}. Use antithetic or Sobol draws."
+                f"HessianControl needs a Gaussian of at most {LIMITS.dense_response} coordinates, whose quadratic moments are known; "
+                f"this is {q.title} of {q.dim}. Use antithetic or Sobol draws."
             )
         loss, estimate = self.estimator(q, problem, noise)
         centre = stop_gradient(q.mean())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bbvi.distributions import Distribution
-from bbvi.distributions.base import stop_gradient
+from jax.lax import stop_gradient
 from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
 from bbvi.problem import Problem
 
@@ -27,8 +27,8 @@ class ELBO(Estimator):
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x, weights = q.weighted_draws(noise)
-        log_p, good = differentiable_log_densities(problem, q, x)
-        return -(q.entropy() + weights @ log_p), self.estimate(q.entropy() + log_p, good, weights)
+        log_p, finite = differentiable_log_densities(problem, q, x)
+        return -(q.entropy() + weights @ log_p), self.estimate(q.entropy() + log_p, finite, weights)
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class MonteCarloEntropy(Estimator):
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x, weights = q.weighted_draws(noise)
-        log_p, good = differentiable_log_densities(problem, q, x)
+        log_p, finite = differentiable_log_densities(problem, q, x)
         log_ratio = log_p - q.log_prob(x)
-        return -(weights @ log_ratio), self.estimate(log_ratio, good, weights)
+        return -(weights @ log_ratio), self.estimate(log_ratio, finite, weights)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,6 @@ class StickingTheLanding(Estimator):
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x, weights = q.weighted_draws(noise)
-        log_p, good = differentiable_log_densities(problem, q, x)
+        log_p, finite = differentiable_log_densities(problem, q, x)
         log_ratio = log_p - stop_gradient(q).log_prob(x)
-        return -(weights @ log_ratio), self.estimate(log_ratio, good, weights)
+        return -(weights @ log_ratio), self.estimate(log_ratio, finite, weights)

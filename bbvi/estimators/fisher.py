@@ -26,7 +26,6 @@ class FisherDivergence(Estimator):
     """
 
     name = "fisher"
-    bounds = None
     derivatives = 2
 
     def products(self, num_draws: int, dim: int) -> int:
@@ -40,8 +39,8 @@ class FisherDivergence(Estimator):
             return problem.log_density(x) - q.log_prob_one(x)
 
         values, gradients = jax.vmap(jax.value_and_grad(log_ratio))(jnp.asarray(noise))
-        good = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
-        squares = jnp.sum(jnp.where(good[:, None], gradients, 0) ** 2, axis=-1)
+        finite = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
+        squares = jnp.sum(jnp.where(finite[:, None], gradients, 0) ** 2, axis=-1)
         x = q.push(noise)
         pull = PULL * jnp.sum((x - stop_gradient(x.mean(axis=0))) ** 2, axis=-1)
-        return jnp.where(good, squares, pull).mean(), self.estimate(stop_gradient(jnp.where(good, values, 0)), good)
+        return jnp.where(finite, squares, pull).mean(), self.estimate(stop_gradient(jnp.where(finite, values, 0)), finite)

@@ -28,19 +28,16 @@ class InclusiveKL(Estimator):
     """
 
     name = "inclusive_kl"
-    uses_gradients = False
     derivatives = 0
     default_draws = 500
     min_draws = 10
-    bounds = None
-    unbiased = False
 
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x = stop_gradient(q.push(noise))
         log_p, log_q = problem.log_densities(x), q.log_prob(x)
-        good = jnp.isfinite(log_p)
-        log_ratio = jnp.where(good, log_p, 0) - stop_gradient(log_q)
-        weights = jnp.where(good, jax.nn.softmax(jnp.where(good, log_ratio, -jnp.inf)), 0)
+        finite = jnp.isfinite(log_p)
+        log_ratio = jnp.where(finite, log_p, 0) - stop_gradient(log_q)
+        weights = jnp.where(finite, jax.nn.softmax(jnp.where(finite, log_ratio, -jnp.inf)), 0)
         cut = jnp.minimum(weights, weights.mean() * len(x) ** 0.5)
         cut = cut / jnp.maximum(cut.sum(), jnp.finfo(cut.dtype).tiny)
-        return -(cut @ log_q), self.estimate(log_ratio, good)
+        return -(cut @ log_q), self.estimate(log_ratio, finite)

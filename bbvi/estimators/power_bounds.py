@@ -22,11 +22,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient as stop
+from jax.lax import stop_gradient
 from jax.scipy.special import logsumexp
 
 from bbvi.distributions import Distribution
-from bbvi.distributions.base import stop_gradient
 from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
 from bbvi.problem import Problem
 
@@ -48,13 +47,13 @@ class PowerBound(Estimator):
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         self.check_family(q)
         x = q.push(noise)
-        log_p, good = differentiable_log_densities(problem, q, x)
+        log_p, finite = differentiable_log_densities(problem, q, x)
         log_ratio = log_p - stop_gradient(q).log_prob(x)
         a = self.power
-        weights = jnp.where(good, jax.nn.softmax(jnp.where(good, a * stop(log_ratio), -jnp.inf)), 0)
+        weights = jnp.where(finite, jax.nn.softmax(jnp.where(finite, a * stop_gradient(log_ratio), -jnp.inf)), 0)
         # Draws without density have no weight, but pull q back, as they do in the ELBO.
-        c = jnp.where(good, (1 - a) * weights + a * weights**2, self.sign / len(x))
-        return -self.sign * jnp.sum(c * log_ratio), self.estimate(log_ratio, good)
+        c = jnp.where(finite, (1 - a) * weights + a * weights**2, self.sign / len(x))
+        return -self.sign * jnp.sum(c * log_ratio), self.estimate(log_ratio, finite)
 
     def bound(self, log_weights: Array) -> Array:
         """F_a from log weights `(n,)`, in nats, a scalar."""
@@ -66,11 +65,10 @@ class ImportanceWeighted(PowerBound):
     """The importance-weighted ELBO of all the draws of a step: F_1, a lower bound in expectation.
 
     The more draws, the closer it is to the log evidence and the less it says about q: it fits a q whose importance
-    samples are good, which is wider than the q of largest ELBO.
+    samples are finite, which is wider than the q of largest ELBO.
     """
 
     name = "importance_weighted"
-    bounds = "lower"
 
     @property
     def power(self) -> float:
@@ -93,7 +91,6 @@ class Renyi(PowerBound):
 
     alpha: float = 0.5
     name = "renyi"
-    bounds = "lower"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,7 +120,6 @@ class CUBO(PowerBound):
 
     order: float = 2.0
     name = "cubo"
-    bounds = "upper"
     sign = -1.0
     default_draws = 100
 

@@ -29,7 +29,6 @@ class ScoreFunction(Estimator):
     """
 
     name = "score_function"
-    uses_gradients = False
     starts_polished = False
     derivatives = 0
     independent = True
@@ -39,9 +38,9 @@ class ScoreFunction(Estimator):
     def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
         x = stop_gradient(q.push(noise))
         log_p, log_q = problem.log_densities(x), q.log_prob(x)
-        good = jnp.isfinite(log_p)
-        log_ratio = jnp.where(good, log_p, 0) - stop_gradient(log_q)
-        worst = jnp.min(jnp.where(good, log_ratio, jnp.inf))
-        weight = jnp.where(good, log_ratio, jnp.where(jnp.isfinite(worst), worst, 0))
+        finite = jnp.isfinite(log_p)
+        log_ratio = jnp.where(finite, log_p, 0) - stop_gradient(log_q)
+        worst = jnp.min(jnp.where(finite, log_ratio, jnp.inf))
+        weight = jnp.where(finite, log_ratio, jnp.where(jnp.isfinite(worst), worst, 0))
         loss = -jnp.sum((weight - weight.mean()) * log_q) / (len(x) - 1)
-        return loss, self.estimate(log_ratio, good)
+        return loss, self.estimate(log_ratio, finite)

@@ -1,6 +1,5 @@
 """Where a posterior comes from: what was run, with which versions, on which device. Text only."""
 
-import dis
 import inspect
 import platform
 from collections.abc import Iterator, Mapping
@@ -8,7 +7,6 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from types import CodeType, ModuleType
 from typing import Any
 
 import jax
@@ -22,13 +20,12 @@ PACKAGES = ("bbvi", "jax", "jaxlib", "numpyro", "optax", "numpy", "scipy")
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """What is needed to run a fit again.
 
     Fields:
         call: the call of `fit` as Python, with the arguments that were given; arrays and other objects by name only.
-        source: Python source of the functions that were given, after the imports of the modules that they use and the
-            names of what else they take from outside; empty where it cannot be had.
+        source: Python source of the functions that were given; empty where it cannot be had.
         inputs: what the names in the call stand for, one line each; arrays by dtype and shape.
         versions: of Python and the packages that computed it.
         device: that computed it.
@@ -45,8 +42,8 @@ class Origin:
     name: str = ""
 
     @classmethod
-    def of(cls, model: Model, given: Mapping[str, Any]) -> "Origin":
-        """The origin of a fit of `model` with the further arguments `given`, on JAX's present default device."""
+    def of(cls, model: Model, given: Mapping[str, Any]) -> "Provenance":
+        """The provenance of a fit of `model` with the further arguments `given`, on JAX's present default device."""
         plain = type(model) is Model
         arguments = [_code(model.logprob, "logprob"), _shapes(model.dim)] if plain else ["model"]
         objects = {"data": model.data, "constraints": model.constraints} if plain else {}
@@ -56,13 +53,13 @@ class Origin:
         inputs += [*_arrays("data", model.data), *_arrays("init", given.get("init"))]
         device = jax.devices()[0]
         return cls(
-            f"bbvi.fit({', '.join(arguments)})",
-            _sources(list(_functions(model))),
-            tuple(inputs),
-            dict(package_versions()),
-            f"{device.platform}: {device.device_kind}, {jax.device_count()} in all",
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            _title(model),
+            call=f"bbvi.fit({', '.join(arguments)})",
+            source="\n\n".join(filter(None, dict.fromkeys(map(_source, _functions(model))))),
+            inputs=tuple(inputs),
+            versions=dict(package_versions()),
+            device=f"{device.platform}: {device.device_kind}, {jax.device_count()} in all",
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            name=_title(model),
         )
 
 
@@ -138,42 +135,6 @@ def _title(model: Model) -> str:
         return title
     parts = likelihood_of_rows(model.logprob) is not None  # neither of which is the model
     return "" if parts else next((_name(function, "") for function in _functions(model)), "")
-
-
-def _sources(functions: list[Any]) -> str:
-    """Source of the functions, after what they use from outside."""
-    sources = {function: text for function in functions if (text := _source(function))}
-    outside = {name: value for function in sources for name, value in _outside(function).items()}
-    modules = {name: value for name, value in outside.items() if isinstance(value, ModuleType)}
-    others = sorted(outside.keys() - modules.keys() - {function.__name__ for function in sources})
-    lines = (_import(name, each.__name__) for name, each in modules.items())
-    head = sorted(lines, key=lambda line: (line.startswith("from"), line))
-    head += [f"# not shown, but used: {', '.join(others)}"] if others else []
-    return "\n\n".join(filter(None, ["\n".join(head), *dict.fromkeys(sources.values())]))
-
-
-def _outside(function: Any) -> dict[str, Any]:
-    """What a function takes from its module, or from the function around it, by name."""
-    function = inspect.unwrap(function)
-    try:
-        around = inspect.getclosurevars(function).nonlocals
-    except ValueError:  # a variable around it has no value yet
-        around = {}
-    module = function.__globals__
-    return {**around, **{name: module[name] for name in _loaded(function.__code__) & module.keys()}}
-
-
-def _loaded(code: CodeType) -> set[str]:
-    """Names that code, or code within it, reads from its module."""
-    names = {each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"}
-    return names.union(*(_loaded(each) for each in code.co_consts if isinstance(each, CodeType)))
-
-
-def _import(name: str, module: str) -> str:
-    parent, _, last = module.rpartition(".")
-    if name == last:
-        return f"from {parent} import {name}" if parent else f"import {name}"
-    return f"import {module} as {name}"
 
 
 def _source(function: Any) -> str:
