@@ -1,25 +1,39 @@
 """Black-box variational inference on JAX: from a log density to a posterior that says how far it can be trusted."""
 
 from bbvi import curvature
-from bbvi.algorithms import ADVI, DADVI, GSM, IVON, Adam, Algorithm, BaM, Laplace, NaturalGradient, Newton, Pathfinder
-from bbvi.algorithms.linear_response import LinearResponse
+from bbvi.algorithms import (
+    DADVI,
+    GSM,
+    IVON,
+    Algorithm,
+    BaM,
+    Laplace,
+    NaturalGradient,
+    Pathfinder,
+    PathGradient,
+    StochasticVI,
+    VariationalNewton,
+)
+from bbvi.budget import Budget
 from bbvi.calibration import Calibration, calibrate
 from bbvi.data.factorized import Factorized
 from bbvi.data.stream import Stream
+from bbvi.diagnostics.linear_response import LinearResponse
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import (
     Distribution,
-    Flow,
+    Family,
     FullRank,
+    LocationScale,
     LowRank,
     MeanField,
     Mixture,
+    NeuralSpline,
+    RealNVP,
     SinhArcsinh,
     Spiked,
-    SplineFlow,
     StudentT,
 )
-from bbvi.driver import Progress
 from bbvi.estimators import (
     CUBO,
     ELBO,
@@ -37,12 +51,17 @@ from bbvi.estimators import (
     Sobol,
     StickingTheLanding,
 )
-from bbvi.files import load
-from bbvi.inference import Budget, fit
-from bbvi.many import Posteriors, fit_many
+from bbvi.inference import fit
+from bbvi.many import fit_many
 from bbvi.models import Model, external, from_numpyro, from_pymc, from_stan
+from bbvi.optimise import Progress
 from bbvi.outcome import Status, Stop
-from bbvi.posterior import Posterior
+from bbvi.posterior import Posterior, load
+from bbvi.posteriors import Posteriors
+
+# Names of earlier versions
+ADVI, Adam, Newton = StochasticVI, PathGradient, VariationalNewton
+Flow, SplineFlow = RealNVP, NeuralSpline
 
 __version__ = "0.1.0"
 
@@ -64,6 +83,7 @@ __all__ = [
     "Distribution",
     "Estimator",
     "Factorized",
+    "Family",
     "FisherDivergence",
     "Flow",
     "FullRank",
@@ -72,18 +92,22 @@ __all__ = [
     "InclusiveKL",
     "Laplace",
     "LinearResponse",
+    "LocationScale",
     "LowRank",
     "MeanField",
     "Mixture",
     "Model",
     "MonteCarloEntropy",
     "NaturalGradient",
+    "NeuralSpline",
     "Newton",
     "Noise",
+    "PathGradient",
     "Pathfinder",
     "Posterior",
     "Posteriors",
     "Progress",
+    "RealNVP",
     "Renyi",
     "ScoreFunction",
     "SinhArcsinh",
@@ -92,9 +116,11 @@ __all__ = [
     "SplineFlow",
     "Status",
     "StickingTheLanding",
+    "StochasticVI",
     "Stop",
     "Stream",
     "StudentT",
+    "VariationalNewton",
     "calibrate",
     "curvature",
     "external",

@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi import algorithms, distributions, estimators
+from bbvi import algorithms, estimators
 from bbvi.algorithms import Algorithm
-from bbvi.distributions import Distribution
+from bbvi.distributions import Distribution, Family
+from bbvi.distributions.location_scale import structure
+from bbvi.distributions.reading import FAMILIES
 from bbvi.estimators import Estimator
-from bbvi.ladder import first_method, structure
 from bbvi.models import Model
 from bbvi.parameters import Parameters
-from bbvi.problem import in_short
 from bbvi.reading_parameters import check_keys
+from bbvi.schedule import first_method
 from bbvi.spelling import nearest
 
 
@@ -25,7 +26,6 @@ def _by_name(package: Any, base: type) -> dict[str, Any]:
     return {each.name: each for each in exported if issubclass(each, base) and each is not base}
 
 
-FAMILIES: dict[str, type[Distribution]] = _by_name(distributions, Distribution)
 ESTIMATORS: dict[str, type[Estimator]] = _by_name(estimators, Estimator)
 METHODS: dict[str, Any] = _by_name(algorithms, Algorithm)
 
@@ -103,37 +103,27 @@ def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorith
     return chosen(**options)
 
 
-def no_derivative(what: str, reason: Exception) -> TypeError:
-    """What to say of a log density of which JAX cannot make the second derivatives that something needs."""
-    error = TypeError(
-        f"{what} needs second derivatives of the log density, and JAX cannot make them: "
-        f'{in_short(reason)}. Use what needs gradients only, such as method="newton", "advi", "bam", '
-        '"pathfinder" or "ivon"; or write that part of the log density with other functions, or give bbvi.external its '
-        "hvp=."
-    )
-    error.__cause__ = reason
-    return error
-
-
 def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distribution:
     """A member of the family, for its structure."""
-    able = algorithm.families
-    fits = able is None or isinstance(init, able)
-    if family is None and isinstance(init, Distribution) and fits:
+    needs = algorithm.needs(dim)
+    fits = lambda q: needs.families is None or any(each.holds(q) for each in needs.families)
+    if family is None and isinstance(init, Distribution) and fits(init):
         dtype = jax.dtypes.canonicalize_dtype(float)
         return jax.tree.map(lambda leaf: np.asarray(leaf, dtype), init)
     if family is None:
-        family = algorithm.default_family(dim)
+        family = needs.family
     if isinstance(family, str):
         family = choose("family", family, FAMILIES)
-    if isinstance(family, type) and issubclass(family, Distribution):
+    if isinstance(family, Family) or (isinstance(family, type) and issubclass(family, Distribution)):
         family = structure(family, dim)
     if not isinstance(family, Distribution):
-        raise TypeError(f"family={family!r} must be a name, a Distribution or a class of them. {nearest('', FAMILIES)}")
+        raise TypeError(
+            f"family={family!r} must be a name, a family, a Distribution or a class of them. {nearest('', FAMILIES)}"
+        )
     if family.dim != dim:
         raise ValueError(f"family has dim {family.dim}, but the parameters have {dim} free coordinates.")
-    if able is not None and not isinstance(family, able):
-        names = ", ".join(repr(each.name) for each in able)
+    if not fits(family):
+        names = ", ".join(repr(each.name) for each in needs.families or ())
         raise ValueError(f"method={algorithm.name!r} fits the families {names}, not {family.name!r}.")
     return family
 

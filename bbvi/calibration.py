@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from bbvi.arguments import positive
-from bbvi.many import NUM_DRAWS, fit_many
+from bbvi.many import NUM_CHECKS, fit_many
 from bbvi.outcome import Status
 from bbvi.parameters import label
 from bbvi.precision import scope
@@ -89,7 +89,7 @@ def calibrate(
     family: str = "full_rank",
     resample: bool = True,
     num_fits: int = 256,
-    num_draws: int = NUM_DRAWS,
+    num_checks: int = NUM_CHECKS,
     seed: int = 0,
     precision: str = "auto",
 ) -> Calibration:
@@ -104,7 +104,7 @@ def calibrate(
         resample: whether to calibrate the posterior as `fit` returns it, corrected by importance weights where the
             verdict allows it; False for the approximation itself.
         num_fits: sets of data.
-        num_draws, precision: as in `fit_many`.
+        num_checks, precision: as in `fit_many`.
         seed: of all random numbers.
 
     Example:
@@ -126,7 +126,7 @@ def calibrate(
         data,
         constraints=constraints,
         family=family,
-        num_draws=num_draws,
+        num_checks=num_checks,
         seed=seed,
         precision=precision,
     )

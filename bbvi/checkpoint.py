@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.driver import Run
+from bbvi.optimise import Run
 from bbvi.outcome import History
 from bbvi.sharding import Layout
 from bbvi.storage import read_arrays, read_path, write_arrays
@@ -43,7 +43,7 @@ class Checkpoint:
         if not self._path.parent.is_dir():
             raise ValueError(f"checkpoint={str(path)!r}: the folder {str(self._path.parent)!r} does not exist.")
         self._writes, self._written = writes, time.perf_counter()
-        self._format = f"checkpoint of bbvi {version('bbvi')}, format 2"
+        self._format = f"checkpoint of bbvi {version('bbvi')}, format 3"
         self._arrays = self._read() if self._path.exists() else {"format": np.array(self._format)}
         self._method = 0  # under way, counted from 1
 
@@ -114,7 +114,12 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             raise ValueError(f"checkpoint={str(self._path)!r} cannot be read: {error}. {FRESH}") from error
         if str(arrays.get("format")) != self._format:
-            raise ValueError(f"checkpoint={str(self._path)!r} is no {self._format}. {FRESH}")
+            found = str(arrays.get("format", "of another kind"))
+            older = "of an older version" if found.startswith("checkpoint of bbvi") else "no checkpoint of bbvi"
+            raise ValueError(
+                f"checkpoint={str(self._path)!r} is {older} ({found}), and this is {self._format}: a fit cannot go on "
+                f"from there. {FRESH}"
+            )
         return arrays
 
     def _write(self, arrays: dict[str, np.ndarray]) -> None:

@@ -123,7 +123,7 @@ def _evaluate_in_pieces(problem: Problem, q: Distribution, narrow: Array, wide: 
 @program
 def log_densities(problem: Problem, xs: Array) -> Array:
     """`problem.log_densities`, compiled."""
-    return problem.layout.everywhere(problem.log_densities(xs))
+    return problem.layout.replicate(problem.log_densities(xs))
 
 
 @program(static_argnames="batch")
@@ -140,7 +140,7 @@ def evaluate(
         log_p = jax.lax.map(problem.log_densities, x.reshape(-1, batch, q.dim)).reshape(len(x))
     else:
         log_p = problem.log_densities(x)
-    return problem.layout.everywhere((x, log_p, log_q, log_r))
+    return problem.layout.replicate((x, log_p, log_q, log_r))
 
 
 def propose(q: Distribution, narrow: Array, wide: Array) -> tuple[Array, Array, Array]:

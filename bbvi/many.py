@@ -5,45 +5,44 @@ the mean-field one, by `method="dadvi"`. All are stepped together, so that a fit
 no call for each step. Then each is judged by fresh draws of its own, as a single fit is.
 """
 
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi import timing
-from bbvi.algorithms import DADVI, Algorithm, Newton
-from bbvi.algorithms.climb import climb
+from bbvi.algorithms import DADVI, Algorithm, Pathfinder, VariationalNewton
+from bbvi.algorithms.base import CONVERGED
+from bbvi.algorithms.numerics.quasi_newton import Dense, Limited
 from bbvi.arguments import choose, positive, read_model, read_seed
+from bbvi.budget import Stopwatch
 from bbvi.compiling import program
-from bbvi.data.reading import observed, read_data
+from bbvi.data.reading import read_data
 from bbvi.diagnostics.checks.base import Evidence
-from bbvi.diagnostics.pareto import resample
-from bbvi.diagnostics.verdict import Diagnosis, diagnose
-from bbvi.distributions import FullRank, MeanField
-from bbvi.evaluation import DEGREES_OF_FREEDOM, POOL, WIDE, WORKING_SET, Draws, evaluate
+from bbvi.diagnostics.verdict import diagnose
+from bbvi.distributions import Distribution, LocationScale, MeanField
+from bbvi.distributions.affine import Affine
+from bbvi.importance import WIDE_SHARE, WORKING_SET, Draws, evaluate
 from bbvi.models import Model
-from bbvi.outcome import History, Status, Stop
-from bbvi.parameters import Parameters, label
-from bbvi.posterior import Cost, Posterior
+from bbvi.optimise import solve
+from bbvi.outcome import Evaluations, Stop
+from bbvi.policy import Regime
+from bbvi.posteriors import Fit, Posteriors
 from bbvi.precision import scope, use_double
-from bbvi.problem import Problem, trace
-from bbvi.random import stream
+from bbvi.problem import Problem
+from bbvi.random import RandomStream, stream
 from bbvi.reading_parameters import make_parameters
-from bbvi.spelling import nearest
-from bbvi.start import start_at
+from bbvi.record import Cost
+from bbvi.start.paths import ITERATIONS
+from bbvi.start.record import start_at
 from bbvi.weights import mean, sd, weigh
 
 Array = Any
-METHODS = {"full_rank": Newton, "mean_field": DADVI}  # by family: deterministic ones, which need no noise
-CHUNK = 256  # fits in one call of the compiled program
-NUM_DRAWS = 1024  # of each approximation, to judge it by
-FIXED, CHECK, RESAMPLE = 7, 8, 9  # streams of random numbers
+BY_FAMILY = {"full_rank": VariationalNewton, "mean_field": DADVI}  # deterministic ones, which need no noise
+FITS_AT_ONCE = 256  # in one call of the compiled program
+NUM_CHECKS = 1024  # draws of each approximation, to judge it by
 
 
 def fit_many(
@@ -55,7 +54,7 @@ def fit_many(
     family: str = "full_rank",
     labels: Sequence[Any] | None = None,
     coord: str = "fit",
-    num_draws: int = NUM_DRAWS,
+    num_checks: int = NUM_CHECKS,
     seed: int = 0,
     precision: str = "auto",
 ) -> "Posteriors":
@@ -69,8 +68,8 @@ def fit_many(
         family: "full_rank", by Newton's steps, or "mean_field", by those of DADVI.
         labels: a name for each fit; by default their numbers.
         coord: name of that axis in arviz.
-        num_draws: of each approximation, to judge and to correct it by, a multiple of 4; a quarter as many wider ones
-            are added.
+        num_checks: draws of each approximation, to judge and to correct it by, a multiple of 4; a quarter as many
+            wider ones are added.
         seed: of all random numbers. What a fit gives does not depend on those beside it, up to rounding.
         precision: as in `fit`.
 
@@ -93,51 +92,41 @@ def fit_many(
         >>> print(posteriors[1].diagnosis.status.name)
         RELIABLE
     """
-    began, compiled = time.perf_counter(), timing.compile_seconds()
+    watch = Stopwatch()
     if data is None:
         raise ValueError("data is missing: arrays whose leading axis counts the fits.")
     model = read_model(logprob, dim, constraints, None if isinstance(logprob, Model) else data)
     parameters = make_parameters(model.dim, model.constraints)
     seed = read_seed(seed)
-    algorithm: Algorithm = choose("family", family, METHODS)()
-    if positive("num_draws", num_draws) % 4:
-        raise ValueError(f"num_draws={num_draws} must be a multiple of 4.")
+    algorithm: Algorithm = choose("family", family, BY_FAMILY)()
+    if positive("num_checks", num_checks) % 4:
+        raise ValueError(f"num_checks={num_checks} must be a multiple of 4.")
     with scope(double := use_double(precision)):
         data = read_data(data, nan=True)
         labels = _labels(data, labels)
-        problem = Problem(parameters, _row(data, 0), model.logprob)
-        width = trace(problem)
-        draws = algorithm.draws(np.random.default_rng((seed, FIXED)), problem.dim)
-        look = partial(_look, problem, width, seed, num_draws)
-        waiting: list[tuple[range, _Gaussians, Any]] = []
-        fits: list[_Fit] = []
-        for chunk in _chunks(len(labels)):
-            found = _solve(algorithm, problem, _rows(data, chunk), draws)
-            waiting.append((chunk, found, look(data, chunk, found.loc, found.scale)))
+        campaign = Campaign(Problem(parameters, _row(data, 0), model.logprob), data, len(labels), num_checks, seed)
+        draws = algorithm.needs(parameters.dim).draws(np.random.default_rng((seed, RandomStream.MANY_FIXED)))
+        waiting: list[tuple[range, _Solutions, Any]] = []
+        fits: list[Fit] = []
+        for chunk in campaign.chunks():
+            found = _solve(algorithm, campaign.problem, campaign.rows(chunk), draws)
+            waiting.append((chunk, found, campaign.look(chunk, found.q)))
             if len(waiting) > 1:  # the device goes on with the next chunk while the host judges this one
-                fits += _judge(family, problem, data, *waiting.pop(0))
+                fits += campaign.judge(*waiting.pop(0))
         for chunk in waiting:
-            fits += _judge(family, problem, data, *chunk)
-    compiling = timing.compile_seconds() - compiled
+            fits += campaign.judge(*chunk)
+    spent = sum((each.evaluations for each in fits), Evaluations())
     return Posteriors(
-        tuple(fits),
-        labels,
-        coord,
-        parameters,
-        Cost(
-            log_densities=sum(each.diagnosis.num_draws for each in fits),
-            gradients=sum(each.gradients for each in fits),
-            hessian_vector_products=sum(each.products for each in fits),
-            compile_seconds=compiling,
-            run_seconds=time.perf_counter() - began - compiling,
-        ),
-        double,
-        seed,
-        num_draws,
-        model,
-        problem,
-        width,
-        data,
+        fits=tuple(fits),
+        labels=labels,
+        coord=coord,
+        parameters=parameters,
+        cost=Cost.of(spent, watch.elapsed, watch.compiling),
+        double=double,
+        seed=seed,
+        method=algorithm.name,
+        model=model,
+        campaign=campaign,
     )
 
 
@@ -159,258 +148,117 @@ def _row(data: Any, i: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[i], data)
 
 
-def _rows(data: Any, chunk: range) -> Any:
-    """The data of a chunk, with the last fit repeated to fill it: one size compiles once."""
-    indices = np.minimum(np.arange(chunk.start, chunk.start + CHUNK), chunk.stop - 1)
-    return jax.tree.map(lambda leaf: leaf[indices], data)
+class _Solutions(NamedTuple):
+    """What was found for a chunk of fits; each leaf has a leading axis of them."""
 
-
-def _chunks(count: int) -> list[range]:
-    return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-
-
-class _Gaussians(NamedTuple):
-    """What Newton found for a chunk."""
-
-    loc: Array  # (fits, dim)
-    scale: Array  # (fits, dim, dim)
-    converged: Array  # (fits,)
-    gradients: Array  # (fits,)
-    products: Array  # (fits,) Hessian-vector products
+    q: Distribution
+    converged: Array  # (fits,) bool
+    evaluations: Evaluations
 
 
 @program(static_argnames="algorithm")
-def _solve(algorithm: Any, problem: Problem, data: Any, draws: Array) -> _Gaussians:
+def _solve(algorithm: Algorithm, problem: Problem, data: Any, draws: Array) -> _Solutions:
     dim, dtype = problem.dim, draws.dtype
+    pathfinder = Pathfinder(num_paths=1, num_draws=0)
+    kind = Dense if Regime.of(dim).dense_start else Limited
+    origin = pathfinder.from_points(jnp.zeros((1, dim), dtype), jnp.zeros((0, dim), dtype), kind)
+    structure = algorithm.needs(dim).family.standard(dim, dtype)
 
-    def one(data: Any) -> _Gaussians:
+    def one(data: Any) -> _Solutions:
         local = replace(problem, data=data)
-        _, path, _ = climb(local, jnp.zeros((1, dim), dtype), jnp.zeros((0, dim), dtype))
-        q = algorithm.default_family(dim).standard(dim, dtype).near(path.loc[0], path.scale[0])
-        begun = (algorithm.init(local, q, draws), path.evaluations, jnp.zeros((), int))
-
-        def step(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-            state, info = algorithm.step(None, local, carry[0])
-            return state, carry[1] + info.gradients, carry[2] + info.hessian_vector_products
-
-        state, gradients, products = jax.lax.while_loop(lambda carry: ~algorithm.done(carry[0]), step, begun)
-        loc, scale, _ = algorithm.extract(state).standardise()
-        converged = state.settled if isinstance(algorithm, Newton) else state.checked
-        return _Gaussians(loc, jnp.diag(scale) if scale.ndim == 1 else scale, converged, gradients, products)
+        path = solve(pathfinder, local, origin, ITERATIONS)
+        loc, curvature = jax.tree.map(lambda leaf: leaf[0], (path.state.paths.x, path.state.paths.curvature))
+        q = structure.around(Affine(loc, curvature.scale()))
+        end = solve(algorithm, local, algorithm.init(local, q, draws))
+        converged = algorithm.status(end.state) == CONVERGED
+        spent = jax.tree.map(jnp.add, path.evaluations, end.evaluations)
+        return _Solutions(algorithm.extract(end.state), converged, spent)
 
     return jax.vmap(one)(data)
 
 
-def _look(problem: Problem, width: int, seed: int, num: int, data: Any, chunk: range, loc: Array, scale: Array) -> Any:
-    """Draws of each q in a chunk, and a quarter as many of t, with the densities that `Draws` holds."""
-    wide = num * WIDE // POOL
-    streams = [stream(seed, CHECK, min(i, chunk.stop - 1)) for i in range(chunk.start, chunk.start + CHUNK)]
-    chi2 = np.stack([(random.normal((wide, DEGREES_OF_FREEDOM)) ** 2).sum(axis=1, keepdims=True) for random in streams])
-    noise = np.stack([random.normal((num + wide, problem.dim)) for random in streams])
-    at_once = max(1, min(CHUNK, WORKING_SET // (noise[0].shape[0] * max(width, problem.dim))))
-    return _evaluate(problem, _rows(data, chunk), loc, scale, noise, (DEGREES_OF_FREEDOM / chi2) ** 0.5, at_once)
+@dataclass(frozen=True)
+class Campaign:
+    """Many fits of one log density, in chunks of a fixed size: one size compiles once.
+
+    Fields:
+        problem: with the data of the first.
+        data: of all, with a leading axis of fits.
+        count: how many there are.
+        num_checks: draws of each approximation, to judge it by.
+        seed: of all random numbers.
+    """
+
+    problem: Problem
+    data: Any
+    count: int
+    num_checks: int
+    seed: int
+
+    def chunks(self) -> list[range]:
+        """The numbers of the fits in each chunk."""
+        starts = range(0, self.count, FITS_AT_ONCE)
+        return [range(start, min(start + FITS_AT_ONCE, self.count)) for start in starts]
+
+    def of(self, i: int) -> Problem:
+        """The target of the i-th fit."""
+        return replace(self.problem, data=_row(self.data, i))
+
+    def filled(self, chunk: range) -> np.ndarray:
+        """The numbers of the fits in a chunk, the last one repeated to fill it, `(FITS_AT_ONCE,)`."""
+        return np.minimum(np.arange(chunk.start, chunk.start + FITS_AT_ONCE), chunk.stop - 1)
+
+    def rows(self, chunk: range) -> Any:
+        """The data of a chunk, with the last fit repeated to fill it."""
+        return jax.tree.map(lambda leaf: leaf[self.filled(chunk)], self.data)
+
+    def look(self, chunk: range, q: Distribution) -> Any:
+        """Draws of each q in a chunk, and a quarter as many wider ones, with the densities that `Draws` holds."""
+        dim, wide = self.problem.dim, self.num_checks // WIDE_SHARE
+        streams = [stream(self.seed, RandomStream.MANY_VERDICT, int(i)) for i in self.filled(chunk)]
+        wide_dim = MeanField.standard(dim).widened().noise_dim
+        noise = [(random.normal((self.num_checks, dim)), random.normal((wide, wide_dim))) for random in streams]
+        narrow, widened = (np.stack(column) for column in zip(*noise, strict=True))
+        numbers = (self.num_checks + wide) * max(self.problem.evaluation_size, dim)
+        at_once = max(1, min(FITS_AT_ONCE, WORKING_SET // numbers))
+        return _evaluate(self.problem, self.rows(chunk), q, narrow, widened, at_once)
+
+    def draws(self, columns: tuple[np.ndarray, ...], k: int) -> Draws:
+        """Those of the k-th fit of a chunk, from what `look` returned."""
+        x, *densities = (column[k] for column in columns)
+        return Draws(x, *densities, from_q=np.arange(len(x)) < self.num_checks)
+
+    def judge(self, chunk: range, found: _Solutions, looked: Any) -> list[Fit]:
+        """The fits of a chunk, each with its own verdict."""
+        found, columns, fits = jax.device_get(found), jax.device_get(looked), []
+        for k, i in enumerate(chunk):
+            q, evaluations = jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), (found.q, found.evaluations))
+            draws = self.draws(columns, k)
+            stop = Stop.CONVERGED if found.converged[k] else Stop.STALLED
+            evidence = Evidence(problem=self.of(i), q=q, start=start_at(q.affine), draws=draws, stop=stop)
+            diagnosis = diagnose(evidence)
+            weights = weigh(draws, diagnosis)
+            values = self.problem.parameters.structure(draws.x[weights > 0])
+            moments = [
+                jax.tree.map(lambda leaf, of=of, weights=weights: of(leaf, weights[weights > 0]), values)
+                for of in (mean, sd)
+            ]
+            counts = Evaluations(len(draws), int(evaluations.gradients), int(evaluations.hessian_vector_products))
+            fits.append(Fit(q, diagnosis, counts, *moments))
+        return fits
 
 
 @program(static_argnames="at_once")
 def _evaluate(
-    problem: Problem, data: Any, loc: Array, scale: Array, noise: Array, stretch: Array, at_once: int
+    problem: Problem, data: Any, q: LocationScale, narrow: Array, wide: Array, at_once: int
 ) -> tuple[Array, ...]:
     # In coordinates in which q is N(0, I), no triangular system has to be solved.
-    standard = MeanField.standard(problem.dim, loc.dtype)
+    standard = MeanField.standard(problem.dim, narrow.dtype)
 
-    def one(data: Any, loc: Array, scale: Array, noise: Array, stretch: Array) -> tuple[Array, ...]:
-        local = replace(problem, data=data).in_coordinates(loc, scale)
-        y, *densities = evaluate.function(local, standard, noise, stretch, len(noise))
-        log_volume = jnp.sum(jnp.log(jnp.diagonal(scale)))
-        return loc + y @ scale.T, *(each - log_volume for each in densities)
+    def one(data: Any, q: LocationScale, narrow: Array, wide: Array) -> tuple[Array, ...]:
+        local = replace(problem, data=data).in_coordinates(q.affine)
+        y, *densities = evaluate.function(local, standard, narrow, wide, len(narrow) + len(wide))
+        log_volume = q.scale.log_det()
+        return q.affine.draws(y), *(each - log_volume for each in densities)
 
-    return jax.lax.map(lambda each: one(*each), (data, loc, scale, noise, stretch), batch_size=at_once)
-
-
-class _Fit(NamedTuple):
-    """What is kept of one fit."""
-
-    q: FullRank | MeanField
-    diagnosis: Diagnosis
-    gradients: int
-    products: int
-    mean: Any
-    sd: Any
-
-
-def _judge(family: str, problem: Problem, data: Any, chunk: range, found: _Gaussians, looked: Any) -> list[_Fit]:
-    """The fits of a chunk, each with its own verdict."""
-    loc, scale, converged, gradients, products = jax.device_get(found)
-    columns, fits = jax.device_get(looked), []
-    for k, i in enumerate(chunk):
-        log_diagonal = np.log(np.diagonal(scale[k]))
-        full = family == FullRank.name
-        q = FullRank(loc[k], np.tril(scale[k], -1) + np.diag(log_diagonal)) if full else MeanField(loc[k], log_diagonal)
-        pool = _draws(columns, k)
-        local = replace(problem, data=_row(data, i))
-        start, stop = start_at(loc[k], scale[k]), Stop.CONVERGED if converged[k] else Stop.STALLED
-        diagnosis = diagnose(Evidence(problem=local, q=q, start=start, draws=pool, stop=stop))
-        weights = weigh(pool, diagnosis)
-        draws, kept = problem.parameters.structure(pool.x[weights > 0]), weights[weights > 0]
-        moments = [jax.tree.map(partial(of, weights=kept), draws) for of in (mean, sd)]
-        fits.append(_Fit(q, diagnosis, int(gradients[k]), int(products[k]), *moments))
-    return fits
-
-
-def _matrix(q: FullRank | MeanField) -> np.ndarray:
-    scale = np.asarray(q.standardise()[1])
-    return np.diag(scale) if scale.ndim == 1 else scale
-
-
-def _draws(columns: tuple[np.ndarray, ...], k: int) -> Draws:
-    x, *densities = (column[k] for column in columns)
-    of_q = round(len(x) * POOL / (POOL + WIDE))
-    return Draws(x, *densities, from_q=np.arange(len(x)) < of_q)
-
-
-@dataclass(frozen=True, repr=False)
-class Posteriors(Sequence[Posterior]):
-    """What `fit_many` returns: a sequence of posteriors.
-
-    Fields:
-        fits: approximation, diagnosis, mean and sd of each.
-        labels: a name for each.
-        coord: name of their axis in arviz.
-        parameters: names, shapes and constraints, the same for all.
-        cost: evaluations and seconds, over all.
-    """
-
-    fits: tuple[_Fit, ...]
-    labels: list[Any]
-    coord: str
-    parameters: Parameters
-    cost: Cost
-    double: bool
-    seed: int = field(repr=False)
-    num_draws: int = field(repr=False)
-    model: Model = field(repr=False)
-    problem: Problem = field(repr=False)
-    width: int = field(repr=False)
-    data: Any = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.fits)
-
-    def __getitem__(self, i: Any) -> Any:
-        """The i-th posterior, with the draws it was judged by; a list of them for a slice."""
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
-        i = range(len(self))[i]
-        chunk = _chunks(len(self))[i // CHUNK]
-        data, fit = _row(self.data, i), self.fits[i]
-        with scope(self.double):
-            pool = _draws(self._look(chunk), i - chunk.start)
-            problem = jax.device_put(replace(self.problem, data=data))
-        cost = Cost(fit.diagnosis.num_draws, fit.gradients, fit.products, 0.0, 0.0)
-        return Posterior(
-            fit.q,
-            fit.diagnosis,
-            History(*[np.zeros(0)] * len(History._fields)),
-            cost,
-            METHODS[fit.q.name].name,
-            self.parameters,
-            observed(data),
-            pool,
-            self.double,
-            problem,
-            self.width,
-            model=replace(self.model, data=data),
-        )
-
-    def pools(self) -> Iterator[Draws]:
-        """The draws that each was judged by, one after the other."""
-        for chunk in _chunks(len(self)):
-            with scope(self.double):
-                columns = self._look(chunk)
-            for k in range(len(chunk)):
-                yield _draws(columns, k)
-
-    def _look(self, chunk: range) -> tuple[np.ndarray, ...]:
-        indices = np.minimum(np.arange(chunk.start, chunk.start + CHUNK), chunk.stop - 1)
-        loc = np.stack([self.fits[i].q.loc for i in indices])
-        scale = np.stack([_matrix(self.fits[i].q) for i in indices])
-        return jax.device_get(_look(self.problem, self.width, self.seed, self.num_draws, self.data, chunk, loc, scale))
-
-    def at(self, label: Any) -> Posterior:
-        """The posterior of this name."""
-        if label not in self.labels:
-            raise KeyError(f"{label!r} is none of the labels. {nearest(str(label), self.labels)}")
-        return self[self.labels.index(label)]
-
-    @property
-    def diagnoses(self) -> list[Diagnosis]:
-        """The verdict on each."""
-        return [fit.diagnosis for fit in self.fits]
-
-    def mean(self) -> Any:
-        """Posterior means in the structure of the parameters, each `(fits, *shape)`."""
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *(fit.mean for fit in self.fits))
-
-    def sd(self) -> Any:
-        """Posterior standard deviations, likewise."""
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *(fit.sd for fit in self.fits))
-
-    def sample(self, num_samples: int = 100) -> Any:
-        """Draws from each posterior, `(fits, num_samples, *shape)`: resampled by importance from those that judged it.
-
-        Where the verdict does not allow it they are plain draws of the approximation.
-        """
-        num_samples, rows = positive("num_samples", num_samples), []
-        for i, pool in enumerate(self.pools()):
-            weights = weigh(pool, self.fits[i].diagnosis)
-            rng = np.random.default_rng((self.seed, RESAMPLE, i))
-            rows.append(pool.x[resample(rng, np.log(np.maximum(weights / weights.sum(), 1e-300)), num_samples)])
-        with scope(self.double):
-            flat = self.parameters.structure(np.concatenate(rows))
-        return jax.tree.map(lambda leaf: leaf.reshape(len(self), num_samples, *leaf.shape[1:]), flat)
-
-    def table(self) -> Any:
-        """A pandas DataFrame with a row for each fit: status, k-hat, log evidence, mean and sd of each parameter."""
-        import pandas
-
-        columns: dict[str, Any] = {
-            "status": [each.status.name.lower() for each in self.diagnoses],
-            "k_hat": [each.resampling_k_hat for each in self.diagnoses],
-            "log_evidence": [each.log_evidence.value for each in self.diagnoses],
-        }
-        means, sds = (self.parameters.named(values) for values in (self.mean(), self.sd()))
-        for name in self.parameters.names:
-            for index in np.ndindex(*means[name].shape[1:]):
-                title = label(name, index)
-                columns[f"{title} mean"], columns[f"{title} sd"] = (each[name][:, *index] for each in (means, sds))
-        return pandas.DataFrame(columns, index=pandas.Index(self.labels, name=self.coord))
-
-    def to_arviz(self, num_samples: int = 100) -> Any:
-        """A DataTree with groups posterior, whose variables have a dimension for the fits, and diagnosis.
-
-        Arguments:
-            num_samples: draws of each fit, as in `sample`.
-        """
-        import arviz_base
-        import xarray
-
-        draws = self.parameters.named(self.sample(num_samples))
-        rest = {name: [f"{name}_dim_{i}" for i in range(values.ndim - 2)] for name, values in draws.items()}
-        tree = arviz_base.from_dict(
-            {"posterior": {name: np.moveaxis(values, 0, 1)[None] for name, values in draws.items()}},
-            coords={self.coord: self.labels},
-            dims={name: [self.coord, *axes] for name, axes in rest.items()},
-        )
-        tree["diagnosis"] = xarray.DataTree(self.table()[["status", "k_hat", "log_evidence"]].to_xarray())
-        return tree
-
-    def __repr__(self) -> str:
-        counts = Counter(each.status for each in self.diagnoses)
-        statuses = ", ".join(f"{counts[status]} {status.name.lower()}" for status in Status if counts[status])
-        return "\n".join(
-            [
-                f"{len(self)} posteriors over {self.parameters.dim} coordinates, {self.fits[0].q.name}: {statuses}",
-                "table() has a row for each; posteriors[i] is the i-th",
-                str(self.cost),
-            ]
-        )
+    return jax.lax.map(lambda each: one(*each), (data, q, narrow, wide), batch_size=at_once)

@@ -93,7 +93,9 @@ class Run(NamedTuple):
     def after(self, block: Any) -> "Run":
         """This run after one more block of steps, which has been begun."""
         state, taken, trace, status = jax.block_until_ready(block)
-        rows = History(*(np.asarray(column)[: int(taken)] for column in (*trace[:3], *vars(trace.evaluations).values())))
+        rows = History(
+            *(np.asarray(column)[: int(taken)] for column in (*trace[:3], *vars(trace.evaluations).values()))
+        )
         pieces = self.pieces if len(self.pieces) < 100 else (self.history,)
         return Run(state, (*pieces, rows), STOPS[int(status)])
 
@@ -114,7 +116,7 @@ def begin(algorithm: Algorithm, problem: Problem, q: Distribution, around: Affin
         q: what to begin with.
         around: a Gaussian; then it begins with the member most like it that has q's structure.
     """
-    return problem.layout.everywhere(algorithm.init(problem, q if around is None else q.around(around), draws))
+    return problem.layout.replicate(algorithm.init(problem, q if around is None else q.around(around), draws))
 
 
 def drive(
@@ -141,9 +143,9 @@ def drive(
         save: called with the run so far between blocks.
     """
     advance = _advance_in_place if problem.is_long else _advance
-    resumed = history is not None and len(history.elbo) > 0
-    pieces, stop = ((history,), STOPS[int(algorithm.status(state))]) if resumed else ((), Stop.STEPS)
-    run = Run(state, pieces, stop)
+    run = Run(state, (), Stop.STEPS)
+    if history is not None and len(history.elbo):
+        run = Run(state, (history,), STOPS[int(algorithm.status(state))])
     noise, rows = noise_for_steps(needs, problem, seed), batches_for_steps(needs, problem, seed)
     blocks, block = _Blocks(limits, run.step), None
     try:
@@ -166,7 +168,7 @@ def drive(
                 save(run)
             progress = _progress(run, limits.num_steps, blocks.elapsed, algorithm.name)
             asked = [callback(progress) for callback in callbacks]  # all of them, whatever the first says
-            told = problem.layout.agree(blocks.length, any(asked), blocks.is_late(run.step))
+            told = problem.layout.broadcast_from_first(blocks.length, any(asked), blocks.is_late(run.step))
             blocks.length, stopped, late = map(int, told)
             if run.stop is Stop.STEPS and (stopped or late):
                 run = run._replace(stop=Stop.CALLBACK if stopped else Stop.BUDGET)
@@ -258,7 +260,7 @@ def _take_steps(
     )
     if adaptive is not None:
         state = jax.lax.cond(taken == due, lambda s: adaptive.adapt(problem, s), lambda s: s, state)
-    return problem.layout.everywhere((state, taken, trace, algorithm.status(state)))
+    return problem.layout.replicate((state, taken, trace, algorithm.status(state)))
 
 
 _advance = program(_take_steps, static_argnames="algorithm")

@@ -62,6 +62,9 @@ class Evaluations:
         return Evaluations(*(int(np.sum(each)) for each in vars(self).values()))
 
 
+NOTHING = Evaluations()
+
+
 class History(NamedTuple):
     """One row per step."""
 

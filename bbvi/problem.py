@@ -138,7 +138,7 @@ class Problem:
         """
         assert self.source is not None
         count, total = len(jax.tree.leaves(rows)[0]), self.source.num_rows
-        data = self.layout.split(self.source.take(rows), DATA)
+        data = self.layout.shard(self.source.take(rows), DATA)
         return replace(self, data=data, weight=jnp.asarray(total / count, float))
 
     def sampled(self) -> "Problem":
@@ -197,7 +197,7 @@ class Problem:
         """`function` at each of n points: of all at once, or one after the other where one would hold up all."""
         if self.layout.mesh is None and self.is_irregular:
             return jax.lax.map(lambda each: function(*each), points)
-        return jax.vmap(function)(*self.layout.split(points))
+        return jax.vmap(function)(*self.layout.shard(points))
 
 
 def no_gradient(reason: Exception) -> TypeError:
@@ -207,6 +207,18 @@ def no_gradient(reason: Exception) -> TypeError:
         'it a derivative by jax.custom_jvp, or give the gradient to bbvi.external. method="advi" with '
         'estimator="score_function" needs none.'
     )
+
+
+def no_derivative(what: str, reason: Exception) -> TypeError:
+    """What to say of a log density of which JAX cannot make the second derivatives that something needs."""
+    error = TypeError(
+        f"{what} needs second derivatives of the log density, and JAX cannot make them: "
+        f'{in_short(reason)}. Use what needs gradients only, such as method="newton", "advi", "bam", '
+        '"pathfinder" or "ivon"; or write that part of the log density with other functions, or give bbvi.external its '
+        "hvp=."
+    )
+    error.__cause__ = reason
+    return error
 
 
 def in_short(error: Exception) -> str:

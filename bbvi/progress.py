@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bbvi.driver import Progress
+from bbvi.optimise import Progress
 
 DELAY = 1.0  # seconds before a bar appears: short fits show none
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 DRAW, DATA = "draw", "data"
-LARGE = 2**16  # numbers in the rows, from which they are split rather than the draws
+SHARDED_ROWS = 2**16  # numbers in the rows, from which they are split rather than the draws
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,20 @@ class Layout:
 
     mesh: Mesh | None = None
 
-    def place(self, tree: Any, split: bool = False) -> Any:
-        """Arrays of the host, whole on every device; or `split` over their leading axis, where that divides evenly."""
+    def device_put(self, tree: Any, shard: bool = False) -> Any:
+        """Arrays of the host, whole on every device; or in shards of their leading axis, where that divides evenly."""
         if self.mesh is None:
             return jax.device_put(tree)
         parts = self.mesh.shape[DATA]
 
         def put(leaf: Any) -> jax.Array:
             leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
-            sharding = self._sharding(*([DATA] if split and _divides(parts, leaf) else []))
+            sharding = self._sharding(*([DATA] if shard and _divides(parts, leaf) else []))
             return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
         return jax.tree.map(put, tree)
 
-    def fetch(self, array: Any) -> np.ndarray:
-        """An array on the host, also where other processes hold parts of it."""
-        parts = isinstance(array, jax.Array) and not array.is_fully_addressable
-        return np.asarray(jax.jit(self.everywhere)(array) if parts else array)
-
-    def split(self, tree: Any, axis: str = DRAW) -> Any:
+    def shard(self, tree: Any, axis: str = DRAW) -> Any:
         """Arrays `(n, ...)` in a compiled program, split over their leading axis where n is enough for all devices.
 
         It need not divide evenly here, inside a program.
@@ -60,13 +55,13 @@ class Layout:
 
         return jax.tree.map(put, tree)
 
-    def everywhere(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Arrays in a compiled program, whole on every device: what it returns, so that every host can read it."""
         if self.mesh is None:
             return tree
         return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self._sharding()), tree)
 
-    def agree(self, *numbers: float) -> tuple[float, ...]:
+    def broadcast_from_first(self, *numbers: float) -> tuple[float, ...]:
         """These numbers as the first process has them."""
         if self._is_one_process:
             return numbers
@@ -87,7 +82,7 @@ class Layout:
         return self.mesh is None or len(_processes(self.mesh.devices)) == 1
 
     @property
-    def leads(self) -> bool:
+    def is_primary(self) -> bool:
         """Whether this process writes files."""
         return self.mesh is None or jax.process_index() == min(_processes(self.mesh.devices))
 
@@ -119,7 +114,7 @@ def make_layout(devices: Sequence[Any] | Mesh | None, data: Any) -> Layout:
     else:
         array = np.asarray(_read(devices), object)
         rows = sum(leaf.size for leaf in jax.tree.leaves(data) if _divides(array.size, leaf))
-        array = array.reshape((1, -1) if rows >= LARGE else (-1, 1))
+        array = array.reshape((1, -1) if rows >= SHARDED_ROWS else (-1, 1))
     processes = _processes(array)
     if processes not in ({jax.process_index()}, set(range(jax.process_count()))):
         raise ValueError(

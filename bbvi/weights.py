@@ -4,7 +4,7 @@ import numpy as np
 
 from bbvi.diagnostics.pareto import smooth
 from bbvi.diagnostics.verdict import Diagnosis
-from bbvi.evaluation import Draws
+from bbvi.importance import Draws
 
 
 def weigh(pool: Draws, diagnosis: Diagnosis) -> np.ndarray:

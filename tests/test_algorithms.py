@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from bbvi.algorithms.climb import advance, begin, climb, look_ahead
+from bbvi.algorithms.quasi_newton import Compact, Dense, Limited
 
 import bbvi
 from bbvi import timing
-from bbvi.algorithms.climb import advance, begin, climb, look_ahead
 from bbvi.algorithms.optimizer import Optimizer
-from bbvi.algorithms.quasi_newton import Compact, Dense, Limited
 from bbvi.compiling import program
 from bbvi.problem import Problem
 from bbvi.reading_parameters import make_parameters

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bbvi.evaluation import log_densities
 
 from bbvi import compiling
 from bbvi.compiling import program
-from bbvi.evaluation import log_densities
 from bbvi.problem import Problem
 from bbvi.reading_parameters import make_parameters
 

@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bbvi.evaluation import Draws, draw
 from numpyro.distributions import constraints
 from scipy import stats
 
 import bbvi
 from bbvi.diagnostics.checks import CHECKS
-from bbvi.diagnostics.checks.base import Check, Evidence, Topic
+from bbvi.diagnostics.checks.base import Evidence, Topic
 from bbvi.diagnostics.pareto import fit_generalised_pareto, k_hat_of_square, resample, smooth
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import FullRank, Mixture
-from bbvi.evaluation import Draws, draw
 from bbvi.outcome import Finding, Status, Stop
 from bbvi.problem import Problem
 from bbvi.reading_parameters import make_parameters

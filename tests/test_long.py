@@ -8,11 +8,11 @@ import weakref
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bbvi.evaluation import Remade
 
 import bbvi
 from bbvi import driver, evaluation, posterior, problem, start
 from bbvi.algorithms import quasi_newton, rounds
-from bbvi.evaluation import Remade
 
 pytestmark = pytest.mark.usefixtures("x64")
 DIM = 42

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
+from bbvi.tall import find_tall_start, with_reference
 
 import bbvi
 from bbvi import evaluation
@@ -20,7 +21,6 @@ from bbvi.data.stream_store import StreamStore
 from bbvi.problem import Problem, work
 from bbvi.reading_parameters import make_parameters
 from bbvi.start import Watch
-from bbvi.tall import find_tall_start, with_reference
 
 N, DIM = 600, 2
 RNG = np.random.default_rng(0)

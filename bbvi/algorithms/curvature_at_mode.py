@@ -1,4 +1,4 @@
-"""The Gaussian that has the curvature of a log density at its mode: dense, diagonal, or a diagonal and few directions."""
+"""The Gaussian with the curvature of a log density at its mode: dense, diagonal, or a diagonal and few directions."""
 
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def curved(problem: Problem, q: Distribution, mode: Mode) -> Curved:
         found = _low_rank(problem, mode, q.scale.rank)
     else:
         found = (_dense if isinstance(q.scale, Triangular) else _diagonal)(problem, mode)
-    return problem.layout.everywhere(found)
+    return problem.layout.replicate(found)
 
 
 def dense_precision(problem: Problem, y: Array) -> Array:
@@ -148,4 +148,3 @@ def _diagonal_of(function: Any, y: Array) -> tuple[Array, Array, int]:
     probes = None if Regime.of(y.size).exact_diagonal else DIAGONAL_PROBES
     estimate = hessian_diagonal(function, y, probes)
     return estimate.value, estimate.standard_error, probes or y.size
-

@@ -1,11 +1,10 @@
 """Mean-field ADVI on fixed draws, and the covariances that its answer responds with.
 
 The ELBO on fixed draws (`fixed_draws.py`) is maximised to convergence by a trust-region Newton method with
-Hessian-vector products.
-
-At the optimum the top left block of B^-1, B minus the Hessian of the ELBO, is the linear-response covariance: how the means answer to a tilt of the log
-density. It sees the correlations that a mean-field Gaussian cannot hold, and is exact where f is quadratic. The spread
-of the per-draw gradients, mapped by the same inverse, is the error from having only M draws.
+Hessian-vector products. With B minus its Hessian, the top left block of B^-1 at the optimum is the linear-response
+covariance: how the means answer to a tilt of the log density. It sees the correlations that a mean-field Gaussian
+cannot hold, and is exact where f is quadratic. The spread of the per-draw gradients, mapped by the same inverse, is the
+error from having only M draws.
 
 References: Giordano, Ingram and Broderick 2024 (arXiv:2304.05527), here with antithetic, moment-matched draws and
 another preconditioner; Giordano, Broderick and Jordan 2018 (arXiv:1709.02536) for linear response.
@@ -38,7 +37,8 @@ LARGE_ERROR = 0.5
 RANGE = 15.0  # that log standard deviations may move from the start
 BLIND = Finding(
     Status.RELIABLE,
-    f"above {LIMITS.dense_response} coordinates the mean-field standard deviations stand as they are: correlations were not looked at",
+    f"above {LIMITS.dense_response} coordinates the mean-field standard deviations stand as they are: correlations "
+    "were not looked at",
     "take standard deviations of the functions that matter from posterior.linear_response(function)",
 )
 
@@ -152,7 +152,7 @@ class DADVI(Algorithm[DADVIState]):
         findings = _about_draws(float(state.error), int(state.used) * self.num_draws)
         if not state.response.size:
             return Result((q,), (*findings, BLIND))
-        scale = np.exp(np.asarray(state.coordinates.scale.log_scale))
+        scale = np.asarray(state.coordinates.scale.sd())
         response = scale[:, None] * np.asarray(state.response) * scale
         if np.linalg.eigvalsh(response)[0] <= 0:
             reason = "the linear-response covariance is not positive definite: the optimum is a saddle point"
@@ -172,7 +172,7 @@ def _about_draws(error: float, draws: int) -> Sequence[Finding]:
     return (Finding(Status.USABLE, reason, "raise num_draws"),)
 
 
-# -- the three kinds of steps: each returns the state, draws that are not finite, gradients and Hessian-vector products made -----------
+# -- the three kinds of steps: each returns the state, non-finite draws, gradients and Hessian-vector products --------
 
 Outcome = tuple[DADVIState, Array, Array, Array]
 

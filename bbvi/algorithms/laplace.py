@@ -85,7 +85,7 @@ class Laplace(Algorithm[LaplaceState]):
             gradient=jnp.zeros_like(loc),
             radius=first_radius(loc, q.dim),
             count=jnp.zeros((), int),
-            precision=jnp.zeros((q.dim, q.dim) if isinstance(q, FullRank) else (0, 0), loc.dtype),
+            precision=jnp.zeros((q.dim, q.dim) if FullRank.holds(q) else (0, 0), loc.dtype),
             rounds=jnp.zeros((), int),
             arrived=jnp.zeros((), bool),
             converged=jnp.zeros((), bool),
@@ -115,7 +115,7 @@ class Laplace(Algorithm[LaplaceState]):
             *about_repair(problem.parameters.coordinate_names(), found),
             *about_noise(float(found.noise)),
         ]
-        if converged and not isinstance(state.q, MeanField) and not np.any(found.repaired):
+        if converged and not MeanField.holds(state.q) and not np.any(found.repaired):
             findings.append(Finding(Status.RELIABLE, f"Laplace's estimate of the log evidence is {found.evidence:.2f}"))
         return Result((found.q,), findings, Evaluations(hessian_vector_products=int(found.products)))
 

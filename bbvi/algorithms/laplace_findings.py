@@ -14,8 +14,7 @@ NOISY = 0.2  # relative error of the diagonal by probes, from which it is worth 
 
 
 def about_mode(converged: bool, y: Array, radius: Array, count: Array) -> Sequence[Finding]:
-    """Where a search that did not converge ended: at y in its coordinates, with this trust region, after `count` steps.
-    """
+    """Where a search ended that did not converge: at y, with a trust region of this radius, after `count` steps."""
     if converged:
         return ()
     far = float(np.abs(y).max())
@@ -54,7 +53,7 @@ def about_repair(names: Sequence[str], found: Curved) -> Sequence[Finding]:
     if directions.size:
         words = [in_words(direction, names) for direction in directions[bad][:3]]
     else:
-        words = [names[i] for i in np.flatnonzero(bad)[:3]]
+        words = [str(names[int(i)]) for i in np.flatnonzero(bad)[:3]]
     return (
         Finding(
             Status.USABLE,

@@ -79,13 +79,13 @@ class NaturalGradient(Stochastic):
             family=FullRank if Regime.of(dim).full_rank else MeanField,
             families=(FullRank, MeanField, LowRank),
             start=Initialisation.POLISHED,
-            derivatives=2 if isinstance(q, FullRank) else 1,
+            derivatives=2 if FullRank.holds(q) else 1,
             noise=noise,
         )
 
     def draws_per_step(self, q: Distribution) -> int:
         """Draws in each step."""
-        return self.num_draws or (4 if isinstance(q, FullRank) else 50)
+        return self.num_draws or (4 if FullRank.holds(q) else 50)
 
     def update(
         self, noise: Array, problem: Problem, q: Distribution, aux: Any, damping: Array

@@ -74,7 +74,7 @@ class Pathfinder(Algorithm[PathfinderState]):
 
     def init(self, problem: Problem, q: Distribution, draws: tuple[Array, Array]) -> PathfinderState:
         offsets, noise = draws
-        kind = Dense if isinstance(q, FullRank) else Compact if isinstance(q, Spiked) else Limited
+        kind = Dense if FullRank.holds(q) else Compact if Spiked.holds(q) else Limited
         return self.from_points(q.mean() + q.sd() * offsets, noise, kind)
 
     def from_points(self, xs: Array, noise: Array, kind: type[Dense | Limited]) -> PathfinderState:
@@ -88,14 +88,18 @@ class Pathfinder(Algorithm[PathfinderState]):
         at = each(lambda path: look_ahead(state.noise, path, wary), state.paths)
         found = problem.values_and_gradients(at.points.reshape(-1, dim))
         found = [values.reshape(*at.points.shape[:2], *values.shape[1:]) for values in found]
-        paths = each(lambda given: advance(given[0], given[1], *given[2]), (state.paths, at, found)) if compact else (
-            jax.vmap(advance)(state.paths, at, *found)
+        paths = (
+            each(lambda given: advance(given[0], given[1], *given[2]), (state.paths, at, found))
+            if compact
+            else (jax.vmap(advance)(state.paths, at, *found))
         )
         best = paths.value if paths.best is None else paths.best[0]
         elbo = best.max() + missing_entropy(state.noise, dim)
         made = jnp.asarray(len(paths.value) * (1 + len(state.noise)), int)
         zero = jnp.zeros((), int)
-        return PathfinderState(paths, state.noise), Info(elbo, jnp.zeros_like(elbo), zero, Evaluations(zero, made, zero))
+        return PathfinderState(paths, state.noise), Info(
+            elbo, jnp.zeros_like(elbo), zero, Evaluations(zero, made, zero)
+        )
 
     def status(self, state: PathfinderState) -> Array:
         seen = state.paths.value if state.paths.best is None else state.paths.best[0]

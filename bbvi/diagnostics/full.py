@@ -12,15 +12,18 @@ from bbvi.diagnostics.bounds import Bounds, find_bounds
 from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 from bbvi.diagnostics.stein import SteinTest, stein_test
 from bbvi.diagnostics.verdict import Diagnosis
-from bbvi.evaluation import Draws
+from bbvi.importance import Draws, draw, is_costly
 from bbvi.parameters import label
+from bbvi.precision import scope
 from bbvi.problem import Problem
+from bbvi.random import RandomStream
+from bbvi.record import Record
 
 Array = Any
-DRAWS = 65_536  # of q
+FULL_DRAWS = 65_536  # of q
 TESTED = 1000  # of them for the Stein test, whose cost is quadratic
 DIFFERENT = 0.01  # p-value of the Stein test, below which q is said to differ from p
-SHOWN = 10  # parameters in the printed table, the worst first
+WORST_SHOWN = 10  # parameters in the printed table, the worst first
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,26 @@ class FullDiagnosis:
             f"  Stein test with {stein.num_draws} draws: p-value {stein.p_value:.3f}: q itself "
             + ("differs from the posterior" if differs else "cannot be told from the posterior")
         )
-        worst = sorted(self.k_hat.items(), key=lambda item: -item[1])[:SHOWN]
+        worst = sorted(self.k_hat.items(), key=lambda item: -item[1])[:WORST_SHOWN]
         lines.append("  largest k-hat of squares: " + ", ".join(f"{name} {k:.2f}" for name, k in worst))
         return "\n".join(lines)
 
 
-def diagnose_fully(
+def diagnose(record: Record, level: str, seed: int = 0) -> Diagnosis | FullDiagnosis:
+    """See `Posterior.diagnose`."""
+    if level == "quick":
+        return record.diagnosis
+    if level != "full":
+        raise ValueError(f"level={level!r} is unknown. Known: quick, full.")
+    problem = record.target
+    with scope(record.double):
+        num = 1 if is_costly(problem) else FULL_DRAWS  # at least one set
+        draws = draw(problem, record.q, (seed, RandomStream.FULL_DIAGNOSIS), num)
+        read = lambda x: record.named(record.variables(x))
+        return _diagnose(problem, record.diagnosis, draws, read, seed)
+
+
+def _diagnose(
     problem: Problem, verdict: Diagnosis, pool: Draws, read: Callable[[Array], dict[str, np.ndarray]], seed: int
 ) -> FullDiagnosis:
     """All checks on fresh draws.
@@ -102,4 +119,4 @@ def diagnose_fully(
 
 @program
 def _scores(problem: Problem, x: Array) -> tuple[Array, Array, Array]:
-    return problem.layout.everywhere(problem.values_and_gradients(x))
+    return problem.layout.replicate(problem.values_and_gradients(x))

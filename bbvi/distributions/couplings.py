@@ -55,7 +55,9 @@ class Couplings(Warped):
         first, outputs = dim // 2, cls.per_coordinate * (dim - dim // 2)
         inner = np.random.default_rng(0).standard_normal((layers, width, first)) / max(first, 1) ** 0.5
         zeros = lambda *shape: jnp.zeros(shape, dtype)
-        return cls(jnp.asarray(inner, dtype), zeros(layers, width), zeros(layers, outputs, width), zeros(layers, outputs))
+        return cls(
+            jnp.asarray(inner, dtype), zeros(layers, width), zeros(layers, outputs, width), zeros(layers, outputs)
+        )
 
     def fresh(self, dim: int, dtype: Any) -> Self:
         layers, width = self.inner_bias.shape

@@ -4,7 +4,7 @@ Scales S and bases of y combine freely. A `Family` is one of the combinations, u
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Distribution, Moments, moments_by_draws
-from bbvi.distributions.bases import Base, HeavyTailed, Normal
+from bbvi.distributions.bases import Base, HeavyTailed, Normal, Warped, invertible
 from bbvi.distributions.scales import Array, Diagonal, Scale, Triangular, namespace
 from bbvi.pytree import pytree
 
@@ -78,6 +78,22 @@ class LocationScale(Distribution):
 
     def log_prob_one(self, x: Array) -> Array:
         return self.base.log_prob_one(x - self.loc, self.scale)
+
+    def forward_one(self, e: Array) -> tuple[Array, Array]:
+        """x of the noise e `(dim,)` of a warped base, and log |det dx/de|, a scalar."""
+        y, log_slope = self._warped.forward_one(e)
+        return self.loc + self.scale.apply(y), log_slope + self.scale.log_det()
+
+    def inverse_one(self, x: Array) -> tuple[Array, Array]:
+        """The noise e of a warped base at x, and log |det dx/de| there."""
+        e, log_slope = self._warped.inverse_one(invertible(self.scale).solve(x - self.loc))
+        return e, log_slope + self.scale.log_det()
+
+    @property
+    def _warped(self) -> Warped:
+        if not isinstance(self.base, Warped):
+            raise TypeError(f"a {self.base.name} base is no invertible map of noise.")
+        return self.base
 
     def moments(self) -> Moments:
         found = self.base.moments(self.scale)
@@ -176,8 +192,12 @@ class Family:
             leaves["degrees_of_freedom"] = int(leaves["degrees_of_freedom"])
         return self(**leaves)
 
-    def __instancecheck__(self, q: Any) -> bool:
+    def holds(self, q: Any) -> bool:
+        """Whether q is a member."""
         return isinstance(q, LocationScale) and type(q.scale) is self.scale and type(q.base) is self.base
+
+    def __instancecheck__(self, q: Any) -> bool:
+        return self.holds(q)
 
     def __repr__(self) -> str:
         return f"<family {self.name}>"

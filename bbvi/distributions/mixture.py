@@ -61,7 +61,9 @@ class Mixture(Distribution):
 
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
-        raise TypeError("the leaves of a mixture say of which family its components are: read them by read_distribution.")
+        raise TypeError(
+            "the leaves of a mixture say of which family its components are: read them by read_distribution."
+        )
 
     def leaves(self) -> dict[str, Array]:
         inner = {f"{self.components.name}.{name}": leaf for name, leaf in self.components.leaves().items()}
@@ -147,4 +149,3 @@ class Mixture(Distribution):
             dist.Categorical(logits=self.log_weights),
             [q.to_numpyro() for q in self.members],
         )
-

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.distributions.affine_couplings import AffineCouplings
 from bbvi.distributions.base import Array
 from bbvi.distributions.couplings import Couplings
-from bbvi.distributions.affine_couplings import AffineCouplings
 from bbvi.pytree import pytree
 
 SPLINE_BINS = 8

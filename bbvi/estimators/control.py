@@ -53,8 +53,8 @@ class HessianControl(Estimator):
         gaussian = isinstance(q, LocationScale) and isinstance(q.base, Normal)
         if not gaussian or not Regime.of(q.dim).dense_response:
             raise ValueError(
-                f"HessianControl needs a Gaussian of at most {LIMITS.dense_response} coordinates, whose quadratic moments are known; "
-                f"this is {q.title} of {q.dim}. Use antithetic or Sobol draws."
+                f"HessianControl needs a Gaussian of at most {LIMITS.dense_response} coordinates, whose quadratic moments "
+                f"are known; this is {q.title} of {q.dim}. Use antithetic or Sobol draws."
             )
         loss, estimate = self.estimator(q, problem, noise)
         centre = stop_gradient(q.mean())

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bbvi.distributions import Distribution
 from jax.lax import stop_gradient
+
+from bbvi.distributions import Distribution
 from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
 from bbvi.problem import Problem
 

@@ -43,4 +43,6 @@ class FisherDivergence(Estimator):
         squares = jnp.sum(jnp.where(finite[:, None], gradients, 0) ** 2, axis=-1)
         x = q.push(noise)
         pull = PULL * jnp.sum((x - stop_gradient(x.mean(axis=0))) ** 2, axis=-1)
-        return jnp.where(finite, squares, pull).mean(), self.estimate(stop_gradient(jnp.where(finite, values, 0)), finite)
+        return jnp.where(finite, squares, pull).mean(), self.estimate(
+            stop_gradient(jnp.where(finite, values, 0)), finite
+        )

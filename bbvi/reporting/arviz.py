@@ -1,28 +1,32 @@
 """A posterior as an arviz DataTree."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bbvi.data.factorized import likelihood_of_rows
 from bbvi.precision import scope
-
-if TYPE_CHECKING:
-    from bbvi.posterior import Posterior
+from bbvi.record import Record
 
 RESERVED = ("chain", "draw", "sample")  # dimensions of arviz
-MOST = 2**25  # numbers in a log_likelihood group that nobody asked for
+UNASKED_NUMBERS = 2**25  # numbers in a log_likelihood group that nobody asked for
 Groups = dict[str, dict[str, np.ndarray]]
 
 
+class Labels(NamedTuple):
+    """Names of dimensions, and the labels along them, as `arviz_base.from_dict` takes them."""
+
+    coords: Mapping[str, Sequence[Any]] = {}
+    dims: Mapping[str, Sequence[str]] = {}
+
+
 def to_arviz(
-    posterior: "Posterior",
+    posterior: Record,
     num_samples: int,
     seed: int,
     resample: bool | None,
-    coords: Mapping[str, Sequence[Any]] | None,
-    dims: Mapping[str, Sequence[str]] | None,
+    labels: Labels,
     log_likelihood: bool | None,
 ) -> Any:
     """See `Posterior.to_arviz`."""
@@ -35,16 +39,16 @@ def to_arviz(
     if found:
         groups["log_likelihood"] = found
     names = {path(name) for name in (*groups["posterior"], *posterior.observed_data, *(found or {}))}
-    if unknown := [name for name in dims or {} if path(name) not in names]:
+    if unknown := [name for name in labels.dims if path(name) not in names]:
         raise ValueError(f"dims: there is no variable {unknown[0]!r}. There are {', '.join(sorted(names))}.")
-    return _tree(posterior, groups, resampled, coords, dims)
+    return _tree(posterior, groups, resampled, labels)
 
 
-def predict(posterior: "Posterior", args: Any, kwargs: Any, num_samples: int, seed: int, resample: bool | None) -> Any:
+def predict(posterior: Record, args: Any, kwargs: Any, num_samples: int, seed: int, resample: bool | None) -> Any:
     """See `Posterior.predict`."""
     if posterior.model is None:
         raise ValueError("predict needs the model: bbvi.load(path, logprob=model).")
-    tree = to_arviz(posterior, num_samples, seed, resample, None, None, None)
+    tree = to_arviz(posterior, num_samples, seed, resample, Labels(), None)
     draws, resampled = posterior.draw(num_samples, seed=seed, resample=resample)
     with scope(posterior.double):
         values = posterior.parameters.structure(draws.x)
@@ -53,15 +57,15 @@ def predict(posterior: "Posterior", args: Any, kwargs: Any, num_samples: int, se
     groups = {"predictions" if new else "posterior_predictive": made}
     sizes = {name: range(np.ndim(value) - 1) for name, value in made.items() if new}  # other data, other dimensions
     dims = {name: [f"{name}_dim_{i}" for i in axes] for name, axes in sizes.items()}
-    made_tree = _tree(posterior, groups, resampled, None, dims)
+    made_tree = _tree(posterior, groups, resampled, Labels(dims=dims))
     for name in groups:
         tree[name] = made_tree[name]
     return tree
 
 
-def _log_likelihood(posterior: "Posterior", xs: np.ndarray, must: bool) -> dict[str, np.ndarray] | None:
+def _log_likelihood(posterior: Record, xs: np.ndarray, must: bool) -> dict[str, np.ndarray] | None:
     model = posterior.model
-    if model is None or (not must and len(xs) * num_observations(posterior) > MOST):
+    if model is None or (not must and len(xs) * num_observations(posterior) > UNASKED_NUMBERS):
         found = None
     else:
         with scope(posterior.double):
@@ -74,7 +78,7 @@ def _log_likelihood(posterior: "Posterior", xs: np.ndarray, must: bool) -> dict[
     return found
 
 
-def num_observations(posterior: "Posterior") -> int:
+def num_observations(posterior: Record) -> int:
     """How many log likelihoods there are at one draw, where the model says them."""
     if posterior.problem is not None and likelihood_of_rows(posterior.problem.logprob):
         return posterior.problem.num_rows or 0
@@ -87,11 +91,10 @@ def path(name: str) -> str:
 
 
 def _tree(
-    posterior: "Posterior",
+    posterior: Record,
     groups: Groups,
     resampled: bool,
-    coords: Mapping[str, Sequence[Any]] | None,
-    dims: Mapping[str, Sequence[str]] | None,
+    labels: Labels,
 ) -> Any:
     import arviz_base
 
@@ -108,8 +111,8 @@ def _tree(
     }  # names that a model may have too
     tree = arviz_base.from_dict(
         chains,
-        coords={dimension(name): each for name, each in {**known[0], **(coords or {})}.items()},
-        dims={path(name): list(map(dimension, each)) for name, each in {**known[1], **(dims or {})}.items()},
+        coords={dimension(name): each for name, each in {**known[0], **labels.coords}.items()},
+        dims={path(name): list(map(dimension, each)) for name, each in {**known[1], **labels.dims}.items()},
     )
     for group in own:
         tree[group] = arviz_base.from_dict(own)[group]

@@ -1,18 +1,17 @@
 """A posterior as a small piece of HTML, for notebooks."""
 
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bbvi.posterior import Posterior
+from bbvi.record import Record
+from bbvi.reporting import tables
 
 COLOURS = {"RELIABLE": "#2e7d32", "USABLE": "#b26a00", "UNRELIABLE": "#c62828", "FAILED": "#c62828"}
 
 
-def to_html(posterior: "Posterior", max_rows: int = 30) -> str:
+def to_html(posterior: Record, max_rows: int = 30) -> str:
     """The verdict and a table of parameters; names are escaped."""
     diagnosis = posterior.diagnosis
-    rows = posterior.table(max_rows)
+    rows = tables.rows(posterior, max_rows)
     head = "".join(f"<th>{escape(title)}</th>" for title in ("", *rows[0][1]))
     body = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th>"

@@ -4,26 +4,25 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bbvi.diagnostics.full import diagnose
+from bbvi.diagnostics.linear_response import respond
 from bbvi.parameters import label
+from bbvi.policy import Regime
 from bbvi.precision import scope
+from bbvi.record import Record
 from bbvi.reporting import plots
-from bbvi.reporting.arviz import num_observations
+from bbvi.reporting.arviz import Labels, num_observations, predict, to_arviz
 from bbvi.reporting.scalars import PROBABILITIES, Row, Variable, read_variables, worst
 from bbvi.reporting.svg import INK, inline, style
 
-if TYPE_CHECKING:
-    from bbvi.posterior import Posterior
-
 ROWS = 50  # scalars shown one by one; of more, those that are worst determined
-COMPARED = 200  # coordinates up to which linear response is worked out
-DIRECTIONS = 1000  # coordinates up to which their correlations are
 VARIABLES = 100  # named arrays in a summary
 REPLICATIONS = 400  # draws behind predictive checks and LOO
-MOST = 2**22  # numbers in the log likelihoods that LOO is worked out from: some 15 seconds
+MOST_LIKELIHOODS = 2**22  # numbers in the log likelihoods that LOO is worked out from: some 15 seconds
 CALIBRATED = 16  # parameters whose histograms are shown, the worst first
 
 
@@ -41,11 +40,11 @@ class Table(NamedTuple):
     rows: list[tuple[str, ...]]
 
 
-def report(posterior: "Posterior", path: str | Path, level: str, calibration: Any) -> None:
+def report(posterior: Record, path: str | Path, level: str, calibration: Any) -> None:
     """See `Posterior.report`."""
     from jinja2 import Environment
 
-    full = posterior.diagnose(level) if level != "quick" else None
+    full = diagnose(posterior, level) if level != "quick" else None
     variables = read_variables(posterior)
     total = sum(len(variable.mean) for variable in variables)
     rows = worst(posterior, variables, ROWS if total <= ROWS else ROWS // 2)
@@ -133,7 +132,7 @@ def _number(value: float, sd: float) -> str:
     return f"{value:.{int(np.clip(max(digits, size + 1 if size < 7 else 4), 4, 15))}g}"
 
 
-def _quality(posterior: "Posterior", rows: list[Row], page: _Page) -> Iterator[Picture | str]:
+def _quality(posterior: Record, rows: list[Row], page: _Page) -> Iterator[Picture | str]:
     """How near q is: its weights, and what other means say of the standard deviations."""
     yield page.add(plots.log_weights(posterior), "Log importance weights of the draws behind the verdict.")
     others = {f"q itself ({posterior.distribution.name})": np.array([row.of_q for row in rows])}
@@ -145,9 +144,9 @@ def _quality(posterior: "Posterior", rows: list[Row], page: _Page) -> Iterator[P
     yield page.add(plots.standard_deviations(rows, others), f"Standard deviations against those reported, {source}.")
 
 
-def _linear_response(posterior: "Posterior", rows: list[Row]) -> dict[str, np.ndarray]:
+def _linear_response(posterior: Record, rows: list[Row]) -> dict[str, np.ndarray]:
     problem = posterior.problem
-    if problem is None or problem.dim > COMPARED:
+    if problem is None or not Regime.of(problem.dim).dense_start:
         return {}
     with scope(posterior.double):
         if problem.is_irregular or problem.why_not_differentiable(2):
@@ -164,26 +163,26 @@ def _linear_response(posterior: "Posterior", rows: list[Row]) -> dict[str, np.nd
         for index in np.ndindex(*posterior.parameters.shapes[posterior.parameters.names.index(name)])
     ]
     chosen = np.array([labels.index(row.label) for row in rows])
-    found = posterior.linear_response(lambda values: every(values)[chosen])
+    found = respond(posterior, lambda values: every(values)[chosen])
     return {"mean field": found.mean_field_sd, "mean field with linear response": found.sd}
 
 
-def _directions(posterior: "Posterior", page: _Page) -> tuple[Picture, list[str]] | None:
-    found = plots.directions(posterior) if posterior.parameters.dim <= DIRECTIONS else None
+def _directions(posterior: Record, page: _Page) -> tuple[Picture, list[str]] | None:
+    found = plots.directions(posterior) if Regime.of(posterior.parameters.dim).newton else None
     if found is None:
         return None
     figure, described = found
     return page.add(figure, "Draws along the worst-determined directions."), described
 
 
-def _course(posterior: "Posterior", page: _Page) -> Iterator[Picture]:
+def _course(posterior: Record, page: _Page) -> Iterator[Picture]:
     if len(posterior.history.elbo):
         yield page.add(plots.elbo(posterior), "The evidence lower bound in the course of the fit.")
     if posterior.ladder:
         yield page.add(plots.ladder(posterior), "The approximations that were tried.")
 
 
-def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table | str]:
+def _predictive(posterior: Record, page: _Page) -> Iterator[Picture | Table | str]:
     """Posterior predictive checks, and LOO, as far as the model allows them; what is left out, and why."""
     model = posterior.model
     if model is None:
@@ -193,7 +192,7 @@ def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table
         )
         return
     if model.predicts:
-        tree = posterior.predict(num_samples=REPLICATIONS)
+        tree = predict(posterior, (), {}, REPLICATIONS, 0, None)
         for name, made in tree["posterior_predictive"].data_vars.items():
             if name not in tree["observed_data"]:
                 continue
@@ -202,13 +201,13 @@ def _predictive(posterior: "Posterior", page: _Page) -> Iterator[Picture | Table
             yield _predictive_table(name, np.ravel(seen), made.reshape(len(made), -1))
     else:
         yield "Predictive checks are left out: a log density does not say how to make data."
-    if REPLICATIONS * (count := num_observations(posterior)) > MOST:
+    if REPLICATIONS * (count := num_observations(posterior)) > MOST_LIKELIHOODS:
         yield (
             f"Leave-one-out cross-validation (LOO) is left out: {REPLICATIONS} draws of the log likelihoods of "
-            f"{count:,} observations are more than {MOST:,} numbers."
+            f"{count:,} observations are more than {MOST_LIKELIHOODS:,} numbers."
         )
         return
-    tree = posterior.to_arviz(REPLICATIONS)
+    tree = to_arviz(posterior, REPLICATIONS, 0, None, Labels(), None)
     if "log_likelihood" not in tree:
         yield (
             "Leave-one-out cross-validation (LOO) is left out: no log likelihood of each observation is at hand, as a "

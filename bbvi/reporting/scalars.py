@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import k_hat_of_square, smooth
+from bbvi.diagnostics.pareto import k_hat_of_square
 from bbvi.parameters import label
-
-if TYPE_CHECKING:
-    from bbvi.posterior import Posterior
+from bbvi.record import Record
 
 PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -42,10 +39,10 @@ class Row:
     of_q: float  # its sd under q itself
 
 
-def read_variables(posterior: "Posterior") -> list[Variable]:
+def read_variables(posterior: Record) -> list[Variable]:
     """All parameters, by name."""
     pool, weights = posterior.pool, posterior.weights
-    importance = np.exp(smooth(pool.log_p - pool.log_r).log_weights)
+    importance = np.exp(posterior.importance.log_weights)
     found = []
     for name, values in posterior.named(posterior.on_branch.variables(pool.x)).items():
         columns = np.reshape(np.asarray(values, float), (len(weights), -1))
@@ -66,12 +63,12 @@ def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     return mean, np.where(weights[:, None] > 0, (kept - mean) ** 2, 0)
 
 
-def worst(posterior: "Posterior", variables: Sequence[Variable], most: int) -> list[Row]:
+def worst(posterior: Record, variables: Sequence[Variable], most: int) -> list[Row]:
     """The scalars, at most `most` of them: those with the fewest effective draws, in their order."""
     ess = np.concatenate([variable.effective_sample_size for variable in variables])
     chosen = np.sort(np.argsort(ess, kind="stable")[:most])
     starts = np.cumsum([0, *(len(variable.mean) for variable in variables)])
-    log_weights, weights = smooth(posterior.pool.log_p - posterior.pool.log_r).log_weights, posterior.weights
+    log_weights, weights = posterior.importance.log_weights, posterior.weights
 
     def row(variable: Variable, i: int) -> Row:
         k_hat = k_hat_of_square(log_weights, variable.columns[:, i])

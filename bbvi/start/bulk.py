@@ -43,7 +43,7 @@ def look_around(problem: Problem, gaussian: Affine, noise: Array) -> tuple[Array
     A draw without density makes either -inf.
     """
     values = problem.in_coordinates(gaussian).log_densities(noise)
-    return problem.layout.everywhere((values, values.mean() + missing_entropy(noise, problem.dim)))
+    return problem.layout.replicate((values, values.mean() + missing_entropy(noise, problem.dim)))
 
 
 class Polished(NamedTuple):

@@ -22,7 +22,7 @@ from bbvi.start.search import first_points, further_points
 JUDGES = 4  # draws behind each ELBO along a path
 
 
-def find_start(problem: Problem, kind: Initialisation, hints: Hints = Hints()) -> Start:
+def find_start(problem: Problem, kind: Initialisation, hints: Hints) -> Start:
     """Find a Gaussian from which to optimise.
 
     Arguments:

@@ -9,7 +9,7 @@ import numpy as np
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Diagonal
 from bbvi.optimise import Callback
-from bbvi.outcome import Evaluations
+from bbvi.outcome import NOTHING, Evaluations
 
 Prior = Callable[[int], np.ndarray | None]  # draws of the prior, `(n, dim)` for n, or None where it is not known
 
@@ -49,7 +49,7 @@ class Start(NamedTuple):
         return self.gaussian.draws(noise)
 
 
-def start_at(gaussian: Affine, evaluations: Evaluations = Evaluations()) -> Start:
+def start_at(gaussian: Affine, evaluations: Evaluations = NOTHING) -> Start:
     """A start that is known, without paths."""
     return Start(gaussian, (), np.zeros(0), evaluations)
 

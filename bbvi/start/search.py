@@ -96,7 +96,7 @@ def _sets(hints: Hints, dim: int, drawn: np.ndarray | None) -> Iterator[np.ndarr
 @program
 def _gradients(problem: Problem, xs: Array) -> Array:
     """Gradients `(n, dim)` as they are, NaN where they are NaN."""
-    return problem.layout.everywhere(jax.lax.map(jax.grad(problem.log_density), xs))
+    return problem.layout.replicate(jax.lax.map(jax.grad(problem.log_density), xs))
 
 
 def _not_finite(problem: Problem, finite: np.ndarray, seen: int, where: str) -> FloatingPointError:

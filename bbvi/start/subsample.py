@@ -48,7 +48,7 @@ def is_sampled(problem: Problem) -> bool:
     return problem.num_rows is not None and problem.num_sampled < problem.num_rows
 
 
-def find_start_by_sample(problem: Problem, kind: Initialisation, hints: Hints = Hints()) -> Start:
+def find_start_by_sample(problem: Problem, kind: Initialisation, hints: Hints) -> Start:
     """`find_start` on a sample of the rows, and then steps on all of them.
 
     Raises:
@@ -114,7 +114,7 @@ def _look(problem: Problem, gaussian: Affine, noise: Array) -> _Look:
     points = noise if len(noise) else jnp.zeros((1, problem.dim), noise.dtype)
     values, gradients, finite = local.values_and_gradients(points)
     elbo = jnp.where(finite.all(), values.mean() + missing_entropy(noise, problem.dim), -jnp.inf)
-    return problem.layout.everywhere(_Look(elbo, gradients.mean(axis=0)))
+    return problem.layout.replicate(_Look(elbo, gradients.mean(axis=0)))
 
 
 def with_reference(problem: Problem, point: Array) -> Problem:
@@ -128,7 +128,7 @@ def with_reference(problem: Problem, point: Array) -> Problem:
 
 @program
 def _value_and_gradient(problem: Problem, x: Array) -> Any:
-    return problem.layout.everywhere(problem.values_and_gradients(x))
+    return problem.layout.replicate(problem.values_and_gradients(x))
 
 
 def for_verdict(problem: Problem, q: Distribution) -> tuple[Problem, list[Finding]]:

@@ -33,7 +33,9 @@ def check_pairs(num_draws: int | None, least: int = 2) -> None:
         ValueError: when it is odd, or too small.
     """
     if num_draws is not None and (num_draws < least or num_draws % 2):
-        sizes = "even and positive: draws come in antithetic pairs" if least == 2 else (
-            f"even and at least {least}: {least // 2} antithetic pairs"
+        sizes = (
+            "even and positive: draws come in antithetic pairs"
+            if least == 2
+            else (f"even and at least {least}: {least // 2} antithetic pairs")
         )
         raise ValueError(f"num_draws={num_draws} must be {sizes}.")

@@ -15,10 +15,10 @@ import numpy as np
 
 from bbvi.diagnostics.pareto import Smoothed, effective_sample_size, smooth
 from bbvi.distributions import Distribution
-from bbvi.evaluation import Draws
+from bbvi.importance import Draws
 from bbvi.outcome import Finding, Stop
 from bbvi.problem import Problem
-from bbvi.start import Start
+from bbvi.start.record import Start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class Check(ABC):
         >>> from dataclasses import dataclass
         >>> from bbvi.diagnostics.checks.base import Check, Evidence
         >>> from bbvi.outcome import Finding, Status
-        >>> from bbvi.start import start_at
+        >>> from bbvi.start.record import start_at
         >>> @dataclass(frozen=True, kw_only=True)
         ... class Implausible(Check):
         ...     '''Draws may lie where nobody expects a parameter.'''
@@ -129,7 +129,7 @@ class Check(ABC):
         >>> evidence = Evidence(
         ...     problem=posterior.problem,
         ...     q=q,
-        ...     start=start_at(q.mean(), np.eye(2)),
+        ...     start=start_at(q.affine),
         ...     draws=posterior.pool,
         ...     stop=posterior.diagnosis.stop,
         ... )

@@ -11,7 +11,7 @@ import numpy as np
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.whitening import whitening
 from bbvi.outcome import Finding, Status
-from bbvi.start import polish
+from bbvi.start.bulk import polish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,13 @@ class MissedMode(Check):
         elbo = np.mean(of_q.log_p[finite] - of_q.log_q[finite])
         whiten = whitening(of_q.x)
         reach = np.linalg.norm(whiten(of_q.x), axis=1).max() + self.outside
-        for loc, scale, path_elbo in zip(start.path_locs, start.path_scales, start.path_elbos, strict=True):
+        for path, path_elbo in zip(start.paths, start.elbos, strict=True):
+            loc = path.loc
             if path_elbo < elbo - self.suspect:
                 break  # the best path comes first
-            if np.linalg.norm(whiten(loc)) > reach and scale.ndim == 2 and not start.sampled:
-                polished = polish(problem, loc, scale, np.random.default_rng(0))
-                loc, path_elbo = polished.loc, polished.elbo
+            if np.linalg.norm(whiten(loc)) > reach and path.is_dense and not start.sampled:
+                polished = polish(problem, path, np.random.default_rng(0))
+                loc, path_elbo = polished.gaussian.loc, polished.elbo
             if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - self.rival:
                 return _another_mode(evidence, loc)
         return None

@@ -14,10 +14,14 @@ import numpy as np
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.ran_off import PROPER
 from bbvi.diagnostics.pareto import resample
-from bbvi.evaluation import Draws, log_densities, pool_size
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.importance import Draws, log_densities
 from bbvi.outcome import Finding, Status
+from bbvi.policy import Regime
 from bbvi.problem import Problem
-from bbvi.start import LOOKS, Start, look_around
+from bbvi.start.bulk import LOOKS, look_around
+from bbvi.start.record import Start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ class RemoteMass(Check):
     def __call__(self, evidence: Evidence) -> Finding | None:
         """The finding about the first direction in which there is such mass."""
         problem, draws = evidence.problem, evidence.draws
-        costly = 2 * draws.from_q.sum() <= pool_size(problem.dim)
+        costly = 2 * draws.from_q.sum() <= Regime.of(problem.dim).verdict_draws
         few = evidence.effective_sample_size <= self.effective
         if few or costly or problem.is_long or problem.is_irregular or problem.weight is not None:
             return None
@@ -127,9 +131,9 @@ class _Line:
 
     def __init__(self, problem: Problem, start: Start) -> None:
         self._problem = problem
-        dtype = start.loc.dtype
-        whole = start.path_scales.ndim == 3
-        self._scale = jax.device_put(np.eye(problem.dim, dtype=dtype) if whole else np.ones(problem.dim, dtype))
+        zeros = np.zeros(problem.dim, start.gaussian.loc.dtype)
+        dense = any(path.is_dense for path in start.paths)
+        self._scale = jax.device_put(Triangular(np.diag(zeros)) if dense else Diagonal(zeros))
 
     def __call__(self, draws: Draws, i: int, step: np.ndarray, radii: np.ndarray) -> np.ndarray:
         """The log of the mass `(2, n)` near radii `(n,)` times `step` `(dim,)` on both sides of a draw.
@@ -140,7 +144,7 @@ class _Line:
         x = draws.x[i]
         noise = (offsets[:, None] * step).astype(x.dtype)
         parts = [noise[k : k + LOOKS] for k in range(0, len(noise), LOOKS)]
-        values = np.concatenate([look_around(self._problem, x, self._scale, part)[0] for part in parts])
+        values = np.concatenate([look_around(self._problem, Affine(x, self._scale), part)[0] for part in parts])
         masses = values.astype(float) - draws.log_p[i] + np.log(np.abs(offsets))
         lost = (x + noise == x).all(axis=1)  # steps lost in rounding
         return np.where(lost, -np.inf, masses).reshape(2, -1)

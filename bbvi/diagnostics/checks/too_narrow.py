@@ -11,7 +11,7 @@ import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.whitening import whitening
-from bbvi.evaluation import Draws, log_densities
+from bbvi.importance import Draws, log_densities
 from bbvi.outcome import Finding, Status
 from bbvi.problem import Problem
 

@@ -1,19 +1,17 @@
 """Draws along the directions in which parameters hang together most."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bbvi.diagnostics.pareto import resample
+from bbvi.record import Record
 from bbvi.reporting.plots.drawing import BLUE, ORANGE, new_figure, shorten
-
-if TYPE_CHECKING:
-    from bbvi.posterior import Posterior
 
 DRAWS_SHOWN = 400  # draws of each kind in a scatter plot
 
 
-def directions(posterior: "Posterior", most: int = 3) -> tuple[Any, list[str]] | None:
+def directions(posterior: Record, most: int = 3) -> tuple[Any, list[str]] | None:
     """Draws along the directions in which the posterior correlation is largest, and what these directions are.
 
     They are eigenvectors of the correlation matrix of the unconstrained coordinates; None for a single coordinate.

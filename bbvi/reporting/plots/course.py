@@ -1,14 +1,12 @@
 """The course of a fit: the ELBO against what was spent, and the approximations that were tried."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bbvi.outcome import Status
+from bbvi.record import Record
 from bbvi.reporting.plots.drawing import GREY, new_figure, short_ticks
-
-if TYPE_CHECKING:
-    from bbvi.posterior import Posterior
 
 STATUS_COLOURS = {
     Status.RELIABLE: "#2e9e5b",
@@ -20,7 +18,7 @@ TRACE_POINTS = 300  # of a trace; longer ones are averaged over blocks of steps
 LEAST_GAP = 5.0  # nats below the end that a trace shows at least
 
 
-def elbo(posterior: "Posterior") -> Any:
+def elbo(posterior: Record) -> Any:
     """ELBO estimates of each rung against the gradients spent, with a band of two standard errors."""
     history = posterior.history
     figure, axes = new_figure(2.8)
@@ -50,7 +48,7 @@ def elbo(posterior: "Posterior") -> Any:
     return figure
 
 
-def ladder(posterior: "Posterior") -> Any:
+def ladder(posterior: Record) -> Any:
     """What was tried: evaluations spent on each rung, its verdict, k-hat and ELBO."""
     rungs = posterior.ladder
     figure, axes = new_figure(0.9 + 0.45 * len(rungs))

@@ -1,20 +1,18 @@
 """Densities and intervals of single parameters."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from bbvi.record import Record
 from bbvi.reporting.plots.drawing import BLUE, ORANGE, new_figure, short_ticks, shorten
 from bbvi.reporting.scalars import Row
-
-if TYPE_CHECKING:
-    from bbvi.posterior import Posterior
 
 WIDEST_AXIS = 30  # how much wider than a scalar's 90 % interval the axis may be that it shares with others
 
 
-def marginals(posterior: "Posterior", rows: Sequence[Row]) -> Any:
+def marginals(posterior: Record, rows: Sequence[Row]) -> Any:
     """Density, median, 50 % and 90 % interval of each row. Dotted: q itself.
 
     Neighbours of one variable share an axis where none of them would be a spike on it.

@@ -1,22 +1,20 @@
 """How near q is: its importance weights, and what other means say of the standard deviations."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bbvi.diagnostics.pareto import smooth
+from bbvi.record import Record
 from bbvi.reporting.plots.drawing import BLUE, GREY, ORANGE, new_figure, plain_ticks, short_ticks, shorten
 from bbvi.reporting.scalars import Row
-
-if TYPE_CHECKING:
-    from bbvi.posterior import Posterior
 
 LEAST_SPREAD = 0.01  # nats that a histogram of log weights shows at least; less may be rounding
 LEAST_RATIO = 1e-3  # least ratio in a picture of ratios
 
 
-def log_weights(posterior: "Posterior") -> Any:
+def log_weights(posterior: Record) -> Any:
     """Log importance weights of q's draws, and the tail of those that importance sampling uses."""
     pool, diagnosis = posterior.pool, posterior.diagnosis
     figure, (upper, lower) = new_figure(4.6, rows=2)

@@ -13,13 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.compiling import program
-from bbvi.distributions import Distribution
-from bbvi.distributions.pushforward import Pushforward
+from bbvi.distributions import Distribution, LocationScale
+from bbvi.distributions.bases import Warped
+from bbvi.policy import Regime
+from bbvi.precision import scope
 from bbvi.problem import Problem
+from bbvi.random import RandomStream
+from bbvi.record import Record
 
 Array = Any
-DENSE_UP_TO = 200  # coordinates, up to which the mass matrix is dense
-SCALES = 4096  # draws of q behind its covariance
+COVARIANCE_DRAWS = 4096  # of q, behind its covariance
 
 
 class NUTSDraws(NamedTuple):
@@ -33,36 +36,52 @@ class NUTSDraws(NamedTuple):
     gradients: int  # evaluated after the warm-up, by all chains
 
 
-class Chains(NamedTuple):
-    """Draws of several chains."""
+def run(record: Record, num_samples: int, num_warmup: int, num_chains: int, seed: int) -> NUTSDraws:
+    """See `Posterior.to_nuts`."""
+    problem, q = record.target, record.q
+    starts = record.draw(num_chains, seed=seed)[0].x
+    with scope(record.double):
+        mcmc = _run(problem, q, starts, num_samples, num_warmup, np.random.default_rng((seed, RandomStream.CHAINS)))
+        x = mcmc.get_samples(group_by_chain=True)
+        x = np.asarray(_from_noise(q, x) if _is_warped(q) else x)
+    return _read(record, x, {name: int(np.asarray(each).sum()) for name, each in mcmc.get_extra_fields().items()})
 
-    x: np.ndarray  # (chains, draws, dim) unconstrained
-    r_hat: np.ndarray  # (dim,) split R-hat: near 1 when the chains agree
-    effective_sample_size: np.ndarray  # (dim,)
-    divergences: int
-    gradients: int  # evaluated after the warm-up, by all chains
 
-
-def run_nuts(
-    problem: Problem, q: Distribution, starts: Array, num_draws: int, num_warmup: int, rng: np.random.Generator
-) -> Chains:
-    """NUTS from `starts` `(chains, dim)`, with the covariance of q as its first inverse mass matrix."""
+def _read(record: Record, x: np.ndarray, seen: dict[str, int]) -> NUTSDraws:
     from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+    return NUTSDraws(
+        x=x,
+        samples=record.structure(x.reshape(-1, x.shape[-1])),
+        r_hat=float(np.max(split_gelman_rubin(x))),
+        effective_sample_size=float(np.min(effective_sample_size(x))),
+        divergences=seen["diverging"],
+        gradients=seen["num_steps"],
+    )
+
+
+def _is_warped(q: Distribution) -> bool:
+    return isinstance(q, LocationScale) and isinstance(q.base, Warped)
+
+
+def _run(problem: Problem, q: Distribution, starts: Array, num_draws: int, num_warmup: int, rng: Any) -> Any:
+    """NUTS from `starts` `(chains, dim)`, with the covariance of q as its first inverse mass matrix."""
     from numpyro.infer import MCMC, NUTS
 
     starts, dim = jnp.asarray(starts), problem.dim
-    dense = dim <= DENSE_UP_TO
-    if isinstance(q, Pushforward):
-        starts = _to_noise(q, starts)
+    warped = q if isinstance(q, LocationScale) and isinstance(q.base, Warped) else None
+    dense = Regime.of(dim).dense_start
+    if warped is not None:
+        starts = _to_noise(warped, starts)
         inverse_mass = jnp.eye(dim) if dense else jnp.ones(dim)
     else:
-        draws = np.asarray(q.push(jnp.asarray(rng.standard_normal((SCALES, q.noise_dim)))))
+        draws = np.asarray(q.push(jnp.asarray(rng.standard_normal((COVARIANCE_DRAWS, q.noise_dim)))))
         inverse_mass = jnp.asarray(np.atleast_2d(np.cov(draws.T)) if dense else draws.var(axis=0))
 
     def potential(y: Array) -> Array:
-        if not isinstance(q, Pushforward):
+        if warped is None:
             return -problem.log_density(y)
-        x, log_det = q.forward_one(y)
+        x, log_det = warped.forward_one(y)
         return -problem.log_density(x) - log_det
 
     kernel = NUTS(potential_fn=potential, inverse_mass_matrix=inverse_mass, dense_mass=dense)
@@ -76,17 +95,14 @@ def run_nuts(
     )
     with jax.numpy_dtype_promotion("standard"):
         mcmc.run(jax.random.key(int(rng.integers(2**31))), init_params=starts, extra_fields=("num_steps",))
-    x = mcmc.get_samples(group_by_chain=True)
-    x = np.asarray(_from_noise(q, x) if isinstance(q, Pushforward) else x)
-    seen = {name: int(np.asarray(each).sum()) for name, each in mcmc.get_extra_fields().items()}
-    return Chains(x, split_gelman_rubin(x), effective_sample_size(x), seen["diverging"], seen["num_steps"])
+    return mcmc
 
 
 @program
-def _to_noise(q: Pushforward, x: Array) -> Array:
+def _to_noise(q: LocationScale, x: Array) -> Array:
     return jax.vmap(lambda x: q.inverse_one(x)[0])(x)
 
 
 @program
-def _from_noise(q: Pushforward, noise: Array) -> Array:
+def _from_noise(q: LocationScale, noise: Array) -> Array:
     return q.push(noise)

@@ -18,13 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse.linalg import cg
 
-from bbvi.algorithms.dadvi import DADVI, DADVIState, curvature_product, metric
+from bbvi.algorithms.base import CONVERGED
+from bbvi.algorithms.dadvi import DADVI, DADVIState
+from bbvi.algorithms.fixed_draws import curvature_product, metric
 from bbvi.compiling import program
 from bbvi.distributions import Distribution, MeanField
-from bbvi.problem import Problem
+from bbvi.optimise import solve
+from bbvi.precision import scope
+from bbvi.problem import Problem, no_derivative, no_gradient
+from bbvi.random import RandomStream
+from bbvi.record import Record
 
 Array = Any
-TOLERANCE = 1e-6  # of the residual of each system, relative to its right-hand side
+RESIDUAL = 1e-6  # of the residual of each system, relative to its right-hand side
 MAX_PRODUCTS = 500  # Hessian-vector products for each, at most
 
 
@@ -38,6 +44,17 @@ class LinearResponse(NamedTuple):
     residual: float  # largest relative residual of the systems solved; large where conjugate gradients gave up
 
 
+def respond(record: Record, function: Callable[[Any], Array], num_draws: int = 32, seed: int = 0) -> LinearResponse:
+    """See `Posterior.linear_response`."""
+    problem = record.target
+    with scope(record.double):
+        if reason := problem.why_not_differentiable(2):
+            first = problem.why_not_differentiable(1)
+            raise no_gradient(first) if first else no_derivative("linear_response", reason)
+        rng = np.random.default_rng((seed, RandomStream.FIXED))
+        return linear_response(problem, record.q, function, num_draws, rng)
+
+
 def linear_response(
     problem: Problem, q: Distribution, function: Callable[[Any], Array], num_draws: int, rng: np.random.Generator
 ) -> LinearResponse:
@@ -46,10 +63,10 @@ def linear_response(
     Raises:
         FloatingPointError: when that optimum is not reached, or is a saddle point.
     """
-    algorithm = DADVI(num_draws=num_draws, max_doublings=0)
+    algorithm = DADVI(num_draws=num_draws, max_doublings=0, response=False)
     begin = MeanField(q.mean(), jnp.log(q.sd()))
-    state = _optimum(algorithm, problem, begin, algorithm.draws(rng, problem.dim))
-    if not bool(state.arrived):
+    state, status = _optimum(algorithm, problem, begin, algorithm.needs(problem.dim).draws(rng))
+    if int(status) != CONVERGED:
         raise FloatingPointError(
             "The mean-field optimum was not reached, and linear response means nothing elsewhere. Raise num_draws, or "
             "start from a posterior that fits better; a log density with kinks or without density nearby has none."
@@ -70,29 +87,27 @@ def linear_response(
 
 
 @program(static_argnames="algorithm")
-def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) -> DADVIState:
-    step = lambda state: algorithm.step(None, problem, state)[0]
-    going = lambda state: ~(state.arrived | algorithm.done(state))
-    state = jax.lax.while_loop(going, step, algorithm.init(problem, q, draws))
-    return problem.layout.everywhere(state)
+def _optimum(algorithm: DADVI, problem: Problem, q: Distribution, draws: Array) -> tuple[DADVIState, Array]:
+    state = solve(algorithm, problem, algorithm.init(problem, q, draws)).state
+    return problem.layout.replicate((state, algorithm.status(state)))
 
 
 @program(static_argnames="function")
 def _respond(
     function: Callable[[Any], Array], problem: Problem, state: DADVIState
 ) -> tuple[Array, Array, Array, Array]:
-    local = problem.in_coordinates(state.loc, state.scale)
+    local = problem.in_coordinates(state.coordinates)
     draws = jnp.asarray(state.draws)[0]
 
     def expected(eta: Array) -> Array:
-        xs = state.loc + state.scale * (eta[0] + jnp.exp(eta[1]) * draws)
+        xs = state.coordinates.draws(eta[0] + jnp.exp(eta[1]) * draws)
         return jax.vmap(lambda x: jnp.asarray(function(problem.parameters.constrain(x)[0]), eta.dtype))(xs).mean(axis=0)
 
     matvec = lambda v: curvature_product(local, state.eta, state.gradient, state.draws, state.used, v)
     size = metric(state.eta)
 
     def solve(row: Array) -> tuple[Array, Array]:
-        x, _ = cg(matvec, row, tol=TOLERANCE, maxiter=MAX_PRODUCTS, M=lambda v: v / size)
+        x, _ = cg(matvec, row, tol=RESIDUAL, maxiter=MAX_PRODUCTS, M=lambda v: v / size)
         norm = lambda v: jnp.sqrt(jnp.sum(v**2 / size))
         return x, norm(matvec(x) - row) / jnp.maximum(norm(row), jnp.finfo(row.dtype).tiny)
 
@@ -101,4 +116,4 @@ def _respond(
     solutions, residual = jax.lax.map(solve, rows)
     covariance = jnp.einsum("iab,jab->ij", rows, solutions)
     mean_field = jnp.sqrt(jnp.sum((rows[:, 0] * jnp.exp(state.eta[1])) ** 2, axis=-1))
-    return problem.layout.everywhere((value, (covariance + covariance.T) / 2, mean_field, residual))
+    return problem.layout.replicate((value, (covariance + covariance.T) / 2, mean_field, residual))

@@ -1,7 +1,8 @@
 """A posterior in one file: a zip of NumPy arrays (`.npz`) and a JSON header. Reading it never runs code."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -9,26 +10,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.arguments import FAMILIES
-from bbvi.data.reading import read_rows
 from bbvi.diagnostics.verdict import Diagnosis, Value
-from bbvi.evaluation import Draws
-from bbvi.ladder import Rung
-from bbvi.models import Model
+from bbvi.distributions.reading import read_distribution
+from bbvi.importance import Draws
 from bbvi.outcome import History, Status, Stop
 from bbvi.parameters import Parameters
-from bbvi.posterior import Cost, Posterior
 from bbvi.precision import scope
-from bbvi.problem import Problem, trace
 from bbvi.provenance import Provenance
+from bbvi.record import Cost, Record
+from bbvi.schedule import StageSummary
 from bbvi.storage import read_arrays, read_path, write_arrays
 
 FORMAT = "bbvi posterior 5"
 MISFITS = (ValueError, LookupError, TypeError, AttributeError)  # of parts that do not fit together
 
 
-def save(posterior: Posterior, path: str | Path) -> None:
-    """Write `posterior` to `path`; a file that was there is replaced only once the new one is complete."""
+def save(posterior: Record, path: str | Path) -> None:
+    """Write a posterior to `path`; a file that was there is replaced only once the new one is complete."""
     path = read_path("path", path)
     arrays = {f"q.{name}": leaf for name, leaf in posterior.distribution.leaves().items()}
     arrays |= {f"history.{name}": row for name, row in posterior.history._asdict().items()}
@@ -42,7 +40,7 @@ def save(posterior: Posterior, path: str | Path) -> None:
         "double": posterior.double,
         "cost": posterior.cost._asdict(),
         "origin": None if posterior.origin is None else asdict(posterior.origin),
-        "ladder": [rung._asdict() | {"status": rung.status.name} for rung in posterior.ladder],
+        "ladder": [stage._asdict() | {"status": stage.status.name} for stage in posterior.ladder],
         "diagnosis": _diagnosis_to_json(posterior.diagnosis),
         "structure": _structure_to_json(jax.tree.unflatten(parameters.treedef, range(len(parameters.names)))),
         "names": parameters.names,
@@ -58,37 +56,29 @@ def save(posterior: Posterior, path: str | Path) -> None:
         raise OSError(f"path={str(path)!r} cannot be written: {error}. Make room, or give another path.") from error
 
 
-def load(path: str | Path, logprob: Callable[..., Any] | Model | None = None, data: Any = None) -> Posterior:
-    """Read a posterior written by `Posterior.save`.
-
-    Arguments:
-        path: of the file.
-        logprob, data: as given to `fit`; or a model. With them the posterior can draw and weight as many samples as
-            one likes; without, it resamples from the draws in the file.
+@contextmanager
+def damaged(path: str | Path) -> Iterator[None]:
+    """Inside, what does not fit together is said of the file.
 
     Raises:
-        OSError: when the file cannot be opened.
-        ValueError: when it is no such file, or is damaged.
+        ValueError: naming the file.
     """
-    path = read_path("path", path)
     try:
-        arrays = read_arrays(path)
-        header = json.loads(str(arrays["header"]))
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT!r}")
-        posterior = _read(header, arrays)
-        repr(posterior)  # what can be printed fits together
+        yield
     except MISFITS as error:
         raise ValueError(f"path={str(path)!r} is no bbvi posterior, or is damaged: {error}") from error
-    if logprob is None:
-        return posterior
-    with scope(posterior.double):
-        model = logprob if isinstance(logprob, Model) else Model(logprob=logprob, dim=None, data=data)
-        problem = Problem(posterior.parameters, read_rows(model.data, model.logprob), model.logprob)
-        return posterior.with_model(model, problem, trace(problem))
 
 
-def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
+def read(path: str | Path) -> dict[str, Any]:
+    """The fields of a posterior, by name; to be called inside `damaged`."""
+    arrays = read_arrays(read_path("path", path))
+    header = json.loads(str(arrays["header"]))
+    if header["format"] != FORMAT:
+        raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT!r}")
+    return _read(header, arrays)
+
+
+def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
@@ -104,7 +94,7 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
         tuple(header["names"]),
         tuple(arrays[f"centre.{i}"] for i in range(len(group("centre.")))) or None,
     )
-    distribution = FAMILIES[header["family"]].from_leaves(group("q."))
+    distribution = read_distribution(header["family"], group("q."))
     pool, history = Draws(**group("pool.")), History(**group("history."))
     with scope(header["double"]):
         shape = jax.eval_shape(distribution.log_prob, pool.x).shape
@@ -118,19 +108,19 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
     )
     if not fits:
         raise ValueError("its parts do not fit together")
-    return Posterior(
-        distribution,
-        _diagnosis_from_json(header["diagnosis"]),
-        history,
-        Cost(**header["cost"]),
-        header["method"],
-        parameters,
-        group("observed."),
-        pool,
-        header["double"],
-        ladder=tuple(map(_rung_from_json, header["ladder"])),
-        origin=_origin_from_json(header["origin"]),
-    )
+    return {
+        "distribution": distribution,
+        "diagnosis": _diagnosis_from_json(header["diagnosis"]),
+        "history": history,
+        "cost": Cost(**header["cost"]),
+        "method": header["method"],
+        "parameters": parameters,
+        "observed_data": group("observed."),
+        "pool": pool,
+        "double": header["double"],
+        "ladder": tuple(map(_stage_from_json, header["ladder"])),
+        "origin": _provenance_from_json(header["origin"]),
+    }
 
 
 def _kinds(name: str) -> str:
@@ -141,12 +131,12 @@ def _kinds(name: str) -> str:
     return {"q": "fiu", "pool": "f", "history": "fiu", "centre": "f"}.get(group, "biufcSU")
 
 
-def _origin_from_json(items: dict[str, Any] | None) -> Provenance | None:
+def _provenance_from_json(items: dict[str, Any] | None) -> Provenance | None:
     return None if items is None else Provenance(**{**items, "inputs": tuple(items["inputs"])})
 
 
-def _rung_from_json(items: dict[str, Any]) -> Rung:
-    return Rung(**items | {"status": Status[items["status"]], "reasons": tuple(items["reasons"])})
+def _stage_from_json(items: dict[str, Any]) -> StageSummary:
+    return StageSummary(**items | {"status": Status[items["status"]], "reasons": tuple(items["reasons"])})
 
 
 def _diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:

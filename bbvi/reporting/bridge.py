@@ -10,13 +10,40 @@ those of q would add nothing.
 References: Meng and Wong 1996; Gronau et al. 2017 (arXiv:1703.05984); Frühwirth-Schnatter 2004 for the error.
 """
 
+from typing import Any
+
 import numpy as np
 
+from bbvi.compiling import program
 from bbvi.diagnostics.pareto import log_sum_exp
 from bbvi.diagnostics.verdict import Value
+from bbvi.distributions import Distribution
+from bbvi.importance import draw
+from bbvi.precision import scope
+from bbvi.problem import Problem
+from bbvi.random import RandomStream
+from bbvi.record import Record
+from bbvi.reporting.chains import NUTSDraws
 
-STEPS = 1000
-CLOSE = 1e-10
+ITERATIONS = 1000
+SAME = 1e-10  # relative change of the evidence from which it counts as found
+
+
+def log_evidence(record: Record, nuts: NUTSDraws, seed: int) -> Value:
+    """See `Posterior.bridge`."""
+    problem, q = record.target, record.q
+    x = nuts.x.reshape(-1, nuts.x.shape[-1])
+    with scope(record.double):
+        draws = draw(problem, q, (seed, RandomStream.FULL_DIAGNOSIS), len(x))
+        log_p, log_q = _log_ratio(problem, q, x)
+    of_q = draws.take(draws.from_q)
+    ratios = np.where(np.isfinite(of_q.log_p), of_q.log_p - of_q.log_q, -np.inf)
+    return bridge(np.asarray(log_p) - np.asarray(log_q), ratios, min(nuts.effective_sample_size, len(x)))
+
+
+@program
+def _log_ratio(problem: Problem, q: Distribution, x: Any) -> tuple[Any, Any]:
+    return problem.layout.replicate((problem.log_densities(x), q.log_prob(x)))
 
 
 def bridge(of_p: np.ndarray, of_q: np.ndarray, effective: float) -> Value:
@@ -34,11 +61,11 @@ def bridge(of_p: np.ndarray, of_q: np.ndarray, effective: float) -> Value:
     log_share_p = np.log(effective / (effective + len(q)))
     log_share_q = np.log(len(q) / (effective + len(q)))
     log_r = 0.0
-    for _ in range(STEPS):
+    for _ in range(ITERATIONS):
         above = q - np.logaddexp(log_share_p + q, log_share_q + log_r)
         below = -np.logaddexp(log_share_p + p, log_share_q + log_r)
         new = (log_sum_exp(above) - np.log(len(q))) - (log_sum_exp(below) - np.log(len(p)))
-        if abs(new - log_r) < CLOSE * max(1, abs(new)):
+        if abs(new - log_r) < SAME * max(1, abs(new)):
             error = np.sqrt(_relative_variance(above) / len(q) + _relative_variance(below) / effective)
             return Value(float(new + shift), float(error))
         log_r = new

@@ -15,21 +15,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms.base import Begin
-from bbvi.algorithms.climb import constant
-from bbvi.algorithms.newton import balanced_draws
+from bbvi.algorithms.base import Initialisation
+from bbvi.algorithms.numerics.draws import balanced_draws
+from bbvi.algorithms.numerics.paths import missing_entropy
 from bbvi.compiling import program
 from bbvi.data.reading import read_data
+from bbvi.distributions.affine import Affine
+from bbvi.models import Model
 from bbvi.models.numpyro import NumPyroModel, with_params
 from bbvi.problem import Problem
+from bbvi.random import RandomStream
 from bbvi.reading_parameters import make_parameters
-from bbvi.start import find_start, polish
+from bbvi.start.bulk import polish
+from bbvi.start.find import find_start
+from bbvi.start.record import Hints
 
 Array = Any
-DRAWS = 256  # behind the bound and its gradient, at least
-LARGEST = 1000  # latent coordinates
-CLOSE = 1e-2  # nats for a unit of unconstrained theta: a gradient from which it counts as zero
-STREAM = 11  # of random numbers
+BOUND_DRAWS = 256  # behind the bound and its gradient, at least
+MOST_LATENT = 1000  # latent coordinates
+FLAT_GRADIENT = 1e-2  # nats for a unit of unconstrained theta: a gradient from which it counts as zero
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,24 @@ class _Given:
         return self.logprob({**values, **parameters.constrain(theta)[0]}, given)
 
 
-def with_best_params(model: NumPyroModel, seed: int) -> NumPyroModel:
-    """The model with its params set to where the evidence bound is largest.
+def with_params_set(model: Model, seed: int) -> Model:
+    """The model, where it has params to be maximised over with these set.
 
     Raises:
         ValueError: when nothing is left to infer, or too much for Newton's steps.
     """
+    return _maximised(model, seed) if isinstance(model, NumPyroModel) and model.maximised else model
+
+
+def _maximised(model: NumPyroModel, seed: int) -> NumPyroModel:
+    """The model with its params set to where the evidence bound is largest."""
     initial = model.maximised
     latent = {name: shape for name, shape in model.dim.items() if name not in initial}
     if not latent:
         raise ValueError('params="maximise" needs latent sites: the model has params only.')
     parameters = make_parameters(latent, {name: model.constraints.get(name) for name in latent})
-    if parameters.dim > LARGEST:
-        raise ValueError(f'params="maximise" takes at most {LARGEST} latent coordinates, not {parameters.dim}.')
+    if parameters.dim > MOST_LATENT:
+        raise ValueError(f'params="maximise" takes at most {MOST_LATENT} latent coordinates, not {parameters.dim}.')
     of_theta = make_parameters(
         {name: np.shape(value) for name, value in initial.items()},
         {name: model.constraints.get(name) for name in initial},
@@ -63,36 +72,35 @@ def with_best_params(model: NumPyroModel, seed: int) -> NumPyroModel:
     leaves = of_theta.treedef.flatten_up_to(dict(initial))
     theta = np.asarray(of_theta.unconstrain([jnp.asarray(leaf, float) for leaf in leaves])[0])
     data, given, dim = read_data(model.data), _Given(model.logprob), parameters.dim
-    noise = balanced_draws(np.random.default_rng((seed, STREAM)), max(DRAWS, 2 * (dim + 1)), dim)
-    near: list[tuple[Array, Array]] = []
+    noise = balanced_draws(np.random.default_rng((seed, RandomStream.MAXIMISE)), max(BOUND_DRAWS, 2 * (dim + 1)), dim)
+    near: list[Affine] = []
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        rng = np.random.default_rng((seed, STREAM))
+        rng = np.random.default_rng((seed, RandomStream.MAXIMISE))
         problem = Problem(parameters, (data, (of_theta, theta)), given)
         if not near:
-            start = find_start(problem, rng, None, Begin.BULK)
-            near.append((start.loc, start.scale if start.scale.ndim == 2 else np.diag(start.scale)))
-        found = polish(problem, *near[-1], rng)
+            near.append(find_start(problem, Initialisation.BULK, Hints(rng=rng)).gaussian)
+        found = polish(problem, near[-1], rng)
         if not np.isfinite(found.elbo):
             return np.inf, np.zeros_like(theta)
-        near.append((found.loc, found.scale))
-        value, gradient = jax.device_get(_bound(problem, found.loc, found.scale, noise))
+        near.append(found.gaussian)
+        value, gradient = jax.device_get(_bound(problem, found.gaussian, noise))
         return -float(value), -np.asarray(gradient)
 
     from scipy.optimize import minimize
 
-    found = minimize(loss, theta, jac=True, method="BFGS", options={"gtol": CLOSE})
+    found = minimize(loss, theta, jac=True, method="BFGS", options={"gtol": FLAT_GRADIENT})
     best = jax.tree.map(np.asarray, of_theta.constrain(jnp.asarray(found.x))[0])
     return with_params(model, best)
 
 
 @program
-def _bound(problem: Problem, loc: Array, scale: Array, noise: Array) -> tuple[Array, Array]:
-    """The bound at N(loc, scale scale^T), and its gradient in theta."""
+def _bound(problem: Problem, gaussian: Affine, noise: Array) -> tuple[Array, Array]:
+    """The bound at a Gaussian, and its gradient in theta."""
     data, (parameters, theta) = problem.data
 
     def of(theta: Array) -> Array:
-        there = replace(problem, data=(data, (parameters, theta))).in_coordinates(loc, scale)
-        return there.log_densities(noise).mean() + constant(noise, problem.dim)
+        there = replace(problem, data=(data, (parameters, theta))).in_coordinates(gaussian)
+        return there.log_densities(noise).mean() + missing_entropy(noise, problem.dim)
 
     return jax.value_and_grad(of)(theta)

@@ -1,0 +1,261 @@
+"""What is left of a fit: the approximation, what it was judged by, and what it took."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.compiling import program
+from bbvi.diagnostics.pareto import Smoothed, smooth
+from bbvi.diagnostics.pareto import resample as resample_indices
+from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.distributions import Distribution
+from bbvi.importance import Draws, draw, is_costly
+from bbvi.lazy import pieces
+from bbvi.models import Model
+from bbvi.outcome import Evaluations, History
+from bbvi.parameters import Parameters
+from bbvi.policy import Regime
+from bbvi.precision import scope
+from bbvi.problem import Problem
+from bbvi.provenance import Provenance
+from bbvi.random import RandomStream
+from bbvi.schedule import StageSummary
+from bbvi.weights import mean, quantile, sd
+
+Array = Any
+DRAWS_FOR_EACH = 4  # evaluated for each one resampled
+MOST_NUMBERS = 2**28  # in draws evaluated again, at most
+
+
+class Cost(NamedTuple):
+    """What a fit took."""
+
+    log_densities: int  # evaluations without gradient
+    gradients: int  # evaluations of log density and gradient together
+    hessian_vector_products: int
+    compile_seconds: float  # tracing and compiling
+    run_seconds: float  # everything else
+
+    @classmethod
+    def of(cls, evaluations: Evaluations, seconds: float, compiling: float) -> Self:
+        """From what was evaluated, the seconds in all, and those of them spent on compiling."""
+        counts = evaluations.log_densities, evaluations.gradients, evaluations.hessian_vector_products
+        return cls(*counts, compile_seconds=compiling, run_seconds=seconds - compiling)
+
+    def __str__(self) -> str:
+        products = f"{self.hessian_vector_products} Hessian-vector products, " if self.hessian_vector_products else ""
+        return (
+            f"Cost: {self.gradients} gradients, {products}{self.log_densities} log densities, "
+            f"{self.compile_seconds:.1f} s compiling, {self.run_seconds:.1f} s running"
+        )
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Record:
+    """An approximate posterior with its diagnosis; `Posterior` says what the fields are."""
+
+    distribution: Distribution
+    diagnosis: Diagnosis
+    history: History
+    cost: Cost
+    method: str
+    parameters: Parameters
+    observed_data: Mapping[str, np.ndarray]
+    pool: Draws = field(repr=False)  # the draws behind the diagnosis
+    double: bool  # computed in float64
+    problem: Problem | None = field(default=None, repr=False)  # None after load: no code is stored
+    ladder: tuple[StageSummary, ...] = ()
+    model: Model | None = field(default=None, repr=False)  # None after load
+    refit: Callable[..., Any] | None = field(default=None, repr=False)  # the call of fit that made it
+    origin: Provenance | None = None
+
+    def sample(self, num_samples: int = 1000, *, seed: int = 0, resample: bool | None = None) -> Any:
+        """Posterior draws in the structure of the parameters, on their constrained scale.
+
+        Arguments:
+            num_samples: number of draws n.
+            seed: the same seed gives the same draws.
+            resample: None corrects the draws by importance resampling when the diagnosis allows it; False gives plain
+                draws of q; True insists.
+
+        Where the log density is costly, which the verdict says, or further draws would be more than 2**28 numbers,
+        corrected draws are resampled from those of the verdict, so that some appear several times.
+
+        Returns:
+            The structure given as `dim`, each parameter a NumPy array `(n, *shape)`. For a model: a dict of its
+            parameters and derived quantities by name.
+
+        Raises:
+            ValueError: when resampling is asked for but the posterior was loaded from a file and its stored draws are
+                too few, or none has a finite log density.
+        """
+        return self.structure(self.draw(num_samples, seed=seed, resample=resample)[0].x, seed)
+
+    def draw(self, num_samples: int, *, seed: int = 0, resample: bool | None = None) -> tuple[Draws, bool]:
+        """Draws on the flat, unconstrained scale with their log densities, and whether they were resampled."""
+        if not isinstance(num_samples, int | np.integer) or num_samples < 1:
+            raise ValueError(f"num_samples={num_samples!r} must be a positive integer.")
+        if resample or (resample is None and self.diagnosis.trusted):
+            pool = self._more_draws(DRAWS_FOR_EACH * num_samples, seed, weighted=True)
+            if not np.isfinite(pool.log_p).any():
+                raise ValueError("No draw has a finite log density: there is nothing to resample. Use resample=False.")
+            rng = np.random.default_rng((seed, RandomStream.RESAMPLE))
+            return pool.take(resample_indices(rng, smooth(pool.log_p - pool.log_r).log_weights, num_samples)), True
+        draws = self._more_draws(num_samples, seed)
+        return draws.take(np.flatnonzero(draws.from_q)[:num_samples]), False
+
+    def _more_draws(self, num: int, seed: int, weighted: bool = False) -> Draws:
+        held = int(self.pool.from_q.sum())
+        if self.problem is not None:
+            with scope(self.double):
+                costly = num * self.parameters.dim > MOST_NUMBERS or is_costly(self.problem)
+                if not (costly and (weighted or num <= held)):
+                    return draw(self.problem, copy(self.distribution), (seed, RandomStream.SAMPLE), num)
+        elif num > held:
+            raise ValueError(
+                f"{num} draws with log densities are needed, but this posterior was loaded from a file that holds "
+                f"{held} and no log density. Ask for at most {held // DRAWS_FOR_EACH} resampled draws, or give load() "
+                "the log density: bbvi.load(path, logprob=...)."
+            )
+        return self.pool.take(np.random.default_rng((seed, RandomStream.SAMPLE)).permutation(len(self.pool)))
+
+    def structure(self, xs: Array, seed: int = 0) -> Any:
+        """Flat, unconstrained vectors `(n, dim)` as what `sample` returns; `seed` is for quantities made at random."""
+        with scope(self.double):
+            values = self.parameters.structure(xs)
+            derived = {} if self.model is None else self.model.derived(values, seed)
+        return {**self.variables(xs), **derived} if derived else self.variables(xs)
+
+    @property
+    def on_branch(self) -> Self:
+        """The same posterior with angles as they are near its centre, not taken modulo 2 pi: for their statistics."""
+        if not any(self.parameters.circular):
+            return self
+        return replace(self, parameters=replace(self.parameters, turns=False))
+
+    def variables(self, xs: Array) -> Any:
+        """The same without what a model derives from its parameters."""
+        with scope(self.double):
+            values = self.parameters.structure(xs)
+            return values if self.model is None else self.model.variables(values)
+
+    def named(self, values: Any) -> dict[str, Any]:
+        """What `structure` or `variables` returned, by name."""
+        return self.parameters.named(values) if self.model is None else self.model.named(self.parameters, values)
+
+    def log_prob(self, values: Any) -> np.ndarray | float:
+        """Log density of the approximation, on the constrained scale, in nats.
+
+        Arguments:
+            values: one point in the structure of the parameters (each `shape`), or n points (each `(n, *shape)`).
+
+        Returns:
+            A float, or an array `(n,)`.
+
+        Raises:
+            ValueError: when the structure or a shape does not fit.
+        """
+        leaves = self.parameters.treedef.flatten_up_to(values)
+        extra = {np.ndim(leaf) - len(shape) for leaf, shape in zip(leaves, self.parameters.shapes, strict=True)}
+        if extra not in ({0}, {1}):
+            raise ValueError(f"values must be one point or have one leading axis; shapes are {self.parameters.shapes}.")
+        with scope(self.double):
+            batch = [np.asarray(leaf, float)[None] if extra == {0} else np.asarray(leaf, float) for leaf in leaves]
+            result = np.asarray(_log_prob(self.parameters, copy(self.distribution), batch))
+        return float(result[0]) if extra == {0} else result
+
+    @property
+    def target(self) -> Problem:
+        """The log density.
+
+        Raises:
+            ValueError: when the posterior was loaded without it.
+        """
+        if self.problem is None:
+            raise ValueError("this needs the log density: bbvi.load(path, logprob=...).")
+        return self.problem
+
+    @property
+    def q(self) -> Distribution:
+        """The approximation, with arrays of its own."""
+        return copy(self.distribution)
+
+    # -- summaries ---------------------------------------------------------------------------------------------------
+
+    def mean(self) -> Any:
+        """Posterior means in the structure of the parameters, importance-weighted when the diagnosis allows it.
+
+        Of more than 2**17 coordinates there are few draws; then, without constraints, they are those of q itself.
+        """
+        return self._of_q(self.distribution.mean) if self.by_q else self._map(mean)
+
+    def sd(self) -> Any:
+        """Posterior standard deviations, likewise."""
+        return self._of_q(self.distribution.sd) if self.by_q else self._map(sd)
+
+    def quantile(self, q: float | Sequence[float]) -> Any:
+        """Posterior quantiles, likewise; a sequence of probabilities adds a leading axis."""
+        probabilities = np.atleast_1d(np.asarray(q, float))
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise ValueError(f"q={q!r} must lie in [0, 1].")
+
+        return self._map(
+            lambda draws, weights: quantile(draws, weights, probabilities if np.ndim(q) else probabilities[0])
+        )
+
+    @property
+    def by_q(self) -> bool:
+        """Whether means and standard deviations are those of q: there are few draws of long vectors."""
+        return Regime.of(self.parameters.dim).long and self.parameters.unconstrained
+
+    def _of_q(self, moment: Callable[[], Array]) -> Any:
+        with scope(self.double):
+            x = np.asarray(moment())
+        return jax.tree.map(lambda leaf: leaf[0], self.structure(x[None]))
+
+    def _map(self, statistic: Any) -> Any:
+        draws, weights = self.weighted(self.on_branch.structure)
+        return jax.tree.map(lambda values: statistic(np.asarray(values, float), weights), draws)
+
+    def weighted(self, read: Callable[[Array], Any]) -> tuple[Any, np.ndarray]:
+        """What `read` makes of the draws behind the diagnosis, and their weights."""
+        weights = self.weights
+        keep = weights > 0
+        parts = [read(x) for x in pieces(self.pool.x[keep])]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), weights[keep]
+
+    @cached_property
+    def importance(self) -> Smoothed:
+        """The importance weights of the draws behind the diagnosis, smoothed and normalised."""
+        return smooth(self.pool.log_p - self.pool.log_r)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Weights of the draws behind the diagnosis, `(n,)`, summing to 1: even ones of q's where it is not trusted."""
+        if not self.diagnosis.trusted:
+            return self.pool.from_q / self.pool.from_q.sum()
+        return np.exp(self.importance.log_weights)
+
+    @property
+    def num_scalars(self) -> int:
+        """Number of scalar parameters, on the constrained scale."""
+        return sum(np.size(value) for value in self.named(self.variables(self.pool.x[:1])).values())
+
+
+def copy(q: Distribution) -> Distribution:
+    """`q` with arrays of its own: JAX may remember the precision in which an array was last used."""
+    return jax.tree.map(np.array, q)
+
+
+@program
+def _log_prob(parameters: Parameters, q: Distribution, batch: list[Array]) -> Array:
+    def one(leaves: list[Array]) -> Array:
+        x, log_volume = parameters.unconstrain(leaves)
+        return q.log_prob(x) - log_volume
+
+    return jax.vmap(one)([jnp.asarray(leaf) for leaf in batch])

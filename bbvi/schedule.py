@@ -1,0 +1,144 @@
+"""What `method="auto"` tries, one stage after the other, until its own check is passed.
+
+    variational Newton      the best full-rank Gaussian; most posteriors end here
+    DADVI                   where Newton does not converge, and then Newton again from there
+    a mixture of Gaussians  where the paths of the start ended in several modes
+    a flow                  where the weights say that a Gaussian is not enough; of a single coordinate, which has no
+                            others to make a coupling with, a sinh-arcsinh density
+
+DADVI moves means and scales together, so it does not creep, as Newton's separate steps do, where a scale of a hierarchy
+and all its members have to grow at once. Above 1000 coordinates it is the only stage, and for long vectors mean-field
+stochastic VI (`policy.py`).
+
+Each stage begins from what the ones before it found. Which one comes next depends on their diagnoses, on the number of
+coordinates and, for a fit without a budget, on the time that has passed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.algorithms import DADVI, Algorithm, PathGradient, VariationalNewton
+from bbvi.diagnostics.modes import find_modes
+from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.location_scale import structure
+from bbvi.importance import Draws
+from bbvi.outcome import Evaluations, History, Status, Stop
+from bbvi.policy import Regime
+from bbvi.problem import Problem
+from bbvi.start.record import Start
+
+
+class Stage(NamedTuple):
+    """An algorithm and where it begins."""
+
+    algorithm: Algorithm
+    q: Distribution  # what it begins with, or its structure only
+    around: Affine | None = None  # the Gaussian to begin near, None to begin with q itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What came of a stage.
+
+    Fields:
+        stage: what was done.
+        q: the approximation.
+        problem: by which it was judged.
+        draws: behind the diagnosis.
+        diagnosis: of q.
+        history: of the steps.
+        evaluations: of all, those for the diagnosis included.
+    """
+
+    stage: Stage
+    q: Distribution
+    problem: Problem
+    draws: Draws
+    diagnosis: Diagnosis
+    history: History
+    evaluations: Evaluations
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """To compare results by: smaller is better."""
+        return list(Status).index(self.diagnosis.status), -self.diagnosis.elbo.value
+
+
+class StageSummary(NamedTuple):
+    """One approximation that a fit tried."""
+
+    method: str
+    family: str
+    steps: int  # rows of the history, which follow one another
+    gradient_equivalents: int  # gradients, where a Hessian-vector product counts as two; without the start
+    status: Status  # the verdict on it
+    k_hat: float  # for resampled draws
+    elbo: float  # in nats
+    reasons: tuple[str, ...]  # what spoke against it
+
+    def __str__(self) -> str:
+        cost = f"{self.gradient_equivalents} gradient equivalents"
+        verdict = f"{self.status.name.lower()}, k-hat {self.k_hat:.2f}, ELBO {self.elbo:.2f}"
+        return f"{self.method} ({self.family}): {verdict}, {cost}"
+
+    @classmethod
+    def of(cls, result: StageResult) -> "StageSummary":
+        """What is remembered of a result."""
+        diagnosis = result.diagnosis
+        return cls(
+            method=result.stage.algorithm.name,
+            family=result.q.name,
+            steps=len(result.history.elbo),
+            gradient_equivalents=result.evaluations.gradient_equivalents,
+            status=diagnosis.status,
+            k_hat=diagnosis.resampling_k_hat,
+            elbo=diagnosis.elbo.value,
+            reasons=diagnosis.reasons,
+        )
+
+
+def first_method(dim: int) -> str:
+    """The name of the method that "auto" tries first."""
+    if Regime.of(dim).newton:
+        return "newton"
+    return "advi" if Regime.of(dim).long else "dadvi"  # which keeps draws
+
+
+def next_stage(problem: Problem, start: Start, results: Sequence[StageResult]) -> Stage | None:
+    """What to try after these results, or None to leave it at that."""
+    last, regime, dim = results[-1].diagnosis, Regime.of(problem.dim), problem.dim
+    if not last.improvable or last.status is Status.FAILED or last.stop not in (Stop.CONVERGED, Stop.STALLED):
+        return None
+    if not regime.newton or problem.is_irregular:  # a flow looks at thousands of points, one after the other
+        return None
+    methods = [result.stage.algorithm.name for result in results]
+    creeps = methods == ["newton"] and last.stop is Stop.STALLED
+    if creeps and regime.has_room_for_hierarchy and problem.why_not_differentiable(2) is None:
+        return Stage(DADVI(), structure(MeanField, dim), results[0].stage.around)
+    if methods[-1] == "dadvi":
+        return Stage(VariationalNewton(), structure(FullRank, dim), results[-1].q.standardise()[0])
+    return _richer(problem, start, results) if regime.flow else None
+
+
+def _richer(problem: Problem, start: Start, results: Sequence[StageResult]) -> Stage | None:
+    """A mixture where there are several modes, or a family that is not Gaussian, unless it was tried."""
+    best = min((result for result in results if FullRank.holds(result.q)), key=lambda r: -r.diagnosis.elbo.value)
+    richer = RealNVP if problem.dim > 1 else SinhArcsinh
+    tried = {result.q.name for result in results}
+    gaussian = best.q
+    assert isinstance(gaussian, LocationScale)
+    if not tried & {Mixture.name, richer.name}:
+        modes, elbos = find_modes(problem, start, gaussian.affine, best.diagnosis.elbo.value)
+        if len(modes) > 1:
+            members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes]
+            return Stage(PathGradient(), jax.device_get(Mixture.of(members, jnp.asarray(elbos))))
+    if richer.name in tried:
+        return None
+    return Stage(PathGradient(), structure(richer, problem.dim), gaussian.affine)

@@ -1,0 +1,140 @@
+"""Running the stages of a fit: begin, step, judge, and on to the next one while the diagnosis asks for more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bbvi.budget import Clock
+from bbvi.checkpoint import Checkpoint
+from bbvi.deadline import OutOfTimeError
+from bbvi.diagnostics.checks.base import Evidence
+from bbvi.diagnostics.verdict import Diagnosis, diagnose
+from bbvi.distributions import Distribution
+from bbvi.importance import Draws, draw
+from bbvi.optimise import Callback, Limits, Run, begin, drive
+from bbvi.outcome import Evaluations, Stop
+from bbvi.problem import Problem
+from bbvi.random import RandomStream
+from bbvi.schedule import Stage, StageResult, next_stage
+from bbvi.start.record import Start
+from bbvi.start.subsample import for_verdict
+from bbvi.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """A fit under way.
+
+    Fields:
+        task: what was asked.
+        problem: the target.
+        start: where the stages begin.
+        clock: what the budget leaves.
+        callbacks: the user's, and the progress bar.
+        checkpoint: where what is reached is kept, or None.
+    """
+
+    task: Task
+    problem: Problem
+    start: Start
+    clock: Clock
+    callbacks: Sequence[Callback]
+    checkpoint: Checkpoint | None
+
+    def run_stages(self, first: Stage) -> tuple[list[StageResult], Stage | None]:
+        """What came of all stages, and the one for which there was no time or budget.
+
+        Raises:
+            TimeoutError: when the first one had no result in time.
+        """
+        results: list[StageResult] = []
+        stage: Stage | None = first
+        while stage is not None:
+            spent = sum((result.evaluations for result in results), self.start.evaluations)
+            limits = self.clock.left(spent, self.task.num_steps, is_first=not results)
+            gradients, seconds = self.problem.layout.broadcast_from_first(limits.gradients, limits.seconds)
+            if results and min(gradients, seconds) <= 0:
+                break
+            try:
+                limits = limits._replace(gradients=max(0, int(gradients)), seconds=seconds)
+                results.append(self._run(stage, limits))
+                stage = next_stage(self.problem, self.start, results) if self.task.automatic else None
+            except OutOfTimeError as error:
+                if not results:
+                    raise TimeoutError(
+                        f"budget: {stage.algorithm.name} had no first result in time. Raise it, or give init= a point."
+                    ) from error
+                break
+        return results, stage
+
+    def _run(self, stage: Stage, limits: Limits) -> StageResult:
+        """Run one algorithm to its end, and check what it found."""
+        algorithm, problem, kept, seed = stage.algorithm, self.problem, self.checkpoint, self.task.seed
+        needs = algorithm.needs(problem.dim, stage.q)
+        draws = needs.draws(np.random.default_rng((seed, RandomStream.FIXED)))
+        state = begin(algorithm, problem, stage.q, stage.around, draws)
+        state, history = (kept.restore(state) if kept else None) or (state, None)
+        if kept:
+            kept.check_alike(problem.layout)
+        writes = kept is not None and problem.layout.is_primary
+        run = drive(
+            algorithm,
+            problem,
+            state,
+            limits,
+            needs=needs,
+            seed=seed,
+            history=history,
+            callbacks=self.callbacks,
+            save=kept.save if kept and writes else None,
+        )
+        if kept and writes:
+            kept.write(run)
+        with self.clock.for_check():
+            result = algorithm.finish(problem, run.state)
+        run = run._replace(state=None)  # whose memory the check may need
+        with self.clock.for_check():
+            judged = [self._judge(q, run, result.findings) for q in result.candidates]
+        chosen = min(range(len(judged)), key=lambda i: judged[i][2].rank)
+        target, of_chosen, diagnosis = judged[chosen]
+        looked = Evaluations(log_densities=sum(len(each) for _, each, _ in judged))
+        return StageResult(
+            stage=stage,
+            q=result.candidates[chosen],
+            problem=target,
+            draws=of_chosen,
+            diagnosis=diagnosis,
+            history=run.history,
+            evaluations=run.evaluations + result.evaluations + looked,
+        )
+
+    def _judge(self, q: Distribution, run: Run, remarks: Sequence) -> tuple[Problem, Draws, Diagnosis]:
+        judged, limits = for_verdict(self.problem, q)
+        draws = draw(judged, q, (self.task.seed, RandomStream.VERDICT))
+        evidence = Evidence(
+            problem=judged,
+            q=q,
+            start=self.start,
+            draws=draws,
+            stop=run.stop,
+            elbo=run.history.elbo,
+            limits=limits,
+            remarks=remarks,
+        )
+        return judged, draws, diagnose(evidence)
+
+
+def with_what_was_left(results: Sequence[StageResult], pending: Stage | None, patience: float) -> StageResult:
+    """The best result, whose diagnosis has a word on what there was no time or budget for."""
+    best, last = min(results, key=lambda result: result.rank), results[-1]
+    if pending is not None:
+        left = f"{pending.algorithm.name} ({pending.q.name}) was not tried"
+    elif last is not best and last.diagnosis.stop is Stop.BUDGET:
+        left = f"{last.stage.algorithm.name} ({last.q.name}) was not finished"
+    else:
+        return best
+    reason = f"{left}: the budget was spent, which is {patience:.0f} seconds unless one is given"
+    told = best.diagnosis
+    told = replace(told, reasons=(*told.reasons, reason), advice=(*told.advice, "raise the budget"))
+    return replace(best, diagnosis=told)
