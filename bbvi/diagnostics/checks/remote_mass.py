@@ -40,6 +40,8 @@ class RemoteMass(Check):
     lines: int = 64
     # the last ones of them along this many of the widest principal axes,
     axes: int = 4
+    # which are known when there are this many draws for each coordinate,
+    draws_per_coordinate: int = 10
     # and the points on all lines hold no more numbers than this.
     numbers: int = 2**22
     # At most so many directions are looked at closely,
@@ -86,7 +88,7 @@ class RemoteMass(Check):
         chosen = np.argsort(turn, kind="stable")[: self.lines]
         steps = np.zeros((len(chosen), dim))
         steps[np.arange(len(chosen)), chosen] = spread[chosen]
-        if dim == 1 or dim > n // 10:
+        if dim == 1 or dim > n // self.draws_per_coordinate:
             return steps
         variances, vectors = np.linalg.eigh(np.cov(x / spread, rowvar=False))
         widest = np.sqrt(variances[-self.axes :]) * vectors[:, -self.axes :]
