@@ -1,22 +1,38 @@
-"""k-hat, resampling and the verdict."""
+"""k-hat, resampling, the checks and the verdict."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bbvi.evaluation import Draws, draw
 from numpyro.distributions import constraints
 from scipy import stats
 
 import bbvi
-from bbvi.diagnostics.checks import CHECKS
-from bbvi.diagnostics.checks.base import Evidence, Topic
+from bbvi.deadline import OutOfTimeError
+from bbvi.diagnostics.checks import CHECKS, OUT_OF_TIME, examine
+from bbvi.diagnostics.checks.base import Check, Evidence, Topic
+from bbvi.diagnostics.checks.importance_weights import ImportanceWeights
+from bbvi.diagnostics.checks.missed_mode import MissedMode
+from bbvi.diagnostics.checks.no_density import NoDensity
+from bbvi.diagnostics.checks.ran_off import RanOff
+from bbvi.diagnostics.checks.remote_mass import RemoteMass
+from bbvi.diagnostics.checks.rounding import Rounding
+from bbvi.diagnostics.checks.stopped import Stopped
+from bbvi.diagnostics.checks.support import Support
+from bbvi.diagnostics.checks.too_narrow import TooNarrow
+from bbvi.diagnostics.checks.vague_scale import VagueScale
 from bbvi.diagnostics.pareto import fit_generalised_pareto, k_hat_of_square, resample, smooth
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import FullRank, Mixture
+from bbvi.evaluation import Draws, draw
 from bbvi.outcome import Finding, Status, Stop
+from bbvi.parameters import make_parameters
 from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
 from bbvi.start import start_at
 
 RNG = np.random.default_rng(0)
@@ -99,11 +115,15 @@ def seen(problem=None, q=None, dim=1, **fields):
 WITHOUT_POSTERIOR = [check for check in CHECKS if check.topic is not Topic.POSTERIOR]
 
 
-def judged(log_w, stop=Stop.CONVERGED, findings=()):
+def weighted(log_w, x=None):
+    """Draws at `x`, by default at 0, with these log weights."""
     n = len(log_w)
-    from_q = np.arange(n) < 4 * n // 5
-    draws = Draws(np.zeros((n, 1)), log_w, np.zeros(n), np.zeros(n), from_q)
-    return diagnose(seen(draws=draws, stop=stop, remarks=findings), WITHOUT_POSTERIOR)
+    x = np.zeros(n) if x is None else x
+    return Draws(x.reshape(n, 1), log_w, np.zeros(n), np.zeros(n), np.arange(n) < 4 * n // 5)
+
+
+def judged(log_w, stop=Stop.CONVERGED, findings=()):
+    return diagnose(seen(draws=weighted(log_w), stop=stop, remarks=findings), WITHOUT_POSTERIOR)
 
 
 VERDICTS = [
@@ -211,6 +231,138 @@ def test_mass_beyond_all_draws_is_told(name):
         diagnosis = diagnose(seen(problem, q, 4, draws=draw(problem, q, (0, 0), 1, 1)))
         assert [words for words in (LEVEL, FAR) if words in str(diagnosis)] == ([said] if said else [])
         assert diagnosis.status is bbvi.Status.UNRELIABLE or not said
+
+
+# -- each check by itself ----------------------------------------------------------------------------------------------
+
+N = 5120
+X, HEAVY = RNG.normal(size=N), RNG.standard_t(1.2, size=N)
+EVEN = np.zeros(N)
+ONE = Problem(make_parameters(1, None), None, lambda x: 0 * x.sum())
+
+
+def path_to(point):
+    """A start with one path, which ended at a point, at the ELBO of q."""
+    return start_at(np.zeros(1), np.ones(1))._replace(
+        path_locs=np.full((1, 1), point), path_scales=np.ones((1, 1)), path_elbos=np.zeros(1)
+    )
+
+
+def beside_ridge(width):
+    problem, q = Problem(make_parameters(2, None), jnp.asarray(width), ridge), gaussians(2, 0.0)
+    return seen(problem, q, 2, draws=draw(problem, q, (0, 0), 1, 1))
+
+
+def that_goes_on(name):
+    problem = Problem(make_parameters(4, None), jnp.asarray(list(GOES_ON).index(name)), one_of_them)
+    return seen(problem, FullRank.standard(4), 4, draws=draw(problem, FullRank.standard(4), (0, 0), 1, 1))
+
+
+# By check: evidence about which it speaks, and evidence about which it is silent.
+SPEAKS = {
+    NoDensity: (lambda: seen(draws=weighted(EVEN - np.inf)), lambda: seen(draws=weighted(EVEN))),
+    ImportanceWeights: (lambda: seen(draws=weighted(4 * X)), lambda: seen(draws=weighted(0.1 * X))),
+    RanOff: (lambda: seen(draws=weighted(EVEN, 1e31 * X)), lambda: seen(draws=weighted(EVEN, 1e25 * X))),
+    MissedMode: (
+        lambda: seen(ONE, draws=weighted(EVEN, X), start=path_to(20.0)),
+        lambda: seen(ONE, draws=weighted(EVEN, X), start=path_to(2.0)),
+    ),
+    TooNarrow: (lambda: beside_ridge(30.0), lambda: beside_ridge(1.0)),
+    RemoteMass: (lambda: that_goes_on("a low floor"), lambda: that_goes_on("Gaussian")),
+    Support: (
+        lambda: seen(ONE, draws=weighted(np.where(X > 1, -np.inf, 0), X)),
+        lambda: seen(ONE, draws=weighted(EVEN, X)),
+    ),
+    Rounding: (lambda: seen(draws=weighted(EVEN - 1e15)), lambda: seen(draws=weighted(EVEN - 1e12))),
+    VagueScale: (lambda: seen(ONE, draws=weighted(EVEN, HEAVY)), lambda: seen(ONE, draws=weighted(EVEN, X))),
+    Stopped: (
+        lambda: seen(draws=weighted(EVEN), stop=Stop.STEPS),
+        lambda: seen(draws=weighted(EVEN), stop=Stop.CONVERGED),
+    ),
+}
+
+
+def test_every_check_is_tried():
+    assert [type(check) for check in CHECKS] == list(SPEAKS)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: type(check).__name__)
+def test_a_check_speaks_where_it_should_and_is_silent_elsewhere(check):
+    speaks, silent = SPEAKS[type(check)]
+    finding = check(speaks())
+    assert isinstance(finding, Finding)
+    assert finding.message
+    assert check(silent()) is None
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: type(check).__name__)
+def test_a_check_is_a_frozen_record_of_thresholds_which_are_explained(check):
+    kind = type(check)
+    assert kind.__dataclass_params__.frozen
+    assert all(field.kw_only for field in dataclasses.fields(kind))
+    assert not kind.__doc__.startswith(kind.__name__ + "("), "which is what dataclasses say of their own accord"
+    source = textwrap.dedent(inspect.getsource(kind))
+    lines = source.splitlines()
+    own = {node.target.id: node.lineno for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)}
+    for field in dataclasses.fields(kind):
+        assert lines[own[field.name] - 2].strip().startswith("#"), f"{kind.__name__}.{field.name} has no comment"
+
+
+def test_a_check_with_other_thresholds_judges_by_them():
+    assert RanOff(far=1e40)(seen(draws=weighted(EVEN, 1e31 * X))) is None
+    assert RanOff(far=1.0)(seen(draws=weighted(EVEN, X))) is not None
+    rising = seen(draws=weighted(EVEN, X), elbo=np.linspace(0, 100, 200))
+    assert [RanOff(steps=steps)(rising) is not None for steps in (50, 51)] == [True, False]
+    assert ImportanceWeights(spread=10.0, effective=1)(seen(draws=weighted(4 * X))).message.startswith("k-hat")
+    assert Rounding(usable=1.0)(seen(draws=weighted(EVEN - 1e15))) is None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Says(Check):
+    """A check that says what it is told to, or runs out of time."""
+
+    word: str | None
+
+    def __call__(self, evidence):
+        if self.word is None:
+            raise OutOfTimeError
+        return Finding(Status.USABLE, self.word)
+
+
+class SaysFirst(Says):
+    """A check of the weights."""
+
+    topic = Topic.WEIGHTS
+
+
+class SaysLast(Says):
+    """A check of the run."""
+
+    topic = Topic.RUN
+
+
+class Ends(Says):
+    """A check after which nothing more is said of the posterior."""
+
+    ends = True
+
+
+@pytest.mark.parametrize(
+    ("checks", "told"),
+    [
+        ([SaysLast(word="c"), Says(word="b"), SaysFirst(word="a")], ["a", "b", "c"]),
+        ([SaysFirst(word="a"), Ends(word="b"), Says(word="never"), SaysLast(word="c")], ["a", "b", "c"]),
+        ([SaysFirst(word="a"), Says(word="lost"), Says(word=None), SaysLast(word="c")], ["a", OUT_OF_TIME[1], "c"]),
+    ],
+)
+def test_a_topic_ends_where_nothing_more_can_be_said_of_it(checks, told):
+    """Reasons are in order of topics, limits of the verdict and remarks of the algorithm between them."""
+    evidence = seen(draws=weighted(EVEN))
+    assert [finding.message for finding in examine(evidence, checks)] == told
+    limits, remarks = [Finding(Status.RELIABLE, "limit")], [Finding(Status.RELIABLE, "remark")]
+    evidence = dataclasses.replace(evidence, limits=limits, remarks=remarks)
+    assert diagnose(evidence, checks).reasons == (told[0], "limit", told[1], "remark", told[2])
 
 
 def log_normal(p, sd):

@@ -28,14 +28,14 @@ class ImportanceWeights(Check):
     effective: int = 100
     # The shape of the tail does not matter when the heaviest draw counts for fewer average draws than this.
     even: float = 10.0
-    # The weights are not trusted when k-hat is this large,
+    # The weights are not trusted when k-hat is this large.
     poor_k: float = 0.7
-    # unless k-hat is below 1 and the effective draws are more than this share of all: then it is only the tails of the
-    # posterior that few draws stand for.
+    # They are trusted all the same when k-hat is below 1 and the effective draws are more than this share of all: then
+    # few draws stand for the tails of the posterior only.
     tails: float = 0.5
-    # Importance sampling corrects q with a larger error when k-hat is this large,
+    # Importance sampling corrects q with a larger error when k-hat is this large.
     good_k: float = 0.5
-    # or the effective draws are fewer than this share of all.
+    # It does so, too, when the effective draws are fewer than this share of all.
     share: float = 0.05
 
     def __call__(self, evidence: Evidence) -> Finding | None:

@@ -21,7 +21,7 @@ class MissedMode(Check):
     # The ELBO of another mode may fall short of that of q by this many nats, and the mode still matters: its weight is
     # then e^-7.
     rival: float = 7.0
-    # The same before the Gaussian at the other mode has been polished, in nats.
+    # Before the Gaussian at the other mode has been polished its ELBO may fall short by this many nats.
     suspect: float = 30.0
     # A point is outside when it is further from the mean than the furthest draw, by this many standard deviations.
     outside: float = 0.5

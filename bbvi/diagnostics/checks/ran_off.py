@@ -23,11 +23,11 @@ class RanOff(Check):
 
     # q has run off when an unconstrained coordinate of a draw is beyond this.
     far: float = 1e30
-    # The rise of the ELBO is looked at when the last quarter of the run has this many steps.
+    # The rise of the ELBO is looked at when a quarter of the run has this many steps.
     steps: int = 100
-    # The ELBO is rising when it has risen by more nats than this between the last two quarters,
+    # An ELBO that has risen by fewer nats than this between the last two quarters of the run is not rising.
     rise: float = 1.0
-    # and by more than this many times the sum of the standard errors of both.
+    # Nor is one that has risen by less than this many times the sum of the standard errors of its two means.
     standard_errors: float = 5.0
 
     def __call__(self, evidence: Evidence) -> Finding | None:

@@ -31,28 +31,29 @@ class RemoteMass(Check):
     The check is silent where the log density is costly, or the draws are too few to stand for the posterior.
     """
 
-    # Nothing is left of a posterior that q fits further than this many standard deviations from a draw,
+    # Further than this many standard deviations from a draw nothing is left of a posterior that q fits.
     beyond: float = 30.0
-    # and mass is looked for up to this many.
+    # Mass is looked for up to this many standard deviations.
     farthest: float = 1e12
-    # Some of the draws stand for the posterior when the draws are worth more independent ones than this; where they
-    # are worth fewer, the weights say enough.
+    # The check is silent where the draws are worth no more independent ones than this: the weights say enough.
     effective: int = 100
-    # There is no mass where the log of it, relative to that near the draw, is lower.
+    # There is no mass where its log, relative to that near the draw, is not above this many nats.
     slight: float = -10.0
-    # At most so many directions are looked along,
+    # At most this many directions are looked along.
     lines: int = 64
-    # the last ones of them along this many of the widest principal axes,
+    # This many of them are the widest principal axes; the others are coordinates.
     axes: int = 4
-    # and the points on all lines hold no more numbers than this.
+    # Principal axes are known when there are this many draws for each coordinate.
+    draws_per_coordinate: int = 10
+    # The points on all lines hold at most this many numbers, which limits the directions further.
     numbers: int = 2**22
-    # At most so many directions are looked at closely,
+    # At most this many directions, those with the most mass far away, are looked at closely.
     suspects: int = 4
-    # on lines through this many draws,
+    # A close look is along lines through this many draws.
     witnesses: int = 8
-    # at so many distances,
+    # A close look is at this many distances on each side of a draw.
     radii: int = 32
-    # which begin at this many standard deviations from the draw.
+    # The first of these distances has this many standard deviations.
     nearest: float = 1e-4
     # The mass is infinite unless p r falls over this many of the last distances, which span six powers of ten.
     falling: int = 12
@@ -90,7 +91,7 @@ class RemoteMass(Check):
         chosen = np.argsort(turn, kind="stable")[: self.lines]
         steps = np.zeros((len(chosen), dim))
         steps[np.arange(len(chosen)), chosen] = spread[chosen]
-        if dim == 1 or dim > n // 10:
+        if dim == 1 or dim > n // self.draws_per_coordinate:
             return steps
         variances, vectors = np.linalg.eigh(np.cov(x / spread, rowvar=False))
         widest = np.sqrt(variances[-self.axes :]) * vectors[:, -self.axes :]

@@ -12,9 +12,9 @@ from bbvi.outcome import Finding, Status
 class Rounding(Check):
     """Whether the log density is rounded to more than a few hundredths of a nat."""
 
-    # A rounding error of the log density is told when it has this many nats,
+    # A rounding error of the log density is told when it has this many nats.
     usable: float = 0.05
-    # and q cannot be trusted when it has this many.
+    # The log weights mean nothing when the rounding error has this many nats.
     unreliable: float = 0.5
 
     def __call__(self, evidence: Evidence) -> Finding | None:

@@ -20,21 +20,21 @@ from bbvi.problem import Problem
 class TooNarrow(Check):
     """Whether the weighted draws are much wider than q along a direction."""
 
-    # q is too narrow when the weighted variance exceeds this many times that of q,
+    # q is too narrow when the weighted variance along the direction exceeds this many times its own.
     too_wide: float = 4.0
-    # and as many draws as this contribute to it.
+    # That variance is certain when more draws than this contribute to it.
     contributors: int = 20
-    # Where they do not, the density along the direction is looked at when the variance exceeds this many times q's,
+    # Where it is not, the density along the direction is looked at if the variance is at least this many times q's.
     suspicious: float = 2.0
-    # to so many standard deviations of q on both sides,
+    # The density is looked at up to this many standard deviations of q on both sides.
     line: float = 12.0
-    # at so many points.
+    # The density is evaluated at this many points along the direction.
     points: int = 64
-    # A component is looked at when it has this many draws of its own for each coordinate,
+    # A component with fewer draws of q for each coordinate is not looked at.
     draws_per_coordinate: int = 10
-    # when its weighted draws are worth this many independent ones,
+    # Nor is one whose weighted draws are worth fewer independent ones.
     effective: int = 20
-    # and when they are worth this many for each coordinate.
+    # Nor is one whose weighted draws are worth fewer independent ones for each coordinate.
     effective_per_coordinate: int = 2
 
     def __call__(self, evidence: Evidence) -> Finding | None:

@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-DRAWS_PER_COORDINATE = 10  # with fewer draws correlations are not estimated well enough to be undone
 
+def whitening(x: np.ndarray, draws_per_coordinate: int = 10) -> Callable[[np.ndarray], np.ndarray]:
+    """A map to coordinates in which the draws `x` `(n, dim)` have unit variances and no correlations.
 
-def whitening(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A map to coordinates in which the draws `x` `(n, dim)` have unit variances, and no correlations if n allows."""
+    With fewer `draws_per_coordinate` the correlations stay, for they are not known well enough to be undone.
+    """
     centre, spread = x.mean(axis=0), x.std(axis=0)
     n, dim = x.shape
-    if dim > n // DRAWS_PER_COORDINATE:
+    if dim > n // draws_per_coordinate:
         return lambda points: (points - centre) / spread
     eigenvalues, vectors = np.linalg.eigh(np.atleast_2d(np.corrcoef(x.T)))
     inverse = vectors / np.sqrt(np.maximum(eigenvalues, 1e-12))
