@@ -14,11 +14,9 @@ from bbvi.algorithms import (
     StochasticVI,
     VariationalNewton,
 )
-from bbvi.budget import Budget
 from bbvi.calibration import Calibration, calibrate
 from bbvi.data.factorized import Factorized
 from bbvi.data.stream import Stream
-from bbvi.diagnostics.linear_response import LinearResponse
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import (
     Distribution,
@@ -51,6 +49,7 @@ from bbvi.estimators import (
     Sobol,
     StickingTheLanding,
 )
+from bbvi.fitting.budget import Budget
 from bbvi.inference import fit
 from bbvi.many import fit_many
 from bbvi.models import Model, external, from_numpyro, from_pymc, from_stan
@@ -58,6 +57,7 @@ from bbvi.optimise import Progress
 from bbvi.outcome import Status, Stop
 from bbvi.posterior import Posterior, load
 from bbvi.posteriors import Posteriors
+from bbvi.reporting.linear_response import LinearResponse
 
 # Names of earlier versions
 ADVI, Adam, Newton = StochasticVI, PathGradient, VariationalNewton

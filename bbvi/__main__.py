@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 
 import bbvi
-from bbvi.precision import use_double
-from bbvi.provenance import package_versions
+from bbvi.models.provenance import package_versions
+from bbvi.runtime.precision import use_double
 
 SCHOOLS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0), (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 

@@ -17,13 +17,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.arguments import positive
+from bbvi.diagnostics.weights import weigh
+from bbvi.fitting.arguments import positive
 from bbvi.many import NUM_CHECKS, fit_many
 from bbvi.outcome import Status
-from bbvi.parameters import label
-from bbvi.precision import scope
-from bbvi.reading_parameters import make_parameters
-from bbvi.weights import weigh
+from bbvi.runtime.precision import scope
+from bbvi.target.parameters import label
+from bbvi.target.reading import make_parameters
 
 LEVEL = 0.01  # of the tests over all parameters together
 

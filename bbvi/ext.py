@@ -31,16 +31,16 @@ from bbvi.distributions.location_scale import Family, LocationScale
 from bbvi.distributions.low_rank import DiagonalPlusLowRank
 from bbvi.distributions.scales import Diagonal, Invertible, Scale, Triangular
 from bbvi.distributions.spiked import SpikedDiagonal
+from bbvi.draws.importance import Draws
+from bbvi.draws.random import Random
 from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
 from bbvi.estimators.noise import Noise
-from bbvi.importance import Draws
 from bbvi.models import Model
 from bbvi.optimise import Run, Solved, drive, solve
 from bbvi.outcome import Evaluations, Finding, History, Status, Stop
-from bbvi.problem import Problem
-from bbvi.pytree import pytree, static
-from bbvi.random import Random
+from bbvi.runtime.pytree import pytree, static
 from bbvi.start.record import Start, start_at
+from bbvi.target.problem import Problem
 
 __all__ = [
     "CHECKS",

@@ -11,32 +11,32 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bbvi.algorithms import Algorithm
-from bbvi.arguments import read_model
-from bbvi.budget import PATIENCE, Budget, Clock, Stopwatch
-from bbvi.checkpoint import Checkpoint, fingerprint
-from bbvi.constants import with_clean_caches
+from bbvi.callbacks.checkpoint import Checkpoint, fingerprint
+from bbvi.callbacks.progress import showing
 from bbvi.data.out_of_core import plain_errors, rows_of
 from bbvi.data.reading import observed
 from bbvi.distributions import Distribution, Family
 from bbvi.distributions.affine import Affine
+from bbvi.draws.importance import log_densities
 from bbvi.estimators import Estimator
-from bbvi.importance import log_densities
+from bbvi.fitting.arguments import read_model
+from bbvi.fitting.budget import PATIENCE, Budget, Clock, Stopwatch
+from bbvi.fitting.schedule import Stage, StageResult, summarise
+from bbvi.fitting.stages import Fitting, with_what_was_left
+from bbvi.fitting.task import Task
 from bbvi.models import Model
+from bbvi.models.provenance import Provenance
 from bbvi.optimise import Callback
 from bbvi.outcome import History
 from bbvi.posterior import Posterior
-from bbvi.precision import scope, use_double
-from bbvi.problem import Problem
-from bbvi.progress import showing
-from bbvi.provenance import Provenance
 from bbvi.record import Cost, copy
-from bbvi.schedule import Stage, StageResult, StageSummary
-from bbvi.stages import Fitting, with_what_was_left
+from bbvi.runtime.constants import with_clean_caches
+from bbvi.runtime.precision import scope, use_double
 from bbvi.start.find import find_start
 from bbvi.start.maximise import with_params_set
 from bbvi.start.record import Hints, Start, start_at
 from bbvi.start.subsample import find_start_by_sample, is_sampled, with_reference
-from bbvi.task import Task
+from bbvi.target.problem import Problem
 
 WITNESSES = 4  # points at which the log density is compared with that of a checkpoint
 
@@ -78,7 +78,7 @@ def fit(
             log-Jacobian is added to it. Parameters left out are unconstrained.
         method: "auto", "newton", "advi", "adam", "laplace", "pathfinder", "dadvi", "natural_gradient", "ivon", "bam",
             "gsm", or an Algorithm. "auto" tries cheap approximations first and climbs to richer ones while the verdict
-            asks for more (see `bbvi/schedule.py`); with a family or options, it is one method that fits them.
+            asks for more (see `bbvi/fitting/schedule.py`); with a family or options, it is one method that fits them.
         family: "mean_field", "full_rank", "low_rank", "student_t", "sinh_arcsinh", "mixture", "flow", "spline_flow", a
             Distribution class, or an object of one, which gives its structure (such as the rank of a LowRank); `init`
             says where to start. Each method has its own default.
@@ -205,7 +205,7 @@ def _posterior(
         pool=best.draws.thinned(),
         double=task.double,
         problem=best.problem,
-        ladder=tuple(map(StageSummary.of, results)),
+        ladder=tuple(map(summarise, results)),
         model=task.model,
         refit=refit,
         origin=provenance,

@@ -16,28 +16,28 @@ import numpy as np
 from bbvi.algorithms import DADVI, Algorithm, Pathfinder, VariationalNewton
 from bbvi.algorithms.base import CONVERGED
 from bbvi.algorithms.numerics.quasi_newton import Dense, Limited
-from bbvi.arguments import choose, positive, read_model, read_seed
-from bbvi.budget import Stopwatch
-from bbvi.compiling import program
 from bbvi.data.reading import read_data
 from bbvi.diagnostics.checks.base import Evidence
 from bbvi.diagnostics.verdict import diagnose
+from bbvi.diagnostics.weights import mean, sd, weigh
 from bbvi.distributions import Distribution, LocationScale, MeanField
 from bbvi.distributions.affine import Affine
-from bbvi.importance import WIDE_SHARE, WORKING_SET, Draws, evaluate
+from bbvi.draws.importance import WIDE_SHARE, WORKING_SET, Draws, evaluate
+from bbvi.draws.random import RandomStream, stream
+from bbvi.fitting.arguments import choose, positive, read_model, read_seed
+from bbvi.fitting.budget import Stopwatch
 from bbvi.models import Model
 from bbvi.optimise import solve
 from bbvi.outcome import Evaluations, Stop
 from bbvi.policy import Regime
 from bbvi.posteriors import Fit, Posteriors
-from bbvi.precision import scope, use_double
-from bbvi.problem import Problem
-from bbvi.random import RandomStream, stream
-from bbvi.reading_parameters import make_parameters
 from bbvi.record import Cost
+from bbvi.runtime.compiling import program
+from bbvi.runtime.precision import scope, use_double
 from bbvi.start.paths import ITERATIONS
 from bbvi.start.record import start_at
-from bbvi.weights import mean, sd, weigh
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 Array = Any
 BY_FAMILY = {"full_rank": VariationalNewton, "mean_field": DADVI}  # deterministic ones, which need no noise

@@ -16,13 +16,13 @@ import numpy as np
 
 from bbvi.algorithms import Algorithm
 from bbvi.algorithms.base import CONVERGED, NEVER, RUNNING, STALLED, Adaptive, Info, Needs
-from bbvi.compiling import program
-from bbvi.deadline import OutOfTimeError
+from bbvi.algorithms.pages import batches_for_steps, noise_for_steps
 from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
 from bbvi.outcome import Evaluations, History, Stop
-from bbvi.pages import batches_for_steps, noise_for_steps
-from bbvi.problem import Problem
+from bbvi.runtime.compiling import program
+from bbvi.runtime.deadline import OutOfTimeError
+from bbvi.target.problem import Problem
 
 Array = Any
 LOOK = 0.5  # seconds between looks at the clock, the keyboard and the callbacks

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 
 class Status(enum.Enum):
@@ -89,3 +89,21 @@ class History(NamedTuple):
     def gradient_equivalents(self) -> np.ndarray:
         """Gradients made in each step, where a Hessian-vector product counts as two, `(steps,)`."""
         return self.evaluations.gradient_equivalents
+
+
+class StageSummary(NamedTuple):
+    """One approximation that a fit tried."""
+
+    method: str
+    family: str
+    steps: int  # rows of the history, which follow one another
+    gradient_equivalents: int  # gradients, where a Hessian-vector product counts as two; without the start
+    status: Status  # the verdict on it
+    k_hat: float  # for resampled draws
+    elbo: float  # in nats
+    reasons: tuple[str, ...]  # what spoke against it
+
+    def __str__(self) -> str:
+        cost = f"{self.gradient_equivalents} gradient equivalents"
+        verdict = f"{self.status.name.lower()}, k-hat {self.k_hat:.2f}, ELBO {self.elbo:.2f}"
+        return f"{self.method} ({self.family}): {verdict}, {cost}"

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbvi.data.reading import read_rows
-from bbvi.diagnostics import full
-from bbvi.diagnostics.linear_response import LinearResponse, respond
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.models import Model
-from bbvi.precision import scope
-from bbvi.problem import Problem
 from bbvi.record import Record
-from bbvi.reporting import arviz, bridge, chains, files, html, plots, report, tables
+from bbvi.reporting import arviz, bridge, chains, files, full, html, plots, report, tables
 from bbvi.reporting.chains import NUTSDraws
+from bbvi.reporting.linear_response import LinearResponse, respond
+from bbvi.runtime.precision import scope
+from bbvi.target.problem import Problem
 
 if TYPE_CHECKING:
     import pandas

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from bbvi.arguments import positive
 from bbvi.data.reading import observed
-from bbvi.diagnostics.pareto import resample
 from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.diagnostics.weights import weigh
 from bbvi.distributions import LocationScale
-from bbvi.importance import Draws
+from bbvi.draws.importance import Draws
+from bbvi.draws.pareto import resample
+from bbvi.draws.random import RandomStream
+from bbvi.fitting.arguments import positive
 from bbvi.models import Model
 from bbvi.outcome import Evaluations, History, Status
-from bbvi.parameters import Parameters, label
 from bbvi.posterior import Posterior
-from bbvi.precision import scope
-from bbvi.problem import Problem
-from bbvi.random import RandomStream
 from bbvi.record import Cost
-from bbvi.spelling import nearest
-from bbvi.weights import weigh
+from bbvi.runtime.precision import scope
+from bbvi.runtime.spelling import nearest
+from bbvi.target.parameters import Parameters, label
+from bbvi.target.problem import Problem
 
 if TYPE_CHECKING:
     import pandas

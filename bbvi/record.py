@@ -9,23 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.compiling import program
-from bbvi.diagnostics.pareto import Smoothed, smooth
-from bbvi.diagnostics.pareto import resample as resample_indices
 from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.diagnostics.weights import mean, quantile, sd
 from bbvi.distributions import Distribution
-from bbvi.importance import Draws, draw, is_costly
-from bbvi.lazy import pieces
+from bbvi.draws.importance import Draws, draw, is_costly
+from bbvi.draws.lazy import pieces
+from bbvi.draws.pareto import Smoothed, smooth
+from bbvi.draws.pareto import resample as resample_indices
+from bbvi.draws.random import RandomStream
 from bbvi.models import Model
-from bbvi.outcome import Evaluations, History
-from bbvi.parameters import Parameters
+from bbvi.models.provenance import Provenance
+from bbvi.outcome import Evaluations, History, StageSummary
 from bbvi.policy import Regime
-from bbvi.precision import scope
-from bbvi.problem import Problem
-from bbvi.provenance import Provenance
-from bbvi.random import RandomStream
-from bbvi.schedule import StageSummary
-from bbvi.weights import mean, quantile, sd
+from bbvi.runtime.compiling import program
+from bbvi.runtime.precision import scope
+from bbvi.target.parameters import Parameters
+from bbvi.target.problem import Problem
 
 Array = Any
 DRAWS_FOR_EACH = 4  # evaluated for each one resampled

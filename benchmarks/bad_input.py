@@ -157,7 +157,7 @@ def try_structure(dim):
         try:
             bbvi.fit(logprob, dim)
         except Reached:
-            from bbvi.reading_parameters import make_parameters
+            from bbvi.target.reading import make_parameters
 
             names = make_parameters(dim).names
             if len(set(names)) < len(names):
@@ -209,7 +209,7 @@ def try_constraints(case):
 
 def check_constraints(dim, given):
     """Words on what is wrong with parameters that were taken: each point must map to finite values, and back."""
-    from bbvi.reading_parameters import make_parameters
+    from bbvi.target.reading import make_parameters
 
     with jax.enable_x64(True):
         parameters = make_parameters(dim, given)

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import bbvi
-from bbvi.storage import read_arrays, write_arrays
+from bbvi.runtime.storage import read_arrays, write_arrays
 from benchmarks import bad_input as bad
 
 METHODS = [

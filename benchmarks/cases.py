@@ -13,10 +13,10 @@ import numpyro.distributions as dist
 from numpyro.infer import NUTS
 
 import bbvi
-from bbvi.diagnostics.pareto import smooth
 from bbvi.distributions import Distribution
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.draws.pareto import smooth
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 from benchmarks import posteriordb
 from benchmarks.speed import logistic
 

@@ -13,8 +13,8 @@ from numpyro.infer.autoguide import AutoDiagonalNormal, AutoMultivariateNormal
 from numpyro.optim import Adam
 
 import bbvi
-from bbvi.arguments import METHODS
 from bbvi.distributions import Distribution
+from bbvi.fitting.arguments import METHODS
 from benchmarks.cases import (
     BLOCK,
     GOALS,

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbvi
-from bbvi.problem import Problem
-from bbvi.random import HostRandom
-from bbvi.reading_parameters import make_parameters
+from bbvi.draws.random import HostRandom
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 ESTIMATORS = {
     "elbo": bbvi.ELBO(),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbvi
-import bbvi.checkpoint
+import bbvi.callbacks.checkpoint
 
 
 def banana(x):
@@ -77,7 +77,7 @@ def child(name, path, programs, answer):
     jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    bbvi.checkpoint.INTERVAL = 0.0
+    bbvi.callbacks.checkpoint.INTERVAL = 0.0
     target, dim, options = FITS[name]
     answer.send(numbers(bbvi.fit(target, dim, checkpoint=path, **options)))
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbvi
-from bbvi.arguments import METHODS
+from bbvi.fitting.arguments import METHODS
 from benchmarks.cases import make_problem
 from benchmarks.second_order import candidates, print_row, print_titles
 from benchmarks.speed import logistic

@@ -41,13 +41,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from bbvi.driver import drive
 
 import bbvi
-from bbvi.arguments import METHODS
 from bbvi.distributions import Distribution
-from bbvi.driver import drive
-from bbvi.problem import Problem
+from bbvi.fitting.arguments import METHODS
 from bbvi.start import find_start
+from bbvi.target.problem import Problem
 from benchmarks.cases import (
     GOALS,
     POSTERIORS,

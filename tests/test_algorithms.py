@@ -9,12 +9,12 @@ from bbvi.algorithms.climb import advance, begin, climb, look_ahead
 from bbvi.algorithms.quasi_newton import Compact, Dense, Limited
 
 import bbvi
-from bbvi import timing
 from bbvi.algorithms.optimizer import Optimizer
-from bbvi.compiling import program
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.runtime import timing
+from bbvi.runtime.compiling import program
 from bbvi.start import polish
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, independent, smooth
 
 SD = np.sqrt(np.diag(COVARIANCE))

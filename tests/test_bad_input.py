@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpyro.distributions import constraints
 
 import bbvi
-from bbvi.storage import read_arrays, write_arrays
+from bbvi.runtime.storage import read_arrays, write_arrays
 from benchmarks import bad_input as bad
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in", "ignore:.*overflow", "ignore::UserWarning")

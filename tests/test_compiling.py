@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from bbvi.evaluation import log_densities
 
-from bbvi import compiling
-from bbvi.compiling import program
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.runtime import compiling
+from bbvi.runtime.compiling import program
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 MANY = 20_000
 X = np.random.default_rng(0).standard_normal((20, 2))

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bbvi.evaluation import Draws, draw
 from numpyro.distributions import constraints
 from scipy import stats
 
 import bbvi
-from bbvi.deadline import OutOfTimeError
 from bbvi.diagnostics.checks import CHECKS, OUT_OF_TIME, examine
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.diagnostics.checks.importance_weights import ImportanceWeights
@@ -26,14 +26,14 @@ from bbvi.diagnostics.checks.stopped import Stopped
 from bbvi.diagnostics.checks.support import Support
 from bbvi.diagnostics.checks.too_narrow import TooNarrow
 from bbvi.diagnostics.checks.vague_scale import VagueScale
-from bbvi.diagnostics.pareto import fit_generalised_pareto, k_hat_of_square, resample, smooth
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import FullRank, Mixture
-from bbvi.evaluation import Draws, draw
+from bbvi.draws.pareto import fit_generalised_pareto, k_hat_of_square, resample, smooth
 from bbvi.outcome import Finding, Status, Stop
-from bbvi.parameters import make_parameters
-from bbvi.problem import Problem
+from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start import start_at
+from bbvi.target.parameters import make_parameters
+from bbvi.target.problem import Problem
 
 RNG = np.random.default_rng(0)
 

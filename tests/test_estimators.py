@@ -8,10 +8,10 @@ from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 import bbvi
-from bbvi import arguments
-from bbvi.problem import Problem
-from bbvi.random import DeviceRandom, HostRandom, InProgram
-from bbvi.reading_parameters import make_parameters
+from bbvi.draws.random import DeviceRandom, HostRandom, InProgram
+from bbvi.fitting import arguments
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, smooth
 from tests.test_distributions import member
 

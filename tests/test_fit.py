@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bbvi.driver import Progress
 from numpyro.distributions import constraints
 
 import bbvi
-from bbvi.driver import Progress
 from tests.targets import DIM, MEAN, gaussian, quadratic_with_data, smooth
 
 X = np.linspace(-2, 2, 30)[:, None]
@@ -260,7 +260,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path):
 
 
 def test_progress_shows_and_keeps_silent(capsys, monkeypatch):
-    monkeypatch.setattr("bbvi.progress.DELAY", 0.0)
+    monkeypatch.setattr("bbvi.callbacks.progress.DELAY", 0.0)
     bbvi.fit(smooth, DIM, method=bbvi.ADVI(tolerance=0), num_steps=300, progress=True)
     shown = capsys.readouterr().err
     assert "ELBO" in shown

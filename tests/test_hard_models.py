@@ -19,10 +19,10 @@ from numpyro.contrib.control_flow import scan
 from numpyro.distributions import constraints
 
 import bbvi
-from bbvi import lapack
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.runtime import lapack
 from bbvi.start import find_start
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 RNG = np.random.default_rng(0)
 
@@ -88,7 +88,7 @@ def test_large_batches_of_matrices_are_factorised_in_pieces(name, monkeypatch):
 
 HANGS = """
 import jax, jax.numpy as jnp, bbvi
-from bbvi.compiling import program
+from bbvi.runtime.compiling import program
 jax.config.update("jax_enable_x64", True)
 xs = [jnp.broadcast_to(jnp.eye(6) * (i + 2), (5000, 6, 6)) for i in range(20)]
 {body}

@@ -12,8 +12,8 @@ import pytest
 
 import bbvi
 from bbvi.algorithms.optimizer import Optimizer
-from bbvi.checkpoint import fingerprint
-from bbvi.storage import read_arrays, write_arrays
+from bbvi.callbacks.checkpoint import fingerprint
+from bbvi.runtime.storage import read_arrays, write_arrays
 from benchmarks.kills import campaign, numbers, same
 from tests.targets import DIM, smooth
 
@@ -41,7 +41,7 @@ METHODS = {
 
 @pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
 def test_a_fit_that_dies_goes_on_with_the_same_bits(options, tmp_path, monkeypatch):
-    monkeypatch.setattr("bbvi.checkpoint.INTERVAL", 0.0)
+    monkeypatch.setattr("bbvi.callbacks.checkpoint.INTERVAL", 0.0)
     options = {**options, "num_steps": 40, "init": INIT}
 
     def die(progress):
@@ -57,7 +57,7 @@ def test_a_fit_that_dies_goes_on_with_the_same_bits(options, tmp_path, monkeypat
 
 def test_ctrl_c_during_a_write_loses_nothing(tmp_path, monkeypatch):
     path, replace = tmp_path / "state", os.replace
-    monkeypatch.setattr("bbvi.checkpoint.INTERVAL", 0.0)
+    monkeypatch.setattr("bbvi.callbacks.checkpoint.INTERVAL", 0.0)
 
     def press(*arguments):
         monkeypatch.setattr("os.replace", replace)
@@ -97,7 +97,7 @@ def no_space(*arguments):
 def test_a_disk_that_fills_up_during_a_fit(tmp_path, monkeypatch):
     """The error says so, and the same call goes on from what was written before."""
     path = tmp_path / "state"
-    monkeypatch.setattr("bbvi.checkpoint.INTERVAL", 0.0)
+    monkeypatch.setattr("bbvi.callbacks.checkpoint.INTERVAL", 0.0)
 
     def fill(progress):
         monkeypatch.setattr("os.fsync", no_space)

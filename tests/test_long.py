@@ -11,8 +11,9 @@ import pytest
 from bbvi.evaluation import Remade
 
 import bbvi
-from bbvi import driver, evaluation, posterior, problem, start
+from bbvi import driver, evaluation, posterior, start
 from bbvi.algorithms import quasi_newton, rounds
+from bbvi.target import problem
 
 pytestmark = pytest.mark.usefixtures("x64")
 DIM = 42

@@ -18,9 +18,9 @@ from bbvi.data.files import FileStore
 from bbvi.data.reading import read_rows
 from bbvi.data.stream import Stream
 from bbvi.data.stream_store import StreamStore
-from bbvi.problem import Problem, work
-from bbvi.reading_parameters import make_parameters
 from bbvi.start import Watch
+from bbvi.target.problem import Problem, work
+from bbvi.target.reading import make_parameters
 
 N, DIM = 600, 2
 RNG = np.random.default_rng(0)

@@ -13,8 +13,8 @@ from numpyro_models import CASES, POSTERIORDB, X, Y, eight_schools, imputed, mas
 from stan_library import needs_stan, stan_library
 
 import bbvi
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 from benchmarks import posteriordb
 
 SCHOOLS = {

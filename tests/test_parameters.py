@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpyro.distributions import constraints
 
-from bbvi.reading_parameters import make_parameters
+from bbvi.target.reading import make_parameters
 
 pytestmark = pytest.mark.usefixtures("x64")
 

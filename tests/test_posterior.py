@@ -11,9 +11,9 @@ from numpyro.distributions import constraints
 from scipy import stats
 
 import bbvi
-from bbvi.arguments import FAMILIES
-from bbvi.reading_parameters import make_parameters
-from bbvi.storage import write_arrays
+from bbvi.fitting.arguments import FAMILIES
+from bbvi.runtime.storage import write_arrays
+from bbvi.target.reading import make_parameters
 
 DATA = {"y": np.array([1.2, 0.7, 2.1, 1.6, 0.9, 1.4, 1.1, 2.5, 1.3, 0.2, 1.8, 1.0])}
 

@@ -10,7 +10,7 @@ from densities import DENSITIES, FAMILIES, NOT_IN_THE_TABLE, UNTRUSTED
 from jax.scipy import special, stats
 
 import bbvi
-from bbvi.precision import scope
+from bbvi.runtime.precision import scope
 
 LEVELS = np.array([0.1, 0.5, 0.9])
 SHIFT = 0.04  # of a level, that a tenth of a standard deviation or of the width makes; sampling error takes a quarter

@@ -7,8 +7,8 @@ from coming_from import assert_as_printed, blocks, run
 from jax.scipy.stats import cauchy, norm
 
 import bbvi
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 pymc = pytest.importorskip("pymc")
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyMC and PyTensor warn of their own matters

@@ -20,7 +20,7 @@ def test_posteriors_of_version_0_1_load(path, tmp_path):
     assert all(np.isfinite(each).all() and len(each) == 50 for each in draws.values())
     q = posterior.distribution
     of_q = posterior.pool.from_q
-    with bbvi.precision.scope(posterior.double):
+    with bbvi.runtime.precision.scope(posterior.double):
         log_q = np.asarray(q.log_prob(jnp.asarray(posterior.pool.x)))
     np.testing.assert_allclose(log_q, posterior.pool.log_q, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(posterior.pool.x[of_q].mean(axis=0), q.mean(), atol=0.5 * np.max(q.sd()))

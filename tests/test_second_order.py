@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bbvi.algorithms.newton import balanced_draws
+from bbvi.algorithms.trust_region import judge, propose
+from bbvi.evaluation import draw
 from numpyro.distributions import constraints
 
 import bbvi
-from bbvi.algorithms.newton import balanced_draws
-from bbvi.algorithms.trust_region import judge, propose
-from bbvi.arguments import METHODS
-from bbvi.evaluation import draw
+from bbvi.fitting.arguments import METHODS
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, quadratic_with_data, smooth
 
 SD = np.sqrt(np.diag(COVARIANCE))
@@ -351,7 +351,7 @@ def test_refusals_say_why(call, words):
 
 
 def test_new_data_compile_nothing_for_second_order_methods():
-    from bbvi import timing
+    from bbvi.runtime import timing
 
     for method in ("laplace", "dadvi"):
         bbvi.fit(quadratic_with_data, 2, data={"y": np.zeros((3, 2))}, method=method)

@@ -99,7 +99,7 @@ def test_what_is_no_mesh_is_refused(devices, error, says):
 
 def test_rows_are_split_rather_than_draws_when_they_are_large():
     code = (
-        "import jax, numpy as np; from bbvi.sharding import make_layout\n"
+        "import jax, numpy as np; from bbvi.runtime.sharding import make_layout\n"
         "for rows in (2**16, 2**16 - 1, 8): print(dict(make_layout(jax.devices(), [np.zeros(rows)]).mesh.shape))"
     )
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}

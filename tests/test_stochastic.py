@@ -17,8 +17,8 @@ from bbvi.algorithms.natural_gradient import (
     natural_gradient,
     new_precision,
 )
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 from tests.targets import COVARIANCE, DIM, MEAN, PRECISION, gaussian, independent
 
 SD = np.sqrt(np.diag(COVARIANCE))

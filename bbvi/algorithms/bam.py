@@ -25,10 +25,10 @@ from bbvi.algorithms.base import Info, Needs
 from bbvi.algorithms.stochastic import Stochastic
 from bbvi.distributions import Distribution, FullRank, LocationScale
 from bbvi.distributions.scales import Triangular
+from bbvi.draws.random import Random
 from bbvi.estimators import StickingTheLanding
 from bbvi.outcome import Evaluations
-from bbvi.problem import Problem
-from bbvi.random import Random
+from bbvi.target.problem import Problem
 
 Array = Any
 LEAST_REGULARISATION = 1e-12  # regularisation at which a step is none

@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.compiling import program
 from bbvi.distributions import Distribution, Family
+from bbvi.draws.random import Random
 from bbvi.estimators import Estimate
 from bbvi.outcome import Evaluations, Finding
-from bbvi.problem import Problem
-from bbvi.random import Random
+from bbvi.runtime.compiling import program
+from bbvi.target.problem import Problem
 
 Array = Any
 State = TypeVar("State", bound=NamedTuple)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from bbvi.compiling import program
 from bbvi.curvature import HessianOperator, hessian_diagonal, lanczos
 from bbvi.distributions import Distribution, LocationScale
 from bbvi.distributions.affine import Affine
@@ -14,7 +13,8 @@ from bbvi.distributions.base import LOG_2PI
 from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.distributions.spiked import SpikedDiagonal
 from bbvi.policy import Regime
-from bbvi.problem import Problem
+from bbvi.runtime.compiling import program
+from bbvi.target.problem import Problem
 
 Array = Any
 DIAGONAL_PROBES = 100  # for a diagonal of curvature where the exact one costs too much

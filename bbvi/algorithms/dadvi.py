@@ -29,7 +29,7 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.policy import LIMITS, Regime
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 START_PROBES = 32  # for the diagonal of the curvature at the start, where the exact one costs too much

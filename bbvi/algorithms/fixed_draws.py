@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from bbvi.distributions.base import LOG_2PI
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 

@@ -12,10 +12,10 @@ from bbvi.algorithms.numerics.draws import check_pairs
 from bbvi.algorithms.stochastic import Stochastic
 from bbvi.distributions import Distribution, LocationScale, MeanField
 from bbvi.distributions.scales import Diagonal
+from bbvi.draws.random import Random, add_up
 from bbvi.estimators import StickingTheLanding
 from bbvi.outcome import Evaluations
-from bbvi.problem import Problem
-from bbvi.random import Random, add_up
+from bbvi.target.problem import Problem
 
 Array = Any
 MOMENTUM = 0.9

@@ -17,7 +17,7 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Triangular
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.policy import Regime, default_rank
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 LARGEST_RANK = 256  # of the curvature where it is not dense, when no family is named

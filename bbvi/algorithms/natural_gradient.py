@@ -38,11 +38,11 @@ from bbvi.algorithms.variational_newton import MAX_RATIO
 from bbvi.distributions import Distribution, FullRank, LocationScale, LowRank, MeanField
 from bbvi.distributions.low_rank import DiagonalPlusLowRank
 from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.draws.random import Random
 from bbvi.estimators import StickingTheLanding
 from bbvi.outcome import Evaluations
 from bbvi.policy import Regime
-from bbvi.problem import Problem
-from bbvi.random import Random
+from bbvi.target.problem import Problem
 
 Array = Any
 DELTA = 0.1  # added to the Fisher information, which is singular under rotations of the factor

@@ -26,11 +26,11 @@ from jax.flatten_util import ravel_pytree
 from bbvi.algorithms.base import Adaptive, Info, Needs, status
 from bbvi.distributions import Distribution, RealNVP
 from bbvi.distributions.affine import Affine
+from bbvi.draws.random import Random
 from bbvi.estimators import StickingTheLanding
 from bbvi.outcome import Evaluations
-from bbvi.precision import lenient_promotion
-from bbvi.problem import Problem
-from bbvi.random import Random
+from bbvi.runtime.precision import lenient_promotion
+from bbvi.target.problem import Problem
 
 Array = Any
 AVERAGED = 100  # steps over which the ELBO is averaged

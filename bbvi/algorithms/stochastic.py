@@ -29,7 +29,7 @@ from bbvi.algorithms.base import Adaptive, Info, status
 from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
 from bbvi.policy import Regime
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 STATIONARY = 1.2  # R-hat below which the iterates count as stationary

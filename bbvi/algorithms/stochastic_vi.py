@@ -11,12 +11,12 @@ from bbvi.algorithms.base import Info, Initialisation, Needs
 from bbvi.algorithms.optimizer import Optimizer
 from bbvi.algorithms.stochastic import Stochastic
 from bbvi.distributions import Distribution, FullRank, MeanField
+from bbvi.draws.random import Random
 from bbvi.estimators import Estimator, StickingTheLanding
 from bbvi.outcome import Evaluations
 from bbvi.policy import Regime
-from bbvi.precision import lenient_promotion
-from bbvi.problem import Problem
-from bbvi.random import Random
+from bbvi.runtime.precision import lenient_promotion
+from bbvi.target.problem import Problem
 
 Array = Any
 

@@ -31,7 +31,7 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import LOG_2PI
 from bbvi.distributions.scales import Triangular
 from bbvi.outcome import Evaluations, Finding, Status
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 SMALL_STEP = 1e-2  # stop when no mean moves by more than this many standard deviations, and no scale by this ratio

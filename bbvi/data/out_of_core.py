@@ -20,7 +20,7 @@ from bbvi.data.sampling import sample_rows
 from bbvi.data.schema import Schema
 from bbvi.data.source import Array, Batches, Source
 from bbvi.data.store import Store
-from bbvi.pytree import pytree, static
+from bbvi.runtime.pytree import pytree, static
 
 _OPEN: weakref.WeakValueDictionary[int, Store] = weakref.WeakValueDictionary()
 

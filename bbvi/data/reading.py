@@ -13,7 +13,7 @@ from bbvi.data.files import FileStore
 from bbvi.data.out_of_core import OutOfCore
 from bbvi.data.stream import Stream
 from bbvi.data.stream_store import StreamStore
-from bbvi.dtypes import dtype_of, is_numeric
+from bbvi.runtime.dtypes import dtype_of, is_numeric
 
 
 def read_data(data: Any, nan: bool = False) -> Any:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from bbvi.distributions.affine import Affine
-from bbvi.importance import log_densities
-from bbvi.problem import Problem
+from bbvi.draws.importance import log_densities
 from bbvi.start.bulk import polish
 from bbvi.start.record import Start
+from bbvi.target.problem import Problem
 
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
 SUSPECT = 30.0  # the same before the other mode has been polished

@@ -12,7 +12,7 @@ import numpy as np
 
 from bbvi.diagnostics.checks import CHECKS, examine
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
-from bbvi.diagnostics.pareto import effective_sample_size, log_sum_exp, smooth
+from bbvi.draws.pareto import effective_sample_size, log_sum_exp, smooth
 from bbvi.outcome import Status, Stop
 
 HUGE = 1e9  # nats, from which digits after the point mean nothing

@@ -1,7 +1,7 @@
 """An affine map with a structured scale: the coordinates of a problem, a place to start from, a Gaussian."""
 
 from bbvi.distributions.scales import Array, Diagonal, Scale, Triangular
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 
 @pytree

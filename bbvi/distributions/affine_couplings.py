@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from bbvi.distributions.base import Array
 from bbvi.distributions.couplings import Couplings
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 BOUND = 8.0  # of log scales
 

@@ -19,7 +19,7 @@ from scipy.special import gammaln
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.numpyro import wrap
 from bbvi.distributions.scales import Array, Diagonal
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 LOG_2PI = 1.8378770664093453
 WIDE_TAILS = 5  # degrees of freedom of widened distributions

@@ -17,7 +17,7 @@ from bbvi.distributions.base import LOG_2PI, WIDE_TAILS, Moments
 from bbvi.distributions.low_rank import DiagonalPlusLowRank
 from bbvi.distributions.numpyro import transformed
 from bbvi.distributions.scales import Array, Diagonal, Invertible, Scale, Triangular
-from bbvi.pytree import pytree, static
+from bbvi.runtime.pytree import pytree, static
 
 TWICE = 2.0  # scale of the wider version of a Student-t distribution over its own
 

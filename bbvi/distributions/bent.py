@@ -9,7 +9,7 @@ import numpy as np
 from bbvi.distributions.base import LOG_2PI, Moments
 from bbvi.distributions.bases import Elliptical, Normal, Warped, invertible
 from bbvi.distributions.scales import Array, Scale
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 # Gauss-Hermite nodes and weights for averages over one standard normal number
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)

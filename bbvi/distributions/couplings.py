@@ -14,7 +14,7 @@ import numpy as np
 
 from bbvi.distributions.bases import Elliptical, Normal, Warped
 from bbvi.distributions.scales import Array
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 LAYERS, HIDDEN = 6, 24
 

@@ -14,7 +14,7 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Distribution, Moments, moments_by_draws
 from bbvi.distributions.bases import Base, HeavyTailed, Normal, Warped, invertible
 from bbvi.distributions.scales import Array, Diagonal, Scale, Triangular, namespace
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 _NAMES: dict[tuple[type[Scale], type[Base]], "Family"] = {}
 

@@ -12,7 +12,7 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Distribution, Moments, dtype_of, fixed_draws
 from bbvi.distributions.families import FullRank
 from bbvi.distributions.scales import Array, Diagonal
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 COMPONENTS = 3  # of a mixture that is given no number of them
 

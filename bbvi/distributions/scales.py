@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from jax.scipy.linalg import solve_triangular
 
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 Array = Any  # a jax.Array, a tracer or a numpy.ndarray
 

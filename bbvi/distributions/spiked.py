@@ -7,7 +7,7 @@ from jax.scipy.linalg import solve_triangular
 
 from bbvi.distributions.scales import Array, Diagonal, Invertible, Scale, random_directions
 from bbvi.policy import default_rank
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 
 @pytree

@@ -9,7 +9,7 @@ import numpy as np
 from bbvi.distributions.affine_couplings import AffineCouplings
 from bbvi.distributions.base import Array
 from bbvi.distributions.couplings import Couplings
-from bbvi.pytree import pytree
+from bbvi.runtime.pytree import pytree
 
 SPLINE_BINS = 8
 EDGE = 5.0  # the splines go from -EDGE to EDGE, and are straight beyond

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
+from bbvi.draws.random import Random, add_up
 from bbvi.estimators.noise import IID, Noise
-from bbvi.problem import Problem
-from bbvi.random import Random, add_up
+from bbvi.target.problem import Problem
 
 Array = Any
 PULL = 2.0  # how hard a draw without density pulls q back, in units of the score of a standard normal

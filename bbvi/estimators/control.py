@@ -12,7 +12,7 @@ from bbvi.distributions.bases import Normal
 from bbvi.estimators.base import Estimate, Estimator
 from bbvi.estimators.elbo import ELBO
 from bbvi.policy import LIMITS, Regime
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 
@@ -53,8 +53,8 @@ class HessianControl(Estimator):
         gaussian = isinstance(q, LocationScale) and isinstance(q.base, Normal)
         if not gaussian or not Regime.of(q.dim).dense_response:
             raise ValueError(
-                f"HessianControl needs a Gaussian of at most {LIMITS.dense_response} coordinates, whose quadratic moments "
-                f"are known; this is {q.title} of {q.dim}. Use antithetic or Sobol draws."
+                f"HessianControl needs a Gaussian, whose quadratic moments are known, of at most "
+                f"{LIMITS.dense_response} coordinates; this is {q.title} of {q.dim}. Use antithetic or Sobol draws."
             )
         loss, estimate = self.estimator(q, problem, noise)
         centre = stop_gradient(q.mean())

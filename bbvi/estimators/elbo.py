@@ -7,7 +7,7 @@ from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 

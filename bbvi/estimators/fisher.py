@@ -9,7 +9,7 @@ from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import PULL, Estimate, Estimator
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 

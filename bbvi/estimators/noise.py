@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 
-from bbvi.random import Random
+from bbvi.draws.random import Random
 
 Array = Any
 

@@ -27,7 +27,7 @@ from jax.scipy.special import logsumexp
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 Array = Any
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.compiling import program
 from bbvi.data.factorized import likelihood_of_rows
 from bbvi.data.reading import is_held
-from bbvi.parameters import Parameters
+from bbvi.runtime.compiling import program
+from bbvi.target.parameters import Parameters
 
 Array = Any
 Named = dict[str, np.ndarray]

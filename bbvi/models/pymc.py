@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.compiling import program
 from bbvi.models.base import Model, Named
-from bbvi.parameters import Parameters
-from bbvi.precision import lenient_promotion
-from bbvi.spelling import nearest
+from bbvi.runtime.compiling import program
+from bbvi.runtime.precision import lenient_promotion
+from bbvi.runtime.spelling import nearest
+from bbvi.target.parameters import Parameters
 
 Array = Any
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bbvi.models.base import Model, Named
 from bbvi.models.external import External
-from bbvi.parameters import Parameters
+from bbvi.target.parameters import Parameters
 
 Array = Any
 TRIED = 10  # points that Stan may reject before the model is refused

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bbvi.data.factorized import likelihood_of_rows
-from bbvi.precision import scope
 from bbvi.record import Record
+from bbvi.runtime.precision import scope
 
 RESERVED = ("chain", "draw", "sample")  # dimensions of arviz
 UNASKED_NUMBERS = 2**25  # numbers in a log_likelihood group that nobody asked for

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from bbvi.compiling import program
-from bbvi.diagnostics.pareto import log_sum_exp
 from bbvi.diagnostics.verdict import Value
 from bbvi.distributions import Distribution
-from bbvi.importance import draw
-from bbvi.precision import scope
-from bbvi.problem import Problem
-from bbvi.random import RandomStream
+from bbvi.draws.importance import draw
+from bbvi.draws.pareto import log_sum_exp
+from bbvi.draws.random import RandomStream
 from bbvi.record import Record
 from bbvi.reporting.chains import NUTSDraws
+from bbvi.runtime.compiling import program
+from bbvi.runtime.precision import scope
+from bbvi.target.problem import Problem
 
 ITERATIONS = 1000
 SAME = 1e-10  # relative change of the evidence from which it counts as found

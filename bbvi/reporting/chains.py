@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.compiling import program
 from bbvi.distributions import Distribution, LocationScale
 from bbvi.distributions.bases import Warped
+from bbvi.draws.random import RandomStream
 from bbvi.policy import Regime
-from bbvi.precision import scope
-from bbvi.problem import Problem
-from bbvi.random import RandomStream
 from bbvi.record import Record
+from bbvi.runtime.compiling import program
+from bbvi.runtime.precision import scope
+from bbvi.target.problem import Problem
 
 Array = Any
 COVARIANCE_DRAWS = 4096  # of q, behind its covariance

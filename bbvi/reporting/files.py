@@ -12,14 +12,13 @@ import numpy as np
 
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.distributions.reading import read_distribution
-from bbvi.importance import Draws
-from bbvi.outcome import History, Status, Stop
-from bbvi.parameters import Parameters
-from bbvi.precision import scope
-from bbvi.provenance import Provenance
+from bbvi.draws.importance import Draws
+from bbvi.models.provenance import Provenance
+from bbvi.outcome import History, StageSummary, Status, Stop
 from bbvi.record import Cost, Record
-from bbvi.schedule import StageSummary
-from bbvi.storage import read_arrays, read_path, write_arrays
+from bbvi.runtime.precision import scope
+from bbvi.runtime.storage import read_arrays, read_path, write_arrays
+from bbvi.target.parameters import Parameters
 
 FORMAT = "bbvi posterior 5"
 MISFITS = (ValueError, LookupError, TypeError, AttributeError)  # of parts that do not fit together

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbvi.diagnostics.full import diagnose
-from bbvi.diagnostics.linear_response import respond
-from bbvi.parameters import label
 from bbvi.policy import Regime
-from bbvi.precision import scope
 from bbvi.record import Record
 from bbvi.reporting import plots
 from bbvi.reporting.arviz import Labels, num_observations, predict, to_arviz
+from bbvi.reporting.full import diagnose
+from bbvi.reporting.linear_response import respond
 from bbvi.reporting.scalars import PROBABILITIES, Row, Variable, read_variables, worst
 from bbvi.reporting.svg import INK, inline, style
+from bbvi.runtime.precision import scope
+from bbvi.target.parameters import label
 
 ROWS = 50  # scalars shown one by one; of more, those that are worst determined
 VARIABLES = 100  # named arrays in a summary

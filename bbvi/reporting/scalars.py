@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import k_hat_of_square
-from bbvi.parameters import label
+from bbvi.draws.pareto import k_hat_of_square
 from bbvi.record import Record
+from bbvi.target.parameters import label
 
 PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from bbvi.parameters import label
+from bbvi.diagnostics.weights import mean, quantile, sd
 from bbvi.record import Record
 from bbvi.reporting.arviz import Labels, to_arviz
-from bbvi.weights import mean, quantile, sd
+from bbvi.target.parameters import label
 
 Array = Any
 PRINTED = 20  # rows at most

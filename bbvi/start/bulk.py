@@ -8,15 +8,15 @@ import numpy as np
 from bbvi.algorithms.numerics.draws import antithetic
 from bbvi.algorithms.numerics.paths import missing_entropy
 from bbvi.algorithms.variational_newton import NewtonState, VariationalNewton
-from bbvi.compiling import program
-from bbvi.deadline import OutOfTimeError
 from bbvi.distributions import LocationScale
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Triangular
 from bbvi.optimise import Limits, begin, drive
 from bbvi.outcome import Evaluations, Stop
-from bbvi.problem import Problem
+from bbvi.runtime.compiling import program
+from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.paths import Ends, patience
+from bbvi.target.problem import Problem
 
 Array = Any
 POLISH = 40  # Newton steps at most

@@ -10,14 +10,14 @@ import time
 import numpy as np
 
 from bbvi.algorithms.base import Initialisation
-from bbvi.deadline import OutOfTimeError
-from bbvi.importance import log_densities
+from bbvi.draws.importance import log_densities
 from bbvi.outcome import Evaluations
-from bbvi.problem import Problem
+from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.bulk import LOOKS, is_spike, polish
 from bbvi.start.paths import climb
 from bbvi.start.record import Hints, Start, start_at_point
 from bbvi.start.search import first_points, further_points
+from bbvi.target.problem import Problem
 
 JUDGES = 4  # draws behind each ELBO along a path
 

@@ -18,17 +18,17 @@ import numpy as np
 from bbvi.algorithms.base import Initialisation
 from bbvi.algorithms.numerics.draws import balanced_draws
 from bbvi.algorithms.numerics.paths import missing_entropy
-from bbvi.compiling import program
 from bbvi.data.reading import read_data
 from bbvi.distributions.affine import Affine
+from bbvi.draws.random import RandomStream
 from bbvi.models import Model
 from bbvi.models.numpyro import NumPyroModel, with_params
-from bbvi.problem import Problem
-from bbvi.random import RandomStream
-from bbvi.reading_parameters import make_parameters
+from bbvi.runtime.compiling import program
 from bbvi.start.bulk import polish
 from bbvi.start.find import find_start
 from bbvi.start.record import Hints
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 Array = Any
 BOUND_DRAWS = 256  # behind the bound and its gradient, at least

@@ -11,13 +11,13 @@ from bbvi.algorithms.numerics.draws import antithetic
 from bbvi.algorithms.numerics.paths import missing_entropy
 from bbvi.algorithms.numerics.quasi_newton import Dense, Limited
 from bbvi.algorithms.pathfinder import Pathfinder, PathfinderState
-from bbvi.deadline import OutOfTimeError, shorter
 from bbvi.distributions.affine import Affine
 from bbvi.optimise import Callback, Limits, Progress, Run, drive
 from bbvi.outcome import Evaluations, Stop
 from bbvi.policy import Regime
-from bbvi.problem import Problem
+from bbvi.runtime.deadline import OutOfTimeError, shorter
 from bbvi.start.record import Hints
+from bbvi.target.problem import Problem
 
 Array = Any
 ITERATIONS = 300  # of a path at most

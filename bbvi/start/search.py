@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.compiling import program
-from bbvi.deadline import OutOfTimeError
-from bbvi.importance import log_densities
+from bbvi.draws.importance import log_densities
 from bbvi.policy import Regime
-from bbvi.problem import Problem
+from bbvi.runtime.compiling import program
+from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.paths import patience
 from bbvi.start.record import Hints
+from bbvi.target.problem import Problem
 
 Array = Any
 NUM_PATHS = 4  # one where vectors are long: each path remembers a dozen

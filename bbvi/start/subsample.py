@@ -25,15 +25,15 @@ import numpy as np
 from bbvi.algorithms.base import Initialisation
 from bbvi.algorithms.numerics.draws import antithetic
 from bbvi.algorithms.numerics.paths import missing_entropy
-from bbvi.compiling import program
 from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
-from bbvi.importance import affordable, is_costly
+from bbvi.draws.importance import affordable, is_costly
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.policy import FEWEST_VERDICT_DRAWS
-from bbvi.problem import Problem, Reference
+from bbvi.runtime.compiling import program
 from bbvi.start.find import find_start
 from bbvi.start.record import Hints, Start
+from bbvi.target.problem import Problem, Reference
 
 Array = Any
 STEP_DRAWS = 16  # behind the gradient of each step

@@ -11,8 +11,8 @@ from numpyro.infer.autoguide import AutoMultivariateNormal
 from numpyro.optim import Adam
 
 import bbvi
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 from benchmarks.cases import log_density_model
 from benchmarks.posteriordb.database import Case
 

@@ -22,8 +22,8 @@ from matplotlib.patches import Ellipse
 from sklearn.datasets import load_digits
 
 import bbvi
-from bbvi.problem import Problem
-from bbvi.reading_parameters import make_parameters
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True})

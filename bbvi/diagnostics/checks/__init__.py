@@ -5,7 +5,6 @@ To add one, write a frozen dataclass that is a `Check`, in a file of its own, an
 
 from collections.abc import Iterable, Sequence
 
-from bbvi.deadline import OutOfTimeError
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.diagnostics.checks.importance_weights import ImportanceWeights
 from bbvi.diagnostics.checks.missed_mode import MissedMode
@@ -18,6 +17,7 @@ from bbvi.diagnostics.checks.support import Support
 from bbvi.diagnostics.checks.too_narrow import TooNarrow
 from bbvi.diagnostics.checks.vague_scale import VagueScale
 from bbvi.outcome import Finding, Status
+from bbvi.runtime.deadline import OutOfTimeError
 
 CHECKS: tuple[Check, ...] = (  # in the order in which they speak
     NoDensity(),

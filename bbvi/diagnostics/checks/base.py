@@ -13,12 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import Smoothed, effective_sample_size, smooth
 from bbvi.distributions import Distribution
-from bbvi.importance import Draws
+from bbvi.draws.importance import Draws
+from bbvi.draws.pareto import Smoothed, effective_sample_size, smooth
 from bbvi.outcome import Finding, Stop
-from bbvi.problem import Problem
 from bbvi.start.record import Start
+from bbvi.target.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)

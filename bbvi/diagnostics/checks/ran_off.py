@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
-from bbvi.lazy import pieces
+from bbvi.draws.lazy import pieces
 from bbvi.outcome import Finding, Status
 
 PROPER = "check that the posterior is proper: the prior must keep every parameter from running off"

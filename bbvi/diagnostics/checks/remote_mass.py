@@ -13,15 +13,15 @@ import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.ran_off import PROPER
-from bbvi.diagnostics.pareto import resample
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Diagonal, Triangular
-from bbvi.importance import Draws, log_densities
+from bbvi.draws.importance import Draws, log_densities
+from bbvi.draws.pareto import resample
 from bbvi.outcome import Finding, Status
 from bbvi.policy import Regime
-from bbvi.problem import Problem
 from bbvi.start.bulk import LOOKS, look_around
 from bbvi.start.record import Start
+from bbvi.target.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.whitening import whitening
-from bbvi.importance import Draws, log_densities
+from bbvi.draws.importance import Draws, log_densities
 from bbvi.outcome import Finding, Status
-from bbvi.problem import Problem
+from bbvi.target.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)

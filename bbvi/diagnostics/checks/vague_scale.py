@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
-from bbvi.diagnostics.pareto import k_hat_of_square
+from bbvi.draws.pareto import k_hat_of_square
 from bbvi.outcome import Finding, Status
 
 

@@ -13,7 +13,7 @@ from bbvi.data.plate import Plate
 from bbvi.models.numpyro.arguments import Static, is_array
 from bbvi.models.numpyro.handlers import settle
 from bbvi.models.numpyro.sites import BASE, Trace, bijection_of
-from bbvi.precision import lenient_promotion
+from bbvi.runtime.precision import lenient_promotion
 
 Array = Any
 NEEDS_CONCRETE = (  # what JAX raises when Python code looks into a traced array

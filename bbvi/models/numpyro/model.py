@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.compiling import program
-from bbvi.constants import detached
 from bbvi.models.base import Model, Named
 from bbvi.models.numpyro.arguments import in_precision
 from bbvi.models.numpyro.density import JointDensity
 from bbvi.models.numpyro.handlers import settle, with_whole_shapes
 from bbvi.models.numpyro.sites import Trace
-from bbvi.parameters import Parameters
-from bbvi.precision import lenient_promotion
+from bbvi.runtime.compiling import program
+from bbvi.runtime.constants import detached
+from bbvi.runtime.precision import lenient_promotion
+from bbvi.target.parameters import Parameters
 
 Array = Any
 AT_ONCE = 2**20  # numbers made at once while a model is run for many draws

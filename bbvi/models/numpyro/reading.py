@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.constants import with_clean_caches
 from bbvi.models.numpyro.arguments import Static, in_precision, is_array
 from bbvi.models.numpyro.density import JointDensity, with_needed_arguments_fixed
 from bbvi.models.numpyro.masks import data_masks, observations
 from bbvi.models.numpyro.model import NumPyroModel
 from bbvi.models.numpyro.sites import BASE, Trace, differs, nesting, plate_dims, subsampled
 from bbvi.models.numpyro.tracing import first_trace
-from bbvi.precision import scope
-from bbvi.reading_parameters import is_real, make_parameters
+from bbvi.runtime.constants import with_clean_caches
+from bbvi.runtime.precision import scope
+from bbvi.target.reading import is_real, make_parameters
 
 
 def from_numpyro(model: Callable[..., Any], *args: Any, params: str = "flat", **kwargs: Any) -> NumPyroModel:

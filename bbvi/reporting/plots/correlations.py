@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import resample
+from bbvi.draws.pareto import resample
 from bbvi.record import Record
 from bbvi.reporting.plots.drawing import BLUE, ORANGE, new_figure, shorten
 

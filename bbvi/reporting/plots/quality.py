@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import smooth
+from bbvi.draws.pareto import smooth
 from bbvi.record import Record
 from bbvi.reporting.plots.drawing import BLUE, GREY, ORANGE, new_figure, plain_ticks, short_ticks, shorten
 from bbvi.reporting.scalars import Row

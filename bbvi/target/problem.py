@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bbvi import cost
-from bbvi.constants import detached
 from bbvi.curvature import hvp
 from bbvi.data.density import source_of
 from bbvi.data.source import Source
 from bbvi.distributions.affine import Affine
-from bbvi.dtypes import dtype_of, is_numeric
-from bbvi.parameters import Parameters
 from bbvi.policy import Regime
-from bbvi.pytree import pytree, static
-from bbvi.sharding import DATA, Layout
+from bbvi.runtime.constants import detached
+from bbvi.runtime.dtypes import dtype_of, is_numeric
+from bbvi.runtime.pytree import pytree, static
+from bbvi.runtime.sharding import DATA, Layout
+from bbvi.target import cost
+from bbvi.target.parameters import Parameters
 
 Array = Any
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 
-from bbvi.deadline import call
-from bbvi.lapack import in_pieces
+from bbvi.runtime.deadline import call
+from bbvi.runtime.lapack import in_pieces
 
 OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_use_fusion_emitters": False}
 

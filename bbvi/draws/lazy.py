@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.distributions import Distribution
-from bbvi.precision import scope
-from bbvi.random import stream
+from bbvi.draws.random import stream
+from bbvi.runtime.precision import scope
 
 Array = Any
 

@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.compiling import program
 from bbvi.diagnostics.bounds import Bounds, find_bounds
-from bbvi.diagnostics.pareto import k_hat_of_square, smooth
 from bbvi.diagnostics.stein import SteinTest, stein_test
 from bbvi.diagnostics.verdict import Diagnosis
-from bbvi.importance import Draws, draw, is_costly
-from bbvi.parameters import label
-from bbvi.precision import scope
-from bbvi.problem import Problem
-from bbvi.random import RandomStream
+from bbvi.draws.importance import Draws, draw, is_costly
+from bbvi.draws.pareto import k_hat_of_square, smooth
+from bbvi.draws.random import RandomStream
 from bbvi.record import Record
+from bbvi.runtime.compiling import program
+from bbvi.runtime.precision import scope
+from bbvi.target.parameters import label
+from bbvi.target.problem import Problem
 
 Array = Any
 FULL_DRAWS = 65_536  # of q

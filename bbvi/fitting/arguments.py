@@ -14,11 +14,11 @@ from bbvi.distributions import Distribution, Family
 from bbvi.distributions.location_scale import structure
 from bbvi.distributions.reading import FAMILIES
 from bbvi.estimators import Estimator
+from bbvi.fitting.schedule import first_method
 from bbvi.models import Model
-from bbvi.parameters import Parameters
-from bbvi.reading_parameters import check_keys
-from bbvi.schedule import first_method
-from bbvi.spelling import nearest
+from bbvi.runtime.spelling import nearest
+from bbvi.target.parameters import Parameters
+from bbvi.target.reading import check_keys
 
 
 def _by_name(package: Any, base: type) -> dict[str, Any]:

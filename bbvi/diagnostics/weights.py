@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from bbvi.diagnostics.pareto import smooth
 from bbvi.diagnostics.verdict import Diagnosis
-from bbvi.importance import Draws
+from bbvi.draws.importance import Draws
+from bbvi.draws.pareto import smooth
 
 
 def weigh(pool: Draws, diagnosis: Diagnosis) -> np.ndarray:

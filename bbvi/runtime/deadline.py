@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from bbvi import timing
+from bbvi.runtime import timing
 
 SETTINGS = (  # of JAX, that may differ from thread to thread and change what is compiled
     "enable_x64",

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.angles import is_circular, log_window, wrap
-from bbvi.compiling import program
-from bbvi.precision import lenient_promotion
-from bbvi.pytree import pytree, static
+from bbvi.runtime.compiling import program
+from bbvi.runtime.precision import lenient_promotion
+from bbvi.runtime.pytree import pytree, static
+from bbvi.target.angles import is_circular, log_window, wrap
 
 Array = Any
 Shape = tuple[int, ...]

@@ -28,11 +28,11 @@ from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.location_scale import structure
-from bbvi.importance import Draws
-from bbvi.outcome import Evaluations, History, Status, Stop
+from bbvi.draws.importance import Draws
+from bbvi.outcome import Evaluations, History, StageSummary, Status, Stop
 from bbvi.policy import Regime
-from bbvi.problem import Problem
 from bbvi.start.record import Start
+from bbvi.target.problem import Problem
 
 
 class Stage(NamedTuple):
@@ -71,37 +71,19 @@ class StageResult:
         return list(Status).index(self.diagnosis.status), -self.diagnosis.elbo.value
 
 
-class StageSummary(NamedTuple):
-    """One approximation that a fit tried."""
-
-    method: str
-    family: str
-    steps: int  # rows of the history, which follow one another
-    gradient_equivalents: int  # gradients, where a Hessian-vector product counts as two; without the start
-    status: Status  # the verdict on it
-    k_hat: float  # for resampled draws
-    elbo: float  # in nats
-    reasons: tuple[str, ...]  # what spoke against it
-
-    def __str__(self) -> str:
-        cost = f"{self.gradient_equivalents} gradient equivalents"
-        verdict = f"{self.status.name.lower()}, k-hat {self.k_hat:.2f}, ELBO {self.elbo:.2f}"
-        return f"{self.method} ({self.family}): {verdict}, {cost}"
-
-    @classmethod
-    def of(cls, result: StageResult) -> "StageSummary":
-        """What is remembered of a result."""
-        diagnosis = result.diagnosis
-        return cls(
-            method=result.stage.algorithm.name,
-            family=result.q.name,
-            steps=len(result.history.elbo),
-            gradient_equivalents=result.evaluations.gradient_equivalents,
-            status=diagnosis.status,
-            k_hat=diagnosis.resampling_k_hat,
-            elbo=diagnosis.elbo.value,
-            reasons=diagnosis.reasons,
-        )
+def summarise(result: StageResult) -> StageSummary:
+    """What is remembered of a result."""
+    diagnosis = result.diagnosis
+    return StageSummary(
+        method=result.stage.algorithm.name,
+        family=result.q.name,
+        steps=len(result.history.elbo),
+        gradient_equivalents=result.evaluations.gradient_equivalents,
+        status=diagnosis.status,
+        k_hat=diagnosis.resampling_k_hat,
+        elbo=diagnosis.elbo.value,
+        reasons=diagnosis.reasons,
+    )
 
 
 def first_method(dim: int) -> str:

@@ -8,7 +8,11 @@ import jax
 import numpy as np
 
 from bbvi.algorithms import Algorithm
-from bbvi.arguments import (
+from bbvi.data.out_of_core import rows_of
+from bbvi.data.reading import check_rows, read_rows
+from bbvi.distributions import Distribution
+from bbvi.draws.random import RandomStream
+from bbvi.fitting.arguments import (
     positive,
     read_algorithm,
     read_callbacks,
@@ -16,20 +20,16 @@ from bbvi.arguments import (
     read_init,
     read_seed,
 )
-from bbvi.budget import Budget
-from bbvi.data.out_of_core import rows_of
-from bbvi.data.reading import check_rows, read_rows
-from bbvi.distributions import Distribution
+from bbvi.fitting.budget import Budget
 from bbvi.models import Model
 from bbvi.optimise import Callback
-from bbvi.parameters import Parameters
 from bbvi.posterior import Posterior
-from bbvi.precision import scope, use_double
-from bbvi.problem import Problem, no_derivative, no_gradient
-from bbvi.random import RandomStream
-from bbvi.reading_parameters import make_parameters
-from bbvi.sharding import Layout, make_layout
+from bbvi.runtime.precision import scope, use_double
+from bbvi.runtime.sharding import Layout, make_layout
 from bbvi.start.record import Hints
+from bbvi.target.parameters import Parameters
+from bbvi.target.problem import Problem, no_derivative, no_gradient
+from bbvi.target.reading import make_parameters
 
 MAX_STEPS = 20_000  # of each method, unless another number is given
 BY_ROWS = ("auto", "advi", "ivon")  # methods that a model's own minibatches go to

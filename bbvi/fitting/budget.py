@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bbvi import timing
 from bbvi.algorithms.base import NEVER
-from bbvi.deadline import deadline
 from bbvi.optimise import Limits
 from bbvi.outcome import Evaluations
+from bbvi.runtime import timing
+from bbvi.runtime.deadline import deadline
 
 GRACE = 6.0  # seconds after the end of a budget for a program that does not come back,
 CHECKS_TIME = 3.0  # and after that for the verdict

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.parameters import Parameters, Shape, bijection_onto
-from bbvi.spelling import nearest
+from bbvi.runtime.spelling import nearest
+from bbvi.target.parameters import Parameters, Shape, bijection_onto
 
 
 def make_parameters(dim: Any, constraints: Any = None) -> Parameters:

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from bbvi.algorithms.base import Needs, no_noise
-from bbvi.problem import Problem
-from bbvi.random import RandomStream, stream
+from bbvi.draws.random import RandomStream, stream
+from bbvi.target.problem import Problem
 
 MAX_PAGE = 200  # steps for which random numbers are drawn at once, at most
 PAGE_NUMBERS = 2**21  # in a page, at most

@@ -18,8 +18,8 @@ import numpy as np
 
 from bbvi.optimise import Run
 from bbvi.outcome import History
-from bbvi.sharding import Layout
-from bbvi.storage import read_arrays, read_path, write_arrays
+from bbvi.runtime.sharding import Layout
+from bbvi.runtime.storage import read_arrays, read_path, write_arrays
 
 INTERVAL = 10.0  # seconds between writes
 FRESH = "Delete it to start afresh, or give another path."

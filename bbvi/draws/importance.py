@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.compiling import program
-from bbvi.deadline import OutOfTimeError, deadline
 from bbvi.distributions import Distribution
-from bbvi.lazy import LazyDraws, Sets, push
+from bbvi.draws.lazy import LazyDraws, Sets, push
 from bbvi.policy import FEWEST_VERDICT_DRAWS, KEPT_NUMBERS, Regime
-from bbvi.problem import Problem
+from bbvi.runtime.compiling import program
+from bbvi.runtime.deadline import OutOfTimeError, deadline
+from bbvi.target.problem import Problem
 
 Array = Any
 WIDE_SHARE = 4  # draws of q for each of its wider version

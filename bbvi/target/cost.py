@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bbvi.lapack import OPERATIONS_OF, work
+from bbvi.runtime.lapack import OPERATIONS_OF, work
 
 CALL = 10_000  # operations that take as long as a call of LAPACK for a small matrix, with its derivatives
 READS = ("dynamic_slice", "buffer_callback", "pure_callback")  # of rows, which many points share

@@ -5,21 +5,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bbvi.budget import Clock
-from bbvi.checkpoint import Checkpoint
-from bbvi.deadline import OutOfTimeError
+from bbvi.callbacks.checkpoint import Checkpoint
 from bbvi.diagnostics.checks.base import Evidence
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
-from bbvi.importance import Draws, draw
+from bbvi.draws.importance import Draws, draw
+from bbvi.draws.random import RandomStream
+from bbvi.fitting.budget import Clock
+from bbvi.fitting.schedule import Stage, StageResult, next_stage
+from bbvi.fitting.task import Task
 from bbvi.optimise import Callback, Limits, Run, begin, drive
 from bbvi.outcome import Evaluations, Stop
-from bbvi.problem import Problem
-from bbvi.random import RandomStream
-from bbvi.schedule import Stage, StageResult, next_stage
+from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.record import Start
 from bbvi.start.subsample import for_verdict
-from bbvi.task import Task
+from bbvi.target.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)

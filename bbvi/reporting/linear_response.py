@@ -21,13 +21,13 @@ from jax.scipy.sparse.linalg import cg
 from bbvi.algorithms.base import CONVERGED
 from bbvi.algorithms.dadvi import DADVI, DADVIState
 from bbvi.algorithms.fixed_draws import curvature_product, metric
-from bbvi.compiling import program
 from bbvi.distributions import Distribution, MeanField
+from bbvi.draws.random import RandomStream
 from bbvi.optimise import solve
-from bbvi.precision import scope
-from bbvi.problem import Problem, no_derivative, no_gradient
-from bbvi.random import RandomStream
 from bbvi.record import Record
+from bbvi.runtime.compiling import program
+from bbvi.runtime.precision import scope
+from bbvi.target.problem import Problem, no_derivative, no_gradient
 
 Array = Any
 RESIDUAL = 1e-6  # of the residual of each system, relative to its right-hand side

@@ -1,0 +1,1 @@
+"""What looks on between blocks of steps: a progress bar, a checkpoint."""

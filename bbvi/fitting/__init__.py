@@ -1,0 +1,1 @@
+"""How a fit is put together: what was asked, what it may take, and its stages."""
