@@ -25,7 +25,7 @@ from bbvi.runtime.precision import scope
 from bbvi.target.parameters import label
 from bbvi.target.reading import make_parameters
 
-LEVEL = 0.01  # of the tests over all parameters together
+SIGNIFICANCE = 0.01  # of the tests over all parameters together
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Calibration:
     @property
     def passed(self) -> bool:
         """Whether no parameter is found to be off at the 1 % level, corrected for their number."""
-        return min(self.uniformity.values()) > LEVEL / len(self.pit)
+        return min(self.uniformity.values()) > SIGNIFICANCE / len(self.pit)
 
     def __str__(self) -> str:
         num = sum(self.statuses.values())

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms import Algorithm
-from bbvi.algorithms.base import CONVERGED, NEVER, RUNNING, STALLED, Adaptive, Info, Needs
-from bbvi.algorithms.pages import batches_for_steps, noise_for_steps
+from bbvi.algorithms.base import CONVERGED, NEVER, RUNNING, STALLED, Adaptive, Info
+from bbvi.algorithms.pages import StepInputs
 from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
 from bbvi.outcome import Evaluations, History, Stop
@@ -100,7 +100,7 @@ class Run(NamedTuple):
         return Run(state, (*pieces, rows), STOPS[int(status)])
 
 
-class Limits(NamedTuple):
+class Allowance(NamedTuple):
     """What a run may take."""
 
     num_steps: int
@@ -123,10 +123,9 @@ def drive(
     algorithm: Algorithm,
     problem: Problem,
     state: Any,
-    limits: Limits,
+    limits: Allowance,
     *,
-    needs: Needs | None = None,
-    seed: int = 0,
+    inputs: StepInputs | None = None,
     history: History | None = None,
     callbacks: Iterable[Callback] = (),
     save: Callable[[Run], None] | None = None,
@@ -137,8 +136,7 @@ def drive(
         state, history: where to go on from.
         limits: a step is taken while the gradients left suffice for another one like the last. The clock is looked at
             between blocks, whose length follows the speed seen.
-        needs: of the algorithm, for the q that it fits; None where it needs no noise and no rows.
-        seed: of the random numbers.
+        inputs: random numbers and minibatches for the steps; None where the algorithm needs neither.
         callbacks: called with a `Progress` between blocks; a true return value stops the run.
         save: called with the run so far between blocks.
     """
@@ -146,7 +144,7 @@ def drive(
     run = Run(state, (), Stop.STEPS)
     if history is not None and len(history.elbo):
         run = Run(state, (history,), STOPS[int(algorithm.status(state))])
-    noise, rows = noise_for_steps(needs, problem, seed), batches_for_steps(needs, problem, seed)
+    noise, rows = inputs or StepInputs.of(None, problem, 0)
     blocks, block = _Blocks(limits, run.step), None
     try:
         while run.stop is Stop.STEPS and run.step < limits.num_steps:
@@ -188,7 +186,7 @@ def drive(
 class _Blocks:
     """How long blocks of steps are: about as many as fit between two looks at the clock."""
 
-    def __init__(self, limits: Limits, first_step: int) -> None:
+    def __init__(self, limits: Allowance, first_step: int) -> None:
         self._limits, self._first_step = limits, first_step
         self._began = self._tick = time.perf_counter()
         self.length = 1
@@ -213,7 +211,7 @@ class _Blocks:
         return self.elapsed >= self._limits.seconds and step > self._first_step
 
 
-def _left(run: Run, limits: Limits) -> tuple[int, int]:
+def _left(run: Run, limits: Allowance) -> tuple[int, int]:
     """Gradient equivalents that are left, and those of the last step."""
     if limits.gradients == NEVER:
         return NEVER, 0

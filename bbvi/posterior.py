@@ -107,7 +107,7 @@ class Posterior(Record):
             return self.diagnosis
         if level != "full":
             raise ValueError(f"level={level!r} is unknown. Known: quick, full.")
-        return full.diagnose(self, level, seed)
+        return full.diagnose_further(self, level, seed)
 
     def bridge(self, nuts: NUTSDraws, *, seed: int = 0) -> Value:
         """Log evidence by bridge sampling between this approximation and draws of the posterior by `to_nuts`.

@@ -22,7 +22,7 @@ import numpy as np
 from bbvi.algorithms.base import CONVERGED, Algorithm, Info, Needs, Result, extract, status
 from bbvi.algorithms.fixed_draws import average, curvature_product, hessian_blocks, metric
 from bbvi.algorithms.numerics.draws import blocks_of_draws, check_pairs
-from bbvi.algorithms.numerics.trust_region import first_radius, has_arrived, is_stuck, judge, propose
+from bbvi.algorithms.numerics.trust_region import first_radius, has_arrived, is_stuck, judge, propose_step
 from bbvi.curvature import hessian_diagonal
 from bbvi.distributions import Distribution, LocationScale, MeanField
 from bbvi.distributions.affine import Affine
@@ -188,7 +188,7 @@ def _look(problem: Problem, state: DADVIState) -> Outcome:
 def _newton(problem: Problem, state: DADVIState) -> Outcome:
     matvec = lambda v: curvature_product(problem, state.eta, state.gradient, state.draws, state.used, v)
     shape = state.eta.shape
-    step = propose(
+    step = propose_step(
         state.gradient.ravel(),
         lambda v: matvec(v.reshape(shape)).ravel(),
         state.radius,

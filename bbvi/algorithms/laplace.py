@@ -10,7 +10,7 @@ import numpy as np
 from bbvi.algorithms.base import CONVERGED, Algorithm, Info, Initialisation, Needs, Result, status
 from bbvi.algorithms.curvature_at_mode import Mode, curved, dense_precision
 from bbvi.algorithms.laplace_findings import about_mode, about_noise, about_repair
-from bbvi.algorithms.numerics.trust_region import first_radius, has_arrived, is_stuck, judge, propose
+from bbvi.algorithms.numerics.trust_region import first_radius, has_arrived, is_stuck, judge, propose_step
 from bbvi.curvature import HessianOperator
 from bbvi.distributions import Distribution, FullRank, MeanField, Spiked
 from bbvi.distributions.affine import Affine
@@ -129,7 +129,7 @@ def _look(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
 
 def _newton(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
     hessian = HessianOperator(problem.log_density, state.y)
-    step = propose(state.gradient, lambda v: -hessian.matvec(v), state.radius, forcing=FORCING)
+    step = propose_step(state.gradient, lambda v: -hessian.matvec(v), state.radius, forcing=FORCING)
     y = state.y + step.move
     value, gradient, finite = _at(problem, y)
     accept, radius = judge(step, jnp.where(finite, value - state.value, -jnp.inf), state.radius, state.value)

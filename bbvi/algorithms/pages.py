@@ -4,7 +4,7 @@ A page depends on the seed and its number alone, and is made while the device is
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,7 +38,19 @@ class Pages:
             self._pages = {page: self._pages[page], page + 1: self._make(page + 1)}
 
 
-def noise_for_steps(needs: Needs | None, problem: Problem, seed: int) -> Pages:
+class StepInputs(NamedTuple):
+    """What an algorithm is handed at each step."""
+
+    noise: Pages  # random numbers
+    batches: Pages | None  # minibatches, None where each step sees all rows
+
+    @classmethod
+    def of(cls, needs: Needs | None, problem: Problem, seed: int) -> "StepInputs":
+        """What these needs ask for; without any there is no noise."""
+        return cls(_noise(needs, problem, seed), _batches(needs, problem, seed))
+
+
+def _noise(needs: Needs | None, problem: Problem, seed: int) -> Pages:
     """Random numbers for the steps of an algorithm."""
     noise = no_noise if needs is None else needs.noise
 
@@ -49,7 +61,7 @@ def noise_for_steps(needs: Needs | None, problem: Problem, seed: int) -> Pages:
     return Pages(lambda page: make(page, length), length)
 
 
-def batches_for_steps(needs: Needs | None, problem: Problem, seed: int) -> Pages | None:
+def _batches(needs: Needs | None, problem: Problem, seed: int) -> Pages | None:
     """Minibatches for the steps, as the source of the rows hands them out, read in the background."""
     if needs is None or needs.rows is None:
         return None

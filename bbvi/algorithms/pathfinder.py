@@ -9,7 +9,7 @@ import numpy as np
 
 from bbvi.algorithms.base import Algorithm, Info, Initialisation, Needs, Result, extract, status
 from bbvi.algorithms.numerics.draws import antithetic, check_pairs
-from bbvi.algorithms.numerics.paths import Path, advance, begin, look_ahead, missing_entropy
+from bbvi.algorithms.numerics.paths import Path, advance, at_start, look_ahead, missing_entropy
 from bbvi.algorithms.numerics.quasi_newton import Compact, Dense, Limited
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, Spiked
 from bbvi.outcome import Evaluations, Finding, Status
@@ -79,7 +79,7 @@ class Pathfinder(Algorithm[PathfinderState]):
 
     def from_points(self, xs: Array, noise: Array, kind: type[Dense | Limited]) -> PathfinderState:
         """The state before the first step from the points `xs` `(paths, dim)`."""
-        return PathfinderState(begin(xs, kind.identity(xs.shape[1], xs.dtype), judged=self.num_draws > 0), noise)
+        return PathfinderState(at_start(xs, kind.identity(xs.shape[1], xs.dtype), judged=self.num_draws > 0), noise)
 
     def step(self, noise: Any, problem: Problem, state: PathfinderState) -> tuple[PathfinderState, Info]:
         dim, wary = problem.dim, problem.is_irregular

@@ -23,7 +23,7 @@ from bbvi.runtime.storage import read_arrays, read_path, write_arrays
 
 INTERVAL = 10.0  # seconds between writes
 FRESH = "Delete it to start afresh, or give another path."
-SAME = 0.4  # power of the rounding unit, up to which log densities are the same on another machine
+SAME_DENSITY = 0.4  # power of the rounding unit, up to which log densities are the same on another machine
 
 
 class Checkpoint:
@@ -62,7 +62,7 @@ class Checkpoint:
         """
         now = np.asarray(log_densities(self._arrays.setdefault("xs", xs)))
         then = self._arrays.setdefault("log_densities", now)
-        rounding = np.finfo(now.dtype).eps ** SAME
+        rounding = np.finfo(now.dtype).eps ** SAME_DENSITY
         same = np.isclose(now, then, rounding, rounding, equal_nan=True)
         if not same.all():
             raise ValueError(

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from bbvi.distributions.affine import Affine
-from bbvi.distributions.numpyro import wrap
+from bbvi.distributions.numpyro import as_numpyro
 from bbvi.distributions.scales import Array, Diagonal
 from bbvi.runtime.pytree import pytree
 
@@ -129,7 +129,7 @@ class Distribution(Reparameterised):
 
     def around(self, affine: Affine) -> Self:
         """The member with this one's structure closest in KL(q || .) to the Gaussian, or about so: a start."""
-        return type(self).standard(self.dim, dtype_of(self)).after(affine)
+        return type(self).standard(self.dim, float_type(self)).after(affine)
 
     def widened(self) -> Reparameterised:
         """A wider version with Student-t tails, for importance sampling.
@@ -157,7 +157,7 @@ class Distribution(Reparameterised):
 
     def to_numpyro(self) -> Any:
         """The same distribution as a `numpyro.distributions.Distribution` with event shape `(dim,)`."""
-        return wrap(self)
+        return as_numpyro(self)
 
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
@@ -203,7 +203,7 @@ class Widened(Reparameterised):
         return top + constant - 0.5 * (nu + dim) * jnp.log1p(jnp.maximum(distance, 0) / nu)
 
 
-def dtype_of(q: Any) -> Any:
+def float_type(q: Any) -> Any:
     """The floating point type of a distribution's arrays."""
     return jnp.result_type(*jax.tree.leaves(q))
 
@@ -219,6 +219,6 @@ def fixed_draws(dim: int) -> np.ndarray:
 @jax.jit
 def moments_by_draws(q: Distribution) -> Moments:
     """Moments as averages over `fixed_draws`."""
-    x, weights = q.weighted_draws(jnp.asarray(fixed_draws(q.noise_dim), dtype_of(q)))
+    x, weights = q.weighted_draws(jnp.asarray(fixed_draws(q.noise_dim), float_type(q)))
     mean = weights @ x
     return Moments(mean, jnp.sqrt(weights @ (x - mean) ** 2), -(weights @ q.log_prob(x)))

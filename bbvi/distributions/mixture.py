@@ -9,7 +9,7 @@ import numpy as np
 from jax.scipy.special import logsumexp, ndtr
 
 from bbvi.distributions.affine import Affine
-from bbvi.distributions.base import Distribution, Moments, dtype_of, fixed_draws
+from bbvi.distributions.base import Distribution, Moments, fixed_draws, float_type
 from bbvi.distributions.families import FullRank
 from bbvi.distributions.scales import Array, Diagonal
 from bbvi.runtime.pytree import pytree
@@ -46,7 +46,7 @@ class Mixture(Distribution):
     def of(cls, members: Sequence[Distribution], log_weights: Array | None = None) -> Self:
         """The mixture of some members, with equal weights unless others are given."""
         components = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-        return cls(components, jnp.zeros(len(members), dtype_of(components)) if log_weights is None else log_weights)
+        return cls(components, jnp.zeros(len(members), float_type(components)) if log_weights is None else log_weights)
 
     @classmethod
     def standard(cls, dim: int, dtype: Any = float, num: int = COMPONENTS) -> Self:
@@ -117,7 +117,7 @@ class Mixture(Distribution):
         weights, each = jax.nn.softmax(self.log_weights), [q.moments() for q in self.members]
         means, sds = (jnp.stack([getattr(of, name) for of in each]) for name in ("mean", "sd"))
         mean = weights @ means
-        x, shares = self.weighted_draws(jnp.asarray(fixed_draws(self.noise_dim), dtype_of(self)))
+        x, shares = self.weighted_draws(jnp.asarray(fixed_draws(self.noise_dim), float_type(self)))
         return Moments(mean, jnp.sqrt(weights @ (sds**2 + (means - mean) ** 2)), -(shares @ self.log_prob(x)))
 
     def mean(self) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 
-def wrap(q: Any) -> Any:
+def as_numpyro(q: Any) -> Any:
     """A numpyro distribution that draws and has the density of q, `(dim,)` numbers as one event."""
     import numpyro.distributions as dist
     from numpyro.distributions import constraints

@@ -26,8 +26,8 @@ from bbvi.target.problem import Problem
 Array = Any
 WIDE_SHARE = 4  # draws of q for each of its wider version
 MADE_AT_ONCE = 2**24  # numbers in a set of draws, above which they are made a few at a time
-OPERATIONS = {"cpu": 2**36}  # multiplications that a set of draws may take, about: a few seconds on two cores
-OPERATIONS_ELSEWHERE = 2**40  # the same on any other device
+AFFORDABLE = {"cpu": 2**36}  # multiplications that a set of draws may take, about: a few seconds on two cores
+AFFORDABLE_ELSEWHERE = 2**40  # the same on any other device
 PATIENT_PIECE = 80  # draws evaluated in one call where a point may take for ever
 WORKING_SET = 2**20  # numbers held at once while the log density is evaluated, about: what fits into caches
 
@@ -55,7 +55,7 @@ class Draws(NamedTuple):
 
 def affordable(problem: Problem) -> int:
     """Draws at which all of a log density can be evaluated in reasonable time, judged by its operations."""
-    return OPERATIONS.get(jax.default_backend(), OPERATIONS_ELSEWHERE) // max(problem.operations, 1)
+    return AFFORDABLE.get(jax.default_backend(), AFFORDABLE_ELSEWHERE) // max(problem.operations, 1)
 
 
 def is_costly(problem: Problem) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bbvi.algorithms.base import NEVER
-from bbvi.optimise import Limits
+from bbvi.optimise import Allowance
 from bbvi.outcome import Evaluations
 from bbvi.runtime import timing
 from bbvi.runtime.deadline import deadline
@@ -84,7 +84,7 @@ class Clock:
         """When the budget is spent, by `time.perf_counter()`."""
         return np.inf if self.budget.seconds is None else self.watch.began + self.budget.seconds
 
-    def left(self, spent: Evaluations, num_steps: int, *, is_first: bool) -> Limits:
+    def left(self, spent: Evaluations, num_steps: int, *, is_first: bool) -> Allowance:
         """What the next stage may take, after so many evaluations."""
         gradients, seconds = float(NEVER), np.inf
         if self.budget.gradients is not None:
@@ -93,7 +93,7 @@ class Clock:
             seconds = self.budget.seconds - self.watch.elapsed
         elif not is_first and self.budget.gradients is None:
             seconds = self.patience - self.watch.elapsed
-        return Limits(num_steps, int(min(gradients, NEVER)), seconds)
+        return Allowance(num_steps, int(min(gradients, NEVER)), seconds)
 
     def for_steps(self) -> AbstractContextManager[None]:
         """The wait for the start and for steps."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bbvi.algorithms.pages import StepInputs
 from bbvi.callbacks.checkpoint import Checkpoint
 from bbvi.diagnostics.checks.base import Evidence
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
@@ -14,7 +15,7 @@ from bbvi.draws.random import RandomStream
 from bbvi.fitting.budget import Clock
 from bbvi.fitting.schedule import Stage, StageResult, next_stage
 from bbvi.fitting.task import Task
-from bbvi.optimise import Callback, Limits, Run, begin, drive
+from bbvi.optimise import Allowance, Callback, Run, begin, drive
 from bbvi.outcome import Evaluations, Stop
 from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.record import Start
@@ -68,7 +69,7 @@ class Fitting:
                 break
         return results, stage
 
-    def _run(self, stage: Stage, limits: Limits) -> StageResult:
+    def _run(self, stage: Stage, limits: Allowance) -> StageResult:
         """Run one algorithm to its end, and check what it found."""
         algorithm, problem, kept, seed = stage.algorithm, self.problem, self.checkpoint, self.task.seed
         needs = algorithm.needs(problem.dim, stage.q)
@@ -83,8 +84,7 @@ class Fitting:
             problem,
             state,
             limits,
-            needs=needs,
-            seed=seed,
+            inputs=StepInputs.of(needs, problem, seed),
             history=history,
             callbacks=self.callbacks,
             save=kept.save if kept and writes else None,

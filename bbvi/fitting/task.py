@@ -27,11 +27,12 @@ from bbvi.posterior import Posterior
 from bbvi.runtime.precision import scope, use_double
 from bbvi.runtime.sharding import Layout, make_layout
 from bbvi.start.record import Hints
+from bbvi.target.messages import no_derivative, no_gradient
 from bbvi.target.parameters import Parameters
-from bbvi.target.problem import Problem, no_derivative, no_gradient
+from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
-MAX_STEPS = 20_000  # of each method, unless another number is given
+DEFAULT_STEPS = 20_000  # of each method, unless another number is given
 BY_ROWS = ("auto", "advi", "ivon")  # methods that a model's own minibatches go to
 
 
@@ -93,7 +94,7 @@ class Task:
             raise ValueError("budget: the estimator uses no gradients to count. Give seconds, or num_steps.")
         if not isinstance(given["progress"], bool | None):
             raise TypeError(f"progress={given['progress']!r} must be True, False or None.")
-        num_steps = MAX_STEPS if given["num_steps"] is None else positive("num_steps", given["num_steps"])
+        num_steps = DEFAULT_STEPS if given["num_steps"] is None else positive("num_steps", given["num_steps"])
         init = given["init"].distribution if isinstance(given["init"], Posterior) else given["init"]
         with scope(double := use_double(given["precision"])):
             data = read_rows(model.data, model.logprob)

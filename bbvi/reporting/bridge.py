@@ -25,7 +25,7 @@ from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope
 from bbvi.target.problem import Problem
 
-ITERATIONS = 1000
+BRIDGE_ITERATIONS = 1000
 SAME = 1e-10  # relative change of the evidence from which it counts as found
 
 
@@ -61,7 +61,7 @@ def bridge(of_p: np.ndarray, of_q: np.ndarray, effective: float) -> Value:
     log_share_p = np.log(effective / (effective + len(q)))
     log_share_q = np.log(len(q) / (effective + len(q)))
     log_r = 0.0
-    for _ in range(ITERATIONS):
+    for _ in range(BRIDGE_ITERATIONS):
         above = q - np.logaddexp(log_share_p + q, log_share_q + log_r)
         below = -np.logaddexp(log_share_p + p, log_share_q + log_r)
         new = (log_sum_exp(above) - np.log(len(q))) - (log_sum_exp(below) - np.log(len(p)))

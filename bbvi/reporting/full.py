@@ -73,7 +73,7 @@ class FullDiagnosis:
         return "\n".join(lines)
 
 
-def diagnose(record: Record, level: str, seed: int = 0) -> Diagnosis | FullDiagnosis:
+def diagnose_further(record: Record, level: str, seed: int = 0) -> Diagnosis | FullDiagnosis:
     """See `Posterior.diagnose`."""
     if level == "quick":
         return record.diagnosis

@@ -12,7 +12,7 @@ from bbvi.policy import Regime
 from bbvi.record import Record
 from bbvi.reporting import plots
 from bbvi.reporting.arviz import Labels, num_observations, predict, to_arviz
-from bbvi.reporting.full import diagnose
+from bbvi.reporting.full import diagnose_further
 from bbvi.reporting.linear_response import respond
 from bbvi.reporting.scalars import PROBABILITIES, Row, Variable, read_variables, worst
 from bbvi.reporting.svg import INK, inline, style
@@ -44,7 +44,7 @@ def report(posterior: Record, path: str | Path, level: str, calibration: Any) ->
     """See `Posterior.report`."""
     from jinja2 import Environment
 
-    full = diagnose(posterior, level) if level != "quick" else None
+    full = diagnose_further(posterior, level) if level != "quick" else None
     variables = read_variables(posterior)
     total = sum(len(variable.mean) for variable in variables)
     rows = worst(posterior, variables, ROWS if total <= ROWS else ROWS // 2)

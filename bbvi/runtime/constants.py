@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-T = TypeVar("T")
+Returned = TypeVar("Returned")
 SIGNS = (  # of an array remembered in the other precision
     "RuntimeProgramInputMismatch",
     "operand type mismatch",
@@ -44,7 +44,7 @@ def _view(array: Any) -> Any:
     return base.view() if fits and type(base) is np.ndarray else np.array(array)
 
 
-def with_clean_caches(function: Callable[[], T]) -> T:
+def with_clean_caches(function: Callable[[], Returned]) -> Returned:
     """What `function` returns; called again after emptying JAX's caches where they hold the other precision."""
     try:
         return function()

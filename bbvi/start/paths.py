@@ -12,7 +12,7 @@ from bbvi.algorithms.numerics.paths import missing_entropy
 from bbvi.algorithms.numerics.quasi_newton import Dense, Limited
 from bbvi.algorithms.pathfinder import Pathfinder, PathfinderState
 from bbvi.distributions.affine import Affine
-from bbvi.optimise import Callback, Limits, Progress, Run, drive
+from bbvi.optimise import Allowance, Callback, Progress, Run, drive
 from bbvi.outcome import Evaluations, Stop
 from bbvi.policy import Regime
 from bbvi.runtime.deadline import OutOfTimeError, shorter
@@ -75,7 +75,7 @@ def patience(problem: Problem, seconds: float = WAIT) -> AbstractContextManager[
 def _climb(problem: Problem, xs: np.ndarray, noise: np.ndarray, hints: Hints) -> Ends:
     pathfinder = Pathfinder(num_paths=len(xs), num_draws=len(noise))
     kind = Dense if Regime.of(problem.dim).dense_start else Limited
-    limits = Limits(ITERATIONS, seconds=hints.until - time.perf_counter())
+    limits = Allowance(ITERATIONS, seconds=hints.until - time.perf_counter())
     told = [_as_start(each) for each in hints.callbacks]
     run = drive(pathfinder, problem, pathfinder.from_points(xs, noise, kind), limits, callbacks=told)
     if run.stop is Stop.INTERRUPTED:

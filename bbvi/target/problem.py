@@ -14,11 +14,12 @@ from bbvi.data.source import Source
 from bbvi.distributions.affine import Affine
 from bbvi.policy import Regime
 from bbvi.runtime.constants import detached
-from bbvi.runtime.dtypes import dtype_of, is_numeric
 from bbvi.runtime.pytree import pytree, static
 from bbvi.runtime.sharding import DATA, Layout
 from bbvi.target import cost
+from bbvi.target.messages import in_short, no_gradient
 from bbvi.target.parameters import Parameters
+from bbvi.target.scalar import real_scalar
 
 Array = Any
 
@@ -200,33 +201,6 @@ class Problem:
         return jax.vmap(function)(*self.layout.shard(points))
 
 
-def no_gradient(reason: Exception) -> TypeError:
-    """What to say of a log density that JAX cannot differentiate."""
-    return TypeError(
-        f"JAX cannot differentiate logprob ({in_short(reason)}). Write the part concerned with other functions, give "
-        'it a derivative by jax.custom_jvp, or give the gradient to bbvi.external. method="advi" with '
-        'estimator="score_function" needs none.'
-    )
-
-
-def no_derivative(what: str, reason: Exception) -> TypeError:
-    """What to say of a log density of which JAX cannot make the second derivatives that something needs."""
-    error = TypeError(
-        f"{what} needs second derivatives of the log density, and JAX cannot make them: "
-        f'{in_short(reason)}. Use what needs gradients only, such as method="newton", "advi", "bam", '
-        '"pathfinder" or "ivon"; or write that part of the log density with other functions, or give bbvi.external its '
-        "hvp=."
-    )
-    error.__cause__ = reason
-    return error
-
-
-def in_short(error: Exception) -> str:
-    """Type and first sentence of an error."""
-    first = (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")
-    return f"{type(error).__name__}: {first}"
-
-
 def abstract(problem: Problem) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
     """The structure of a problem, with the shapes and types of its leaves: what its programs are cached by."""
     leaves, treedef = jax.tree.flatten(problem)
@@ -282,7 +256,7 @@ def _estimate(problem: Problem, x: Array) -> Array:
     values, log_jacobian = problem.parameters.constrain(x)
     arguments = [each for each in (problem.data, problem.weight) if each is not None]
     try:
-        value = detached(lambda *given: _real_scalar(_call(problem, *given)))(values, *arguments)
+        value = detached(lambda *given: real_scalar(_call(problem, *given)))(values, *arguments)
     except Exception as error:
         call = "logprob(values)" if problem.data is None else "logprob(values, data), since data was given"
         error.add_note(f"bbvi called {call}. Under JAX values are traced: use jax.numpy, and lax.cond or jnp.where.")
@@ -296,24 +270,3 @@ def _call(problem: Problem, values: Any, *given: Any) -> Any:
         return problem.logprob(values, *given)
     data, weight = given if len(given) == 2 else (*given, 1.0)
     return problem.logprob.estimate(values, data, weight, problem.is_split)
-
-
-def _real_scalar(value: Any) -> Array:
-    if not hasattr(value, "dtype") and not isinstance(value, int | float | complex):
-        raise TypeError(f"logprob returned {value!r}, a {type(value).__name__}. It must return one real number.")
-    if not is_numeric(dtype := dtype_of(value)):
-        raise TypeError(f"logprob returned {type(value).__name__} of dtype {dtype}. It must return one real number.")
-    array = jnp.asarray(value)
-    if array.ndim:
-        raise ValueError(
-            f"logprob returned an array of shape {array.shape}. It must return one number for one point: sum the terms "
-            "with jnp.sum."
-        )
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"logprob returned a complex number ({array.dtype}). It must return a real one: take jnp.real.")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(
-            f"logprob returned {array.dtype}, which has no gradient. It must return a floating point number that "
-            "depends on the parameters."
-        )
-    return array
