@@ -177,8 +177,8 @@ def _start(task: Task, problem: Problem, hints: Hints) -> Start:
 
 def _centred(problem: Problem, start: Start) -> tuple[Problem, Start]:
     """The problem with the windows of angles around the start, and the start's paths next to these."""
-    parameters = problem.parameters.centred(start.gaussian.loc)
-    paths = [Affine(parameters.nearest_turn(path.loc[None])[0], path.scale) for path in start.paths]
+    parameters = problem.parameters.centred(np.asarray(start.gaussian.loc))
+    paths = [Affine(parameters.nearest_turn(np.asarray(path.loc)[None])[0], path.scale) for path in start.paths]
     placed = problem.layout.device_put(parameters)
     return replace(problem, parameters=placed), start._replace(paths=tuple(paths))
 
@@ -200,7 +200,7 @@ def _posterior(
         history=History(*map(np.concatenate, zip(*(result.history for result in results), strict=True))),
         cost=Cost.of(spent, watch.elapsed, watch.compiling),
         method=best.stage.algorithm.name,
-        parameters=task.parameters.centred(start.gaussian.loc),
+        parameters=task.parameters.centred(np.asarray(start.gaussian.loc)),
         observed_data={**observed(task.model.data), **task.model.observed},
         pool=best.draws.thinned(),
         double=task.double,

@@ -34,12 +34,12 @@ from bbvi.posteriors import Fit, Posteriors
 from bbvi.record import Cost
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope, use_double
+from bbvi.runtime.types import Array
 from bbvi.start.paths import ITERATIONS
 from bbvi.start.record import start_at
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
-Array = Any
 BY_FAMILY = {"full_rank": VariationalNewton, "mean_field": DADVI}  # deterministic ones, which need no noise
 FITS_AT_ONCE = 256  # in one call of the compiled program
 NUM_CHECKS = 1024  # draws of each approximation, to judge it by

@@ -22,9 +22,9 @@ from bbvi.distributions.affine import Affine
 from bbvi.outcome import Evaluations, History, Stop
 from bbvi.runtime.compiling import program
 from bbvi.runtime.deadline import OutOfTimeError
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 LOOK = 0.5  # seconds between looks at the clock, the keyboard and the callbacks
 STOPS = {CONVERGED: Stop.CONVERGED, STALLED: Stop.STALLED, RUNNING: Stop.STEPS}
 

@@ -23,10 +23,10 @@ from bbvi.outcome import Evaluations, History, StageSummary
 from bbvi.policy import Regime
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope
+from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
 from bbvi.target.problem import Problem
 
-Array = Any
 DRAWS_FOR_EACH = 4  # evaluated for each one resampled
 MOST_NUMBERS = 2**28  # in draws evaluated again, at most
 

@@ -28,9 +28,9 @@ from bbvi.distributions.scales import Triangular
 from bbvi.draws.random import Random
 from bbvi.estimators import StickingTheLanding
 from bbvi.outcome import Evaluations
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 LEAST_REGULARISATION = 1e-12  # regularisation at which a step is none
 
 

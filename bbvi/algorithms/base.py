@@ -26,9 +26,9 @@ from bbvi.draws.random import Random
 from bbvi.estimators import Estimate
 from bbvi.outcome import Evaluations, Finding
 from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 State = TypeVar("State", bound=NamedTuple)
 NEVER = np.iinfo(np.int32).max  # steps
 RUNNING, CONVERGED, STALLED = 0, 1, 2  # what `status` returns

@@ -14,9 +14,9 @@ from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.distributions.spiked import SpikedDiagonal
 from bbvi.policy import Regime
 from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 DIAGONAL_PROBES = 100  # for a diagonal of curvature where the exact one costs too much
 EXTRA = 20  # Lanczos steps, besides two for each direction
 SETTLED = 0.01  # residual of a Ritz pair, as a share of its value, below which it is used

@@ -29,9 +29,9 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.policy import LIMITS, Regime
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 START_PROBES = 32  # for the diagonal of the curvature at the start, where the exact one costs too much
 LARGE_ERROR = 0.5
 RANGE = 15.0  # that log standard deviations may move from the start
@@ -52,7 +52,7 @@ class DADVIState(NamedTuple):
     value_error: Array  # () its standard error
     gradient: Array  # (2, dim)
     radius: Array  # () of the trust region
-    count: Array  # () steps
+    steps: Array  # () steps
     arrived: Array  # () bool, at the optimum for these draws
     checked: Array  # () bool, and enough draws
     error: Array  # () of the means from the draws, in linear-response standard deviations
@@ -109,7 +109,7 @@ class DADVI(Algorithm[DADVIState]):
             value_error=scalar(0),
             gradient=jnp.zeros((2, dim), loc.dtype),
             radius=first_radius(loc, 2 * dim),
-            count=jnp.zeros((), int),
+            steps=jnp.zeros((), int),
             arrived=jnp.array(False),
             checked=jnp.array(False),
             error=scalar(jnp.inf),
@@ -123,13 +123,13 @@ class DADVI(Algorithm[DADVIState]):
         stage = jnp.where(state.arrived, 2, jnp.where(jnp.isfinite(state.value), 1, 0))
         stages = (_look, _newton, partial(_check, self.max_error))
         state, non_finite, gradients, products = jax.lax.switch(stage, stages, local, state)
-        products = products + jnp.where(state.count == 0, _probes(problem.dim) or problem.dim, 0)  # those of init
-        state = state._replace(count=state.count + 1)
+        products = products + jnp.where(state.steps == 0, _probes(problem.dim) or problem.dim, 0)  # those of init
+        state = state._replace(steps=state.steps + 1)
         evaluations = Evaluations(jnp.zeros((), int), gradients, products)
         return state, Info(state.value, state.value_error, non_finite, evaluations)
 
     def status(self, state: DADVIState) -> Array:
-        stuck = is_stuck(state.eta, state.radius, state.count)
+        stuck = is_stuck(state.eta, state.radius, state.steps)
         return status(state.checked if self.response else state.arrived, stuck)
 
     def extract(self, state: DADVIState) -> Distribution:
@@ -140,7 +140,7 @@ class DADVI(Algorithm[DADVIState]):
         q = jax.device_get(extract(self, state))
         if int(self.status(state)) != CONVERGED:
             reason = "the log density is not finite at some of the fixed draws"
-            nowhere = state.count > 0 and not np.isfinite(state.value)
+            nowhere = state.steps > 0 and not np.isfinite(state.value)
             remedy = "check its constraints, or use a method that draws afresh"
             return Result((q,), (Finding(Status.USABLE, reason, remedy),) if nowhere else ())
         if not np.isfinite(state.error):
@@ -195,7 +195,7 @@ def _newton(problem: Problem, state: DADVIState) -> Outcome:
         metric(state.eta).ravel(),
     )
     eta = state.eta + step.move.reshape(shape)
-    eta = eta.at[1].set(jnp.clip(eta[1], -RANGE, RANGE))
+    eta = jnp.asarray(eta).at[1].set(jnp.clip(eta[1], -RANGE, RANGE))
     there = average(problem, eta, state.draws, state.used)
     accept, radius = judge(step, there.value - state.value, state.radius, state.value)
     keep = lambda new, old: jnp.where(accept, new, old)

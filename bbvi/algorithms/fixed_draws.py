@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from bbvi.distributions.base import LOG_2PI
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
-
-Array = Any
 
 
 class Average(NamedTuple):

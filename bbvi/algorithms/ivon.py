@@ -15,9 +15,9 @@ from bbvi.distributions.scales import Diagonal
 from bbvi.draws.random import Random, add_up
 from bbvi.estimators import StickingTheLanding
 from bbvi.outcome import Evaluations
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 MOMENTUM = 0.9
 LEARNING_RATE = 0.2
 FORGETTING = 0.05  # 1 - beta_2

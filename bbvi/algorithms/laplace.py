@@ -17,9 +17,9 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Triangular
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.policy import Regime, default_rank
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 LARGEST_RANK = 256  # of the curvature where it is not dense, when no family is named
 WELL_SCALED = 1e3  # curvature in good coordinates is within this factor of 1
 MAX_ROUNDS = 5
@@ -35,7 +35,7 @@ class LaplaceState(NamedTuple):
     value: Array  # () log density there, -inf before the first step
     gradient: Array  # (dim,)
     radius: Array  # () of the trust region
-    count: Array  # () steps
+    steps: Array  # () steps
     precision: Array  # (dim, dim) minus the Hessian at y, where the curvature is dense; else (0, 0)
     rounds: Array  # () times that the coordinates were standardised anew
     arrived: Array  # () bool, at the mode
@@ -84,7 +84,7 @@ class Laplace(Algorithm[LaplaceState]):
             value=jnp.full((), -jnp.inf, loc.dtype),
             gradient=jnp.zeros_like(loc),
             radius=first_radius(loc, q.dim),
-            count=jnp.zeros((), int),
+            steps=jnp.zeros((), int),
             precision=jnp.zeros((q.dim, q.dim) if FullRank.holds(q) else (0, 0), loc.dtype),
             rounds=jnp.zeros((), int),
             arrived=jnp.zeros((), bool),
@@ -100,8 +100,8 @@ class Laplace(Algorithm[LaplaceState]):
         return state, info._replace(elbo=elbo)
 
     def status(self, state: LaplaceState) -> Array:
-        nowhere = (state.count > 0) & ~jnp.isfinite(state.value)
-        return status(state.converged, is_stuck(state.y, state.radius, state.count) | nowhere)
+        nowhere = (state.steps > 0) & ~jnp.isfinite(state.value)
+        return status(state.converged, is_stuck(state.y, state.radius, state.steps) | nowhere)
 
     def extract(self, state: LaplaceState) -> Distribution:
         return state.q.around(Affine(state.coordinates(state.y), state.coordinates.scale))
@@ -111,7 +111,7 @@ class Laplace(Algorithm[LaplaceState]):
         mode = Mode(state.coordinates, state.y, state.value, state.precision, np.asarray(converged))
         found = jax.device_get(curved(problem, state.q, mode))
         findings = [
-            *about_mode(converged, state.y, state.radius, state.count),
+            *about_mode(converged, state.y, state.radius, state.steps),
             *about_repair(problem.parameters.coordinate_names(), found),
             *about_noise(float(found.noise)),
         ]
@@ -123,7 +123,7 @@ class Laplace(Algorithm[LaplaceState]):
 def _look(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
     """The first step: see where we are."""
     value, gradient, finite = _at(problem, state.y)
-    state = state._replace(value=jnp.where(finite, value, -jnp.inf), gradient=gradient, count=state.count + 1)
+    state = state._replace(value=jnp.where(finite, value, -jnp.inf), gradient=gradient, steps=state.steps + 1)
     return state, _info(value, ~finite, gradients=1)
 
 
@@ -140,7 +140,7 @@ def _newton(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, Info]:
         value=keep(value, state.value),
         gradient=keep(gradient, state.gradient),
         radius=radius,
-        count=state.count + 1,
+        steps=state.steps + 1,
         arrived=arrived,
         converged=arrived & (state.precision.size == 0),
     )
@@ -172,7 +172,7 @@ def _standardise(problem: Problem, state: LaplaceState) -> tuple[LaplaceState, I
         arrived=jnp.zeros((), bool),
     )
     kept = jax.tree.map(lambda a, b: jnp.where(fits, a, b), state, anew)
-    state = kept._replace(precision=precision, converged=fits, count=state.count + 1)
+    state = kept._replace(precision=precision, converged=fits, steps=state.steps + 1)
     return state, _info(state.value, jnp.zeros((), bool), products=state.y.size)
 
 

@@ -1,15 +1,14 @@
 """What Laplace's approximation has to say of itself."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from bbvi.algorithms.curvature_at_mode import Curved
 from bbvi.algorithms.numerics.trust_region import ESCAPED
 from bbvi.outcome import Finding, Status
+from bbvi.runtime.types import Array
 
-Array = Any
 NOISY = 0.2  # relative error of the diagonal by probes, from which it is worth a word
 
 

@@ -42,9 +42,9 @@ from bbvi.draws.random import Random
 from bbvi.estimators import StickingTheLanding
 from bbvi.outcome import Evaluations
 from bbvi.policy import Regime
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 DELTA = 0.1  # added to the Fisher information, which is singular under rotations of the factor
 PRODUCTS = 20  # conjugate gradients for the low-rank family, at most
 LENGTH = 0.3  # of a low-rank step in the Fisher metric, over sqrt(dim), at most

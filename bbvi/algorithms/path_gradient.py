@@ -30,9 +30,9 @@ from bbvi.draws.random import Random
 from bbvi.estimators import StickingTheLanding
 from bbvi.outcome import Evaluations
 from bbvi.runtime.precision import lenient_promotion
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 AVERAGED = 100  # steps over which the ELBO is averaged
 FIRST_ROUND = 4  # windows in the first round
 LOWEST_RATE = 0.01  # of the rate, below which it does not fall in a round
@@ -49,7 +49,7 @@ class PathGradientState(NamedTuple):
     moments: Any  # of Adam, over the parameters in one vector
     rate: Array  # () at the beginning of a round
     length: Array  # () of this round, in steps
-    count: Array  # () steps taken in it
+    taken: Array  # () steps taken in it
     sums: Array  # (3,) of the ELBO estimates, their squares and their squared standard errors, in this window
     elbo: Array  # () at the end of the round before, or at the start
     best: tuple[Array, Distribution]  # ELBO of the best window, or at the start, and q there
@@ -93,7 +93,7 @@ class PathGradient(Adaptive[PathGradientState]):
             moments=ADAM.init(ravel_pytree(local)[0]),
             rate=jnp.full((), self.rate, dtype),
             length=jnp.full((), FIRST_ROUND * AVERAGED, int),
-            count=jnp.zeros((), int),
+            taken=jnp.zeros((), int),
             sums=jnp.zeros(3, dtype),
             elbo=nothing,
             best=(nothing, local),
@@ -109,7 +109,7 @@ class PathGradient(Adaptive[PathGradientState]):
             updates, moments = ADAM.update(ravel_pytree(gradient)[0], state.moments)
         usable = jnp.isfinite(optax.tree.norm(updates)) & jnp.isfinite(estimate.value)
         keep = lambda new, old: jnp.where(usable, new, old)
-        done = state.count / state.length
+        done = state.taken / state.length
         rate = state.rate * jnp.maximum(1 - done, LOWEST_RATE)
         seen = jnp.stack([estimate.value, estimate.value**2, estimate.standard_error**2])
         known = jnp.isfinite(state.best[0])
@@ -117,7 +117,7 @@ class PathGradient(Adaptive[PathGradientState]):
         state = state._replace(
             q=restore(keep(parameters - rate * updates, parameters)),
             moments=jax.tree.map(keep, moments, state.moments),
-            count=state.count + 1,
+            taken=state.taken + 1,
             sums=state.sums + seen,
             elbo=jnp.where(known, state.elbo, start[0]),
             best=jax.tree.map(lambda old, new: jnp.where(known, old, new), state.best, start),
@@ -125,12 +125,12 @@ class PathGradient(Adaptive[PathGradientState]):
         return state, Info.of(estimate, Evaluations(gradients=self.num_draws))
 
     def steps_to_adapt(self, state: PathGradientState) -> Array:
-        return AVERAGED - state.count % AVERAGED
+        return AVERAGED - state.taken % AVERAGED
 
     def adapt(self, problem: Problem, state: PathGradientState) -> PathGradientState:
         elbo, square, variance = state.sums / AVERAGED
         error = jnp.sqrt(jnp.maximum(square - elbo**2, 0) / AVERAGED)
-        over = state.count == state.length
+        over = state.taken == state.length
         fell = ~(elbo > state.best[0] - DROP - 10 * error)
         even = jnp.sqrt(variance * self.num_draws) < self.tolerance
         rose = elbo > state.elbo + 0.5 * self.tolerance**2
@@ -143,7 +143,7 @@ class PathGradient(Adaptive[PathGradientState]):
             moments=choose(over | fell, jax.tree.map(jnp.zeros_like, state.moments), state.moments),
             rate=rate,
             length=jnp.where(over & ~fell, 2, 1) * state.length,
-            count=jnp.where(over | fell, 0, state.count),
+            taken=jnp.where(over | fell, 0, state.taken),
             sums=jnp.zeros_like(state.sums),
             elbo=jnp.where(over & ~fell, elbo, state.elbo),
             best=best,

@@ -14,9 +14,9 @@ from bbvi.algorithms.numerics.quasi_newton import Compact, Dense, Limited
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, Spiked
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.policy import Regime
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 BOX = 2.0  # starts lie in a box of this half-width around the first
 LEFT_OUT = 30.0  # nats below the best ELBO, from which a path counts as having ended elsewhere
 

@@ -29,9 +29,9 @@ from bbvi.algorithms.base import Adaptive, Info, status
 from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
 from bbvi.policy import Regime
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 STATIONARY = 1.2  # R-hat below which the iterates count as stationary
 TRAVELLING = 2.0  # R-hat above which they move steadily; it is 2.6 for motion in a straight line
 
@@ -50,7 +50,7 @@ class StochasticState(NamedTuple):
     coordinates: Affine  # x as a function of what q is a distribution of
     aux: Any  # what else the algorithm carries from step to step of a round
     damping: Array  # () factor of the steps
-    count: Array  # () steps taken in this half
+    taken: Array  # () steps taken in this half
     half: Array  # () steps in a half of this round
     previous: Half  # of this round, during the second half
     current: Half
@@ -92,7 +92,7 @@ class Stochastic(Adaptive[StochasticState]):
             coordinates=coordinates,
             aux=self.init_aux(local),
             damping=scalar(1),
-            count=jnp.zeros((), int),
+            taken=jnp.zeros((), int),
             half=jnp.full((), self.first_half, int),
             previous=_empty(local),
             current=_empty(local),
@@ -106,18 +106,18 @@ class Stochastic(Adaptive[StochasticState]):
     def step(self, noise: Any, problem: Problem, state: StochasticState) -> tuple[StochasticState, Info]:
         local = problem.in_coordinates(state.coordinates)
         q, aux, info = self.update(noise, local, state.q, state.aux, state.damping)
-        first = state.count == 0
+        first = state.taken == 0
         add = lambda first: lambda total, new: jnp.where(first, 0, total) + new.astype(total.dtype)
         current = jax.tree.map(add(first), state.current, Half(q, info.elbo))
         squares = jax.tree.map(add(first & ~state.judging), state.squares, jax.tree.map(jnp.square, q))
-        return state._replace(q=q, aux=aux, count=state.count + 1, current=current, squares=squares), info
+        return state._replace(q=q, aux=aux, taken=state.taken + 1, current=current, squares=squares), info
 
     def steps_to_adapt(self, state: StochasticState) -> Array:
-        return state.half - state.count
+        return state.half - state.taken
 
     def adapt(self, problem: Problem, state: StochasticState) -> StochasticState:
         halfway = state._replace(
-            count=jnp.zeros_like(state.count),
+            taken=jnp.zeros_like(state.taken),
             previous=state.current,
             judging=jnp.ones_like(state.judging),
         )
@@ -157,9 +157,9 @@ class Stochastic(Adaptive[StochasticState]):
         return status(state.converged)
 
     def extract(self, state: StochasticState) -> Distribution:
-        n = jnp.maximum(state.count, 1).astype(state.coordinates.loc.dtype)
+        n = jnp.maximum(state.taken, 1).astype(state.coordinates.loc.dtype)
         average = jax.tree.map(
-            lambda total, q: jnp.where(state.count > 0, total.astype(q.dtype) / n, q),
+            lambda total, q: jnp.where(state.taken > 0, total.astype(q.dtype) / n, q),
             state.current.total,
             state.q,
         )

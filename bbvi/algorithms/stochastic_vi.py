@@ -16,9 +16,8 @@ from bbvi.estimators import Estimator, StickingTheLanding
 from bbvi.outcome import Evaluations
 from bbvi.policy import Regime
 from bbvi.runtime.precision import lenient_promotion
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
-
-Array = Any
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,9 +31,9 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import LOG_2PI
 from bbvi.distributions.scales import Triangular
 from bbvi.outcome import Evaluations, Finding, Status
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 SMALL_STEP = 1e-2  # stop when no mean moves by more than this many standard deviations, and no scale by this ratio
 DRAWS_ERROR = 0.1  # of the draws, in the same units, above which there are too few
 MAX_RATIO = 100.0  # by which one step may change a variance

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-Array = Any
 _JACOBIANS = {"forward": jax.jacfwd, "reverse": jax.jacrev}
 
 

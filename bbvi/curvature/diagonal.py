@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from bbvi.curvature.operator import HessianOperator
 
-Array = Any
 COLUMNS_AT_ONCE = 32  # of the Hessian, in the exact diagonal
 
 

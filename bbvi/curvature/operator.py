@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.flatten_util import ravel_pytree
-
-Array = Any
 
 
 class HessianOperator:

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-Array = Any
 _PRODUCTS = {
     "forward_over_reverse": lambda gradient, x, v: jax.jvp(gradient, (x,), (v,))[1],
     "reverse_over_reverse": lambda gradient, x, v: jax.vjp(gradient, x)[1](v)[0],

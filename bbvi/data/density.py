@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from bbvi.data.source import Array, Source
+from bbvi.data.source import Source
+from bbvi.runtime.types import Array
 
 
 class SumOverRows(ABC):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from bbvi.data.density import SumOverRows
 from bbvi.data.out_of_core import Rows, rows_of
-from bbvi.data.source import Array
 from bbvi.data.sums import sum_over_rows
+from bbvi.runtime.types import Array
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.data.chunks import count_chunks, fits_whole
-from bbvi.data.source import Array, IndexedSource
+from bbvi.data.source import IndexedSource
+from bbvi.runtime.types import Array
 
 
 @dataclass(frozen=True, eq=False)

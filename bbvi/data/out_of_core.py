@@ -18,9 +18,10 @@ from bbvi.data.chunks import count_chunks
 from bbvi.data.memory import InMemory
 from bbvi.data.sampling import sample_rows
 from bbvi.data.schema import Schema
-from bbvi.data.source import Array, Batches, Source
+from bbvi.data.source import Batches, Source
 from bbvi.data.store import Store
 from bbvi.runtime.pytree import pytree, static
+from bbvi.runtime.types import Array
 
 _OPEN: weakref.WeakValueDictionary[int, Store] = weakref.WeakValueDictionary()
 
@@ -49,7 +50,7 @@ class OutOfCore(Source):
             digest.update(np.ascontiguousarray(leaf).data)
         key = int.from_bytes(digest.digest()[:4], "little")
         _OPEN[key] = store
-        return cls(np.uint32(key), sampled, store)
+        return cls(np.asarray(key, np.uint32), sampled, store)
 
     @property
     def schema(self) -> Schema:

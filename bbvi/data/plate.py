@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.data.source import Array, IndexedSource
+from bbvi.data.source import IndexedSource
+from bbvi.runtime.types import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,6 @@ from bbvi.data.epochs import EpochShuffle, Reader
 from bbvi.data.prefetch import Prefetch
 from bbvi.data.sampling import num_sampled, sample_rows
 
-Array = Any
-
 
 @dataclass(frozen=True)
 class Batches:

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 
 from bbvi.data.chunks import chunk_size
 from bbvi.data.out_of_core import rows_of
-
-Array = Any
+from bbvi.runtime.types import Array
 
 
 def sum_over_rows(function: Callable[[Any, Any], Array], values: Any, data: Any) -> Array:

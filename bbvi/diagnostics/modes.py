@@ -6,6 +6,7 @@ import numpy as np
 
 from bbvi.distributions.affine import Affine
 from bbvi.draws.importance import log_densities
+from bbvi.runtime.types import Array
 from bbvi.start.bulk import polish
 from bbvi.start.record import Start
 from bbvi.target.problem import Problem
@@ -33,13 +34,13 @@ def find_modes(problem: Problem, start: Start, gaussian: Affine, elbo: float) ->
     return modes, elbos
 
 
-def _apart(problem: Problem, loc: np.ndarray, modes: Sequence[Affine]) -> bool:
+def _apart(problem: Problem, loc: Array, modes: Sequence[Affine]) -> bool:
     """Whether a point is far from all modes, and beyond a barrier."""
     far = all(mode.distance(loc) > MODES_APART for mode in modes)
     return far and all(_barrier(problem, loc, mode.loc) > BARRIER for mode in modes)
 
 
-def _barrier(problem: Problem, a: np.ndarray, b: np.ndarray) -> float:
+def _barrier(problem: Problem, a: Array, b: Array) -> float:
     """How far the log density falls below both ends on the way from a to b, in nats."""
     values = log_densities(problem, np.linspace(a, b, 16))
     return float(min(values[0], values[-1]) - values.min())

@@ -187,10 +187,10 @@ class Family:
 
     def from_leaves(self, leaves: dict[str, Array]) -> LocationScale:
         """The inverse of `LocationScale.leaves`."""
-        leaves = dict(leaves)
+        given: dict[str, Any] = dict(leaves)
         if self.base is HeavyTailed:
-            leaves["degrees_of_freedom"] = int(leaves["degrees_of_freedom"])
-        return self(**leaves)
+            given["degrees_of_freedom"] = int(given["degrees_of_freedom"])
+        return self(**given)
 
     def holds(self, q: Any) -> bool:
         """Whether q is a member."""

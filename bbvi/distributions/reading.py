@@ -1,5 +1,6 @@
 """Distributions by name, and from the arrays that are stored of them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from bbvi import distributions
@@ -36,10 +37,10 @@ def find_family(name: str) -> Any:
     return Family(name, scales[scale], bases[base])
 
 
-def read_distribution(name: str, leaves: dict[str, Array]) -> Distribution:
+def read_distribution(name: str, leaves: Mapping[str, Array]) -> Distribution:
     """The distribution of a family with these leaves, as `Distribution.leaves` gave them."""
     if name != Mixture.name:
-        return find_family(name).from_leaves(leaves)
+        return find_family(name).from_leaves(dict(leaves))
     groups: dict[str, dict[str, Array]] = {}
     for each, leaf in leaves.items():
         if "." in each:

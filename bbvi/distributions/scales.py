@@ -16,8 +16,7 @@ import scipy.linalg
 from jax.scipy.linalg import solve_triangular
 
 from bbvi.runtime.pytree import pytree
-
-Array = Any  # a jax.Array, a tracer or a numpy.ndarray
+from bbvi.runtime.types import Array
 
 
 class Scale(ABC):

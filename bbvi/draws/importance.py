@@ -21,9 +21,9 @@ from bbvi.draws.lazy import LazyDraws, Sets, push
 from bbvi.policy import FEWEST_VERDICT_DRAWS, KEPT_NUMBERS, Regime
 from bbvi.runtime.compiling import program
 from bbvi.runtime.deadline import OutOfTimeError, deadline
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 WIDE_SHARE = 4  # draws of q for each of its wider version
 MADE_AT_ONCE = 2**24  # numbers in a set of draws, above which they are made a few at a time
 AFFORDABLE = {"cpu": 2**36}  # multiplications that a set of draws may take, about: a few seconds on two cores

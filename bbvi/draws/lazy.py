@@ -11,8 +11,7 @@ import numpy as np
 from bbvi.distributions import Distribution
 from bbvi.draws.random import stream
 from bbvi.runtime.precision import scope
-
-Array = Any
+from bbvi.runtime.types import Array
 
 
 class Sets(NamedTuple):

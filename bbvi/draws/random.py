@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any
+from bbvi.runtime.types import Array
+
 NORMALS_AT_ONCE = 2**16  # normal numbers made at once within a program
 
 
@@ -96,7 +97,7 @@ class InProgram:
     xp = jnp
 
     def __init__(self, seed: Array) -> None:
-        self._key = jax.random.wrap_key_data(seed, impl="threefry2x32")
+        self._key = jax.random.wrap_key_data(jnp.asarray(seed), impl="threefry2x32")
 
     def normal(self, shape: Sequence[int]) -> Array:
         size = math.prod(shape)

@@ -16,9 +16,9 @@ from jax.lax import stop_gradient
 from bbvi.distributions import Distribution
 from bbvi.draws.random import Random, add_up
 from bbvi.estimators.noise import IID, Noise
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 PULL = 2.0  # how hard a draw without density pulls q back, in units of the score of a standard normal
 
 

@@ -1,7 +1,6 @@
 """A control variate from curvature."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,8 @@ from bbvi.distributions.bases import Normal
 from bbvi.estimators.base import Estimate, Estimator
 from bbvi.estimators.elbo import ELBO
 from bbvi.policy import LIMITS, Regime
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
-
-Array = Any
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """Reparameterisation gradients of the evidence lower bound."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
-
-Array = Any
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Score matching: the Fisher divergence, pulled back to the noise."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +8,8 @@ from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import PULL, Estimate, Estimator
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
-
-Array = Any
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ evenly, and each step scrambles them anew, so that every scheme stays unbiased.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 
 from bbvi.draws.random import Random
-
-Array = Any
+from bbvi.runtime.types import Array
 
 
 class Noise(ABC):

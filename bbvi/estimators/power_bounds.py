@@ -18,7 +18,7 @@ References: Burda, Grosse and Salakhutdinov 2016 (arXiv:1509.00519); Li and Turn
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,8 @@ from jax.scipy.special import logsumexp
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densities
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
-
-Array = Any
 
 
 @dataclass(frozen=True)

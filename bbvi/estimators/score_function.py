@@ -1,16 +1,14 @@
 """Gradients of the evidence lower bound without gradients of the log density."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from bbvi.distributions import Distribution
 from bbvi.estimators.base import Estimate, Estimator
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
-
-Array = Any
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from bbvi.data.factorized import likelihood_of_rows
 from bbvi.data.reading import is_held
 from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
 
-Array = Any
 Named = dict[str, np.ndarray]
 
 

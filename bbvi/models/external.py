@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 
-Array = Any
+from bbvi.runtime.types import Array
+
 Leaves = tuple[Array, ...]
 Shape = tuple[int, ...]
 NO_SECOND_DERIVATIVES = "bbvi.external was given no hvp=."

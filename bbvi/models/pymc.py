@@ -12,9 +12,8 @@ from bbvi.models.base import Model, Named
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import lenient_promotion
 from bbvi.runtime.spelling import nearest
+from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
-
-Array = Any
 
 
 def from_pymc(model: Any) -> Model:

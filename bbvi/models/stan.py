@@ -9,9 +9,9 @@ import numpy as np
 
 from bbvi.models.base import Model, Named
 from bbvi.models.external import External
+from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
 
-Array = Any
 TRIED = 10  # points that Stan may reject before the model is refused
 LOG_LIKELIHOOD = "log_lik"  # the generated quantity that by convention holds the pointwise log likelihood
 

@@ -19,9 +19,9 @@ from bbvi.policy import Regime
 from bbvi.record import Record
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope
+from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-Array = Any
 COVARIANCE_DRAWS = 4096  # of q, behind its covariance
 
 

@@ -93,7 +93,7 @@ def _read(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, An
         tuple(header["names"]),
         tuple(arrays[f"centre.{i}"] for i in range(len(group("centre.")))) or None,
     )
-    distribution = read_distribution(header["family"], group("q."))
+    distribution = read_distribution(header["family"], dict(group("q.")))
     pool, history = Draws(**group("pool.")), History(**group("history."))
     with scope(header["double"]):
         shape = jax.eval_shape(distribution.log_prob, pool.x).shape

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,10 +15,10 @@ from bbvi.draws.random import RandomStream
 from bbvi.record import Record
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope
+from bbvi.runtime.types import Array
 from bbvi.target.parameters import label
 from bbvi.target.problem import Problem
 
-Array = Any
 FULL_DRAWS = 65_536  # of q
 TESTED = 1000  # of them for the Stein test, whose cost is quadratic
 DIFFERENT = 0.01  # p-value of the Stein test, below which q is said to differ from p

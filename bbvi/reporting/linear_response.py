@@ -27,10 +27,10 @@ from bbvi.optimise import solve
 from bbvi.record import Record
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope
+from bbvi.runtime.types import Array
 from bbvi.target.messages import no_derivative, no_gradient
 from bbvi.target.problem import Problem
 
-Array = Any
 RESIDUAL = 1e-6  # of the residual of each system, relative to its right-hand side
 MAX_PRODUCTS = 500  # Hessian-vector products for each, at most
 

@@ -7,9 +7,9 @@ import numpy as np
 from bbvi.diagnostics.weights import mean, quantile, sd
 from bbvi.record import Record
 from bbvi.reporting.arviz import Labels, to_arviz
+from bbvi.runtime.types import Array
 from bbvi.target.parameters import label
 
-Array = Any
 PRINTED = 20  # rows at most
 
 

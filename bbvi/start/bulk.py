@@ -1,6 +1,6 @@
 """Whether a mode is a spike that holds little of the posterior, and Newton steps from there to the bulk."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,10 +15,10 @@ from bbvi.optimise import Allowance, begin, drive
 from bbvi.outcome import Evaluations, Stop
 from bbvi.runtime.compiling import program
 from bbvi.runtime.deadline import OutOfTimeError
+from bbvi.runtime.types import Array
 from bbvi.start.paths import Ends, patience
 from bbvi.target.problem import Problem
 
-Array = Any
 POLISH = 40  # Newton steps at most
 LOOKS = 8  # draws that tell a mode from a spike
 SPIKE, SPIKE_PER_DIM = 3.0, 0.1  # nats by which the ELBO at a spike falls short of Laplace's estimate, at least

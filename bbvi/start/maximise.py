@@ -24,13 +24,13 @@ from bbvi.draws.random import RandomStream
 from bbvi.models import Model
 from bbvi.models.numpyro import NumPyroModel, with_params
 from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
 from bbvi.start.bulk import polish
 from bbvi.start.find import find_start
 from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
-Array = Any
 BOUND_DRAWS = 256  # behind the bound and its gradient, at least
 MOST_LATENT = 1000  # latent coordinates
 FLAT_GRADIENT = 1e-2  # nats for a unit of unconstrained theta: a gradient from which it counts as zero

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +19,6 @@ from bbvi.runtime.deadline import OutOfTimeError, shorter
 from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
 
-Array = Any
 ITERATIONS = 300  # of a path at most
 WAIT = 20.0  # seconds for a few iterations of one path, or a few draws, where a point may take for ever
 
@@ -99,4 +98,4 @@ def _ends(run: Run, noise: np.ndarray, dim: int) -> Ends:
     scales = [jax.tree.map(lambda leaf, i=i: leaf[i], curvatures).scale() for i in range(len(locs))]
     heights = paths.value + np.array([scale.log_det() for scale in scales]) if elbo is None else elbo
     gaussians = tuple(Affine(loc, scale) for loc, scale in zip(locs, scales, strict=True))
-    return Ends(gaussians, np.asarray(heights) + missing_entropy(noise, dim), paths.value, run.evaluations)
+    return Ends(gaussians, np.asarray(heights) + missing_entropy(noise, dim), np.asarray(paths.value), run.evaluations)

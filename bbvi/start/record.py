@@ -46,7 +46,7 @@ class Start(NamedTuple):
         """The mean and draws of the Gaussian, always the same, `(num, dim)`."""
         noise = np.random.default_rng(0).standard_normal((num, self.gaussian.dim)).astype(self.gaussian.loc.dtype)
         noise[0] = 0
-        return self.gaussian.draws(noise)
+        return np.asarray(self.gaussian.draws(noise))
 
 
 def start_at(gaussian: Affine, evaluations: Evaluations = NOTHING) -> Start:

@@ -6,7 +6,6 @@ draws of the prior first where a model knows it: a value costs little, and the b
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,11 +14,11 @@ from bbvi.draws.importance import log_densities
 from bbvi.policy import Regime
 from bbvi.runtime.compiling import program
 from bbvi.runtime.deadline import OutOfTimeError
+from bbvi.runtime.types import Array
 from bbvi.start.paths import patience
 from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
 
-Array = Any
 NUM_PATHS = 4  # one where vectors are long: each path remembers a dozen
 POINTS, SETS = 128, 10  # further points tried at once, and how often, before giving up
 POINT_NUMBERS = 2**22  # in such a set, at most

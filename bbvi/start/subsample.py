@@ -31,11 +31,11 @@ from bbvi.draws.importance import affordable, is_costly
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.policy import FEWEST_VERDICT_DRAWS
 from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
 from bbvi.start.find import find_start
 from bbvi.start.record import Hints, Start
 from bbvi.target.problem import Problem, Reference
 
-Array = Any
 STEP_DRAWS = 16  # behind the gradient of each step
 PASSES = 8  # over all rows, at most
 SHORT = 0.3  # length in standard deviations of a step after which no other is made

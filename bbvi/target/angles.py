@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any
+from bbvi.runtime.types import Array
+
 WINDOW_WIDTH = 1.5  # s of the windows, in radians
 WINDOW_TURNS = 8  # shifts of a window on either side
 

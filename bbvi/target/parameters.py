@@ -12,9 +12,9 @@ import numpy as np
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import lenient_promotion
 from bbvi.runtime.pytree import pytree, static
+from bbvi.runtime.types import Array
 from bbvi.target.angles import is_circular, log_window, wrap
 
-Array = Any
 Shape = tuple[int, ...]
 
 

@@ -16,12 +16,11 @@ from bbvi.policy import Regime
 from bbvi.runtime.constants import detached
 from bbvi.runtime.pytree import pytree, static
 from bbvi.runtime.sharding import DATA, Layout
+from bbvi.runtime.types import Array
 from bbvi.target import cost
 from bbvi.target.messages import in_short, no_gradient
 from bbvi.target.parameters import Parameters
 from bbvi.target.scalar import real_scalar
-
-Array = Any
 
 
 class Reference(NamedTuple):
@@ -153,7 +152,7 @@ class Problem:
         assert self.source is not None
         return self.source.num_sampled
 
-    def log_density(self, y: Array) -> Array:
+    def log_density(self, y: Array) -> jax.Array:
         """Log density at one point `(dim,)`, a scalar; includes the log-Jacobians of constraints and coordinates."""
         if self.coordinates is None:
             return _log_density(self, y)
@@ -232,7 +231,7 @@ def _remembered(function: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
 _has_open_loop, _largest, _operations = map(_remembered, (cost.has_open_loop, cost.largest, cost.operations))
 
 
-def _log_density(problem: Problem, x: Array) -> Array:
+def _log_density(problem: Problem, x: Array) -> jax.Array:
     if problem.reference is None or problem.weight is None:
         return _estimate(problem, x)
     point, value, gradient = problem.reference
@@ -251,7 +250,7 @@ def _product(problem: Problem, x: Array, v: Array) -> Array:
 
 
 @jax.jit
-def _estimate(problem: Problem, x: Array) -> Array:
+def _estimate(problem: Problem, x: Array) -> jax.Array:
     # Jitted so that the user's Python runs once: every program that calls it reuses what was traced.
     values, log_jacobian = problem.parameters.constrain(x)
     arguments = [each for each in (problem.data, problem.weight) if each is not None]

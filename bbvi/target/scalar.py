@@ -5,8 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from bbvi.runtime.dtypes import dtype_of, is_numeric
-
-Array = Any
+from bbvi.runtime.types import Array
 
 
 def real_scalar(value: Any) -> Array:

@@ -16,8 +16,8 @@ import numpy as np
 
 from bbvi.algorithms.numerics.quasi_newton import Dense, Limited
 from bbvi.distributions.base import LOG_2PI
+from bbvi.runtime.types import Array
 
-Array = Any
 ENDURANCE = 10  # iterations without a better ELBO, by at least GAIN nats, before a path ends
 GAIN = 0.05
 STEEP = 1.0  # nats by which the density rises in an iteration that does not count as waiting

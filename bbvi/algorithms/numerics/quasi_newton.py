@@ -20,8 +20,8 @@ from jax.scipy.linalg import solve_triangular
 from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.distributions.spiked import SpikedDiagonal
 from bbvi.policy import Regime
+from bbvi.runtime.types import Array
 
-Array = Any
 MEMORY, SHORT_MEMORY = 10, 2  # pairs kept by Limited, and of long vectors
 
 
@@ -30,7 +30,7 @@ class Dense(NamedTuple):
 
     factor: Array  # (dim, dim)
     log_det: Array  # () log|C|
-    count: Array  # () pairs seen
+    seen: Array  # () pairs seen
 
     @classmethod
     def identity(cls, dim: int, dtype: Any) -> "Dense":
@@ -46,12 +46,12 @@ class Dense(NamedTuple):
     def update(self, s: Array, y: Array, step: Array, g: Array) -> "Dense":
         white_s, white_y, sy = step * (self.factor.T @ g), self.factor.T @ y, s @ y
         # The first pair sets the overall size.
-        size = jnp.where(self.count == 0, jnp.sqrt(sy / (white_y @ white_y)), 1.0)
+        size = jnp.where(self.seen == 0, jnp.sqrt(sy / (white_y @ white_y)), 1.0)
         white_s, white_y = white_s / size, white_y * size
         ratio = jnp.sqrt(sy / (white_s @ white_s))
-        factor = size * self.factor - jnp.outer(s, white_y - ratio * white_s) / sy
+        factor = size * self.factor - s[:, None] * (white_y - ratio * white_s) / sy
         log_det = self.log_det + s.size * jnp.log(size) - jnp.log(ratio)
-        return Dense(factor, log_det, self.count + 1)
+        return Dense(factor, log_det, self.seen + 1)
 
     def gaussian(self) -> Self:
         """The estimate without what only updates need."""
@@ -68,7 +68,7 @@ class Limited(NamedTuple):
     diagonal: Array  # (dim,)
     s: Array  # (memory, dim), newest first
     y: Array  # (memory, dim)
-    count: Array  # ()
+    seen: Array  # ()
 
     @classmethod
     def identity(cls, dim: int, dtype: Any) -> Self:
@@ -102,12 +102,12 @@ class Limited(NamedTuple):
 
     def update(self, s: Array, y: Array, step: Array, g: Array) -> Self:
         # Diagonal that best explains the pair (Gilbert and Lemarechal 1989, eq. 4.9).
-        old = jnp.where(self.count == 0, (s @ y) / (y @ y), 1.0) * self.diagonal
+        old = jnp.where(self.seen == 0, (s @ y) / (y @ y), 1.0) * self.diagonal
         a, b, c = y @ (old * y), s @ y, s @ (s / old)
         new = b / (a / old + y**2 - (a / c) * (s / old) ** 2)
         diagonal = jnp.where(jnp.isfinite(new) & (new > 0), new, old)
         push = lambda pairs, new: jnp.concatenate([new[None], pairs[:-1]])
-        return type(self)(diagonal, push(self.s, s), push(self.y, y), self.count + 1)
+        return type(self)(diagonal, push(self.s, s), push(self.y, y), self.seen + 1)
 
     def gaussian(self) -> "Limited":
         return self._replace(s=self.s[:0], y=self.y[:0])

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-Array = Any
+from bbvi.runtime.types import Array
+
 ACCEPT = 1e-4  # share of the predicted rise from which a step is taken
 LARGEST_RADIUS = 1e16
 ESCAPED = 1e12  # distance in units of the start, from which a search counts as run off
@@ -37,13 +38,13 @@ class Inner(NamedTuple):
     residual: Array  # g - B p
     direction: Array
     product: Array  # B p
-    count: Array
+    products: Array
     running: Array
 
 
 def propose_step(
     gradient: Array,
-    matvec: Callable[[Array], Array],
+    matvec: Callable[[Any], Array],
     radius: Array,
     metric: Array | float = 1.0,
     forcing: float = 0.1,
@@ -78,15 +79,20 @@ def propose_step(
         residual = now.residual - size * product
         after = dual(residual)
         direction = residual / metric + after / jnp.maximum(before, jnp.finfo(before.dtype).tiny) * now.direction
-        running = ~outside & (after > target) & (now.count + 1 < limit)
+        running = ~outside & (after > target) & (now.products + 1 < limit)
         return Inner(
-            now.move + size * now.direction, residual, direction, now.product + size * product, now.count + 1, running
+            now.move + size * now.direction,
+            residual,
+            direction,
+            now.product + size * product,
+            now.products + 1,
+            running,
         )
 
     zero = jnp.zeros_like(gradient)
     begin = Inner(zero, gradient, gradient / metric, zero, jnp.zeros((), int), dual(gradient) > 0)
     end = jax.lax.while_loop(lambda now: now.running, advance, begin)
-    return Step(end.move, gradient @ end.move - 0.5 * end.move @ end.product, norm(end.move), end.count)
+    return Step(end.move, gradient @ end.move - 0.5 * end.move @ end.product, norm(end.move), end.products)
 
 
 def judge(step: Step, rise: Array, radius: Array, value: Array) -> tuple[Array, Array]:

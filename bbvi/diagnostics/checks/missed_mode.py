@@ -36,12 +36,12 @@ class MissedMode(Check):
         whiten = whitening(of_q.x)
         reach = np.linalg.norm(whiten(of_q.x), axis=1).max() + self.outside
         for path, path_elbo in zip(start.paths, start.elbos, strict=True):
-            loc = path.loc
+            loc = np.asarray(path.loc)
             if path_elbo < elbo - self.suspect:
                 break  # the best path comes first
             if np.linalg.norm(whiten(loc)) > reach and path.is_dense and not start.sampled:
                 polished = polish(problem, path, np.random.default_rng(0))
-                loc, path_elbo = polished.gaussian.loc, polished.elbo
+                loc, path_elbo = np.asarray(polished.gaussian.loc), polished.elbo
             if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - self.rival:
                 return _another_mode(evidence, loc)
         return None

@@ -14,8 +14,8 @@ from bbvi.models.numpyro.arguments import Static, is_array
 from bbvi.models.numpyro.handlers import settle
 from bbvi.models.numpyro.sites import BASE, Trace, bijection_of
 from bbvi.runtime.precision import lenient_promotion
+from bbvi.runtime.types import Array
 
-Array = Any
 NEEDS_CONCRETE = (  # what JAX raises when Python code looks into a traced array
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
@@ -65,7 +65,7 @@ class JointDensity(SumOverRows):
                 bijection, free = bijection_of(trace[name]), values[name + BASE]
                 total += jnp.sum(bijection.log_abs_det_jacobian(free, bijection(free)))
         self._check_sites(trace)
-        return total
+        return jnp.asarray(total)
 
     def trace(self, values: Mapping[str, Array], data: Any) -> Trace:
         """All sites at one point."""
@@ -75,7 +75,7 @@ class JointDensity(SumOverRows):
         with lenient_promotion():
             return handlers.trace(run).get_trace(*args, **kwargs)
 
-    def draw_prior(self, key: Array, data: Any) -> dict[str, Array]:
+    def draw_prior(self, key: Any, data: Any) -> dict[str, Array]:
         """A draw of the latent sites from the prior, as parameters."""
         from numpyro import handlers
 
@@ -104,7 +104,7 @@ class JointDensity(SumOverRows):
         def support_known(site: Any) -> Array | None:
             return bijection_of(site)(values[site["name"] + BASE]) if site["name"] in self.dynamic else None
 
-        run = handlers.substitute(handlers.seed(self.model, 0), data=dict(values))
+        run = handlers.substitute(handlers.seed(self.model, 0), data=dict[str, Any](values))
         run = handlers.substitute(run, substitute_fn=support_known) if self.dynamic else run
         run = settle(run, self.plate, rows)
         if self.enumerated:

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any
+from bbvi.runtime.types import Array
 
 
 def settle(model: Callable[..., Any], plate: str | None, rows: Array | None) -> Callable[..., Any]:

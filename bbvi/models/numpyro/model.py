@@ -17,9 +17,9 @@ from bbvi.models.numpyro.sites import Trace
 from bbvi.runtime.compiling import program
 from bbvi.runtime.constants import detached
 from bbvi.runtime.precision import lenient_promotion
+from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
 
-Array = Any
 AT_ONCE = 2**20  # numbers made at once while a model is run for many draws
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from bbvi.models.numpyro.masks import check_mask, misfitting_mask
 from bbvi.models.numpyro.sites import Trace, check_site
 from bbvi.runtime.precision import lenient_promotion
+from bbvi.runtime.types import Array
 
-Array = Any
 PRIOR_DRAWS = 30  # at which a model is run before its error counts
 
 

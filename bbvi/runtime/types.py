@@ -1,0 +1,8 @@
+"""What an array is here."""
+
+from typing import TypeAlias
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray  # what is compiled takes either; what is computed on the host stays NumPy's
