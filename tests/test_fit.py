@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bbvi.driver import Progress
 from numpyro.distributions import constraints
 
 import bbvi
+from bbvi.optimise import Progress
 from tests.targets import DIM, MEAN, gaussian, quadratic_with_data, smooth
 
 X = np.linspace(-2, 2, 30)[:, None]
@@ -29,7 +29,7 @@ def test_an_interrupt_before_the_first_step_leaves_a_checkpoint_to_go_on_from(tm
 
     options = {"num_steps": 30, "checkpoint": tmp_path / "state", "init": np.zeros(2)}
     with monkeypatch.context() as patch:
-        patch.setattr("bbvi.driver._advance", interrupt)
+        patch.setattr("bbvi.optimise._advance", interrupt)
         assert len(bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 2, **options).history.elbo) == 0
     assert len(bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 2, **options).history.elbo) > 0
 
