@@ -44,7 +44,7 @@ def x64():
 
 
 @pytest.fixture
-def first_rung_only(monkeypatch):
+def first_stage_only(monkeypatch):
     """The default method ends with its first stage, as it does where that one took a minute."""
     monkeypatch.setattr("bbvi.inference.PATIENCE", 0.0)
 

@@ -9,6 +9,7 @@ import pytest
 from numpyro.distributions import constraints
 
 import bbvi
+from bbvi import optimise
 from bbvi.optimise import Progress
 from tests.targets import DIM, MEAN, gaussian, quadratic_with_data, smooth
 
@@ -24,9 +25,12 @@ def predict(params, inputs):
 
 
 def test_an_interrupt_before_the_first_step_leaves_a_checkpoint_to_go_on_from(tmp_path, monkeypatch):
-    def interrupt(*arguments):
+    def interrupt(algorithm, *arguments):
+        if isinstance(algorithm, bbvi.Pathfinder):  # which finds the start
+            return advance(algorithm, *arguments)
         raise KeyboardInterrupt
 
+    advance = optimise._advance
     options = {"num_steps": 30, "checkpoint": tmp_path / "state", "init": np.zeros(2)}
     with monkeypatch.context() as patch:
         patch.setattr("bbvi.optimise._advance", interrupt)
@@ -34,7 +38,7 @@ def test_an_interrupt_before_the_first_step_leaves_a_checkpoint_to_go_on_from(tm
     assert len(bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 2, **options).history.elbo) > 0
 
 
-def test_a_network_with_parameters_as_a_list_of_pairs(first_rung_only):
+def test_a_network_with_parameters_as_a_list_of_pairs(first_stage_only):
     def logprob(params, data):
         inputs, targets = data
         prior = sum(-0.5 * jnp.sum(W**2) - 0.5 * jnp.sum(b**2) for W, b in params)

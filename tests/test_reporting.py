@@ -134,7 +134,7 @@ def can_be_made_of_a_file(posterior, html, page, folder):
     assert "bbvi.load(path, logprob=...) takes it" in again.text
 
 
-@pytest.mark.usefixtures("first_rung_only")
+@pytest.mark.usefixtures("first_stage_only")
 @pytest.mark.parametrize(
     ("make", "special"),
     [(fit_regression, checks_predictions_and_loo), (fit_funnel, shows_names_as_text), (fit_wide, sums_up)],
@@ -289,7 +289,7 @@ def test_the_command_line_refuses_what_is_no_posterior(tmp_path, capsys):
     assert "is no bbvi posterior" in capsys.readouterr().err
 
 
-def test_the_command_line_runs_the_demo(tmp_path, capsys, first_rung_only):
+def test_the_command_line_runs_the_demo(tmp_path, capsys, first_stage_only):
     assert main(["demo", "-o", str(tmp_path / "demo.html")]) == 0
     assert "Status: " in capsys.readouterr().out
     assert "tau" in Page((tmp_path / "demo.html").read_text()).text
