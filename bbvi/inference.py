@@ -120,6 +120,7 @@ def fit(
     with scope(use_double(precision)):
         model = with_params_set(model, seed)
     task = Task.read(model, given)
+    given["callbacks"] = task.callbacks  # an iterator is read once
     kept = None if checkpoint is None else Checkpoint(checkpoint, task.layout.is_primary)
     with scope(task.double), plain_errors(task.data):
         problem = task.problem()

@@ -28,8 +28,9 @@ from bbvi.runtime.precision import scope, use_double
 from bbvi.runtime.sharding import Layout, make_layout
 from bbvi.start.record import Hints
 from bbvi.target.parameters import Parameters
-from bbvi.target.problem import Problem, no_derivative, no_gradient
+from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
+from bbvi.target.refusals import no_derivative, no_gradient
 
 MAX_STEPS = 20_000  # of each method, unless another number is given
 BY_ROWS = ("auto", "advi", "ivon")  # methods that a model's own minibatches go to

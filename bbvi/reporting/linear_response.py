@@ -27,7 +27,8 @@ from bbvi.optimise import solve
 from bbvi.record import Record
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope
-from bbvi.target.problem import Problem, no_derivative, no_gradient
+from bbvi.target.problem import Problem
+from bbvi.target.refusals import no_derivative, no_gradient
 
 Array = Any
 RESIDUAL = 1e-6  # of the residual of each system, relative to its right-hand side
@@ -46,7 +47,7 @@ class LinearResponse(NamedTuple):
 
 def respond(record: Record, function: Callable[[Any], Array], num_draws: int = 32, seed: int = 0) -> LinearResponse:
     """See `Posterior.linear_response`."""
-    problem = record.target
+    problem = record.target_for("linear_response")
     with scope(record.double):
         if reason := problem.why_not_differentiable(2):
             first = problem.why_not_differentiable(1)

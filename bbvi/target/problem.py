@@ -19,6 +19,7 @@ from bbvi.runtime.pytree import pytree, static
 from bbvi.runtime.sharding import DATA, Layout
 from bbvi.target import cost
 from bbvi.target.parameters import Parameters
+from bbvi.target.refusals import in_short, no_gradient
 
 Array = Any
 
@@ -198,33 +199,6 @@ class Problem:
         if self.layout.mesh is None and self.is_irregular:
             return jax.lax.map(lambda each: function(*each), points)
         return jax.vmap(function)(*self.layout.shard(points))
-
-
-def no_gradient(reason: Exception) -> TypeError:
-    """What to say of a log density that JAX cannot differentiate."""
-    return TypeError(
-        f"JAX cannot differentiate logprob ({in_short(reason)}). Write the part concerned with other functions, give "
-        'it a derivative by jax.custom_jvp, or give the gradient to bbvi.external. method="advi" with '
-        'estimator="score_function" needs none.'
-    )
-
-
-def no_derivative(what: str, reason: Exception) -> TypeError:
-    """What to say of a log density of which JAX cannot make the second derivatives that something needs."""
-    error = TypeError(
-        f"{what} needs second derivatives of the log density, and JAX cannot make them: "
-        f'{in_short(reason)}. Use what needs gradients only, such as method="newton", "advi", "bam", '
-        '"pathfinder" or "ivon"; or write that part of the log density with other functions, or give bbvi.external its '
-        "hvp=."
-    )
-    error.__cause__ = reason
-    return error
-
-
-def in_short(error: Exception) -> str:
-    """Type and first sentence of an error."""
-    first = (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")
-    return f"{type(error).__name__}: {first}"
 
 
 def abstract(problem: Problem) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:

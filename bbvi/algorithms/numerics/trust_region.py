@@ -18,7 +18,7 @@ ACCEPT = 1e-4  # share of the predicted rise from which a step is taken
 LARGEST_RADIUS = 1e16
 ESCAPED = 1e12  # distance in units of the start, from which a search counts as run off
 ARRIVED = 1e-8  # nats still to gain from which the optimum counts as reached
-MAX_STEPS = 200  # after which a search gives up
+MOST_STEPS = 200  # after which a search gives up
 
 
 class Step(NamedTuple):
@@ -117,4 +117,4 @@ def has_arrived(step: Step, accept: Array, radius: Array, value: Array) -> Array
 
 def is_stuck(x: Array, radius: Array, count: Array) -> Array:
     """Whether a search at x, after `count` steps, can go no further."""
-    return (jnp.abs(x).max() > ESCAPED) | (radius < 1e-10) | (count >= MAX_STEPS)
+    return (jnp.abs(x).max() > ESCAPED) | (radius < 1e-10) | (count >= MOST_STEPS)
