@@ -21,7 +21,7 @@ Array = Any
 WAIT_FOR_GAIN = 10  # iterations without a better ELBO, by at least GAIN nats, before a path ends
 GAIN = 0.05
 STEEP = 1.0  # nats by which the density rises in an iteration that does not count as waiting
-NEARLY_LEVEL = 1e-3  # nats by which it rises near the mode, where a path without draws ends after SETTLING such iterations
+LOW_RISE = 1e-3  # nats by which it rises near the mode, where a path without draws ends after SETTLING such iterations
 SETTLING = 2
 WARY = 2.0  # units, or quarters of a coordinate where that is larger, that a wary path moves a coordinate in a step
 
@@ -112,7 +112,7 @@ def advance(path: Path, at: Points, values: Array, gradients: Array, finite: Arr
     )
     if path.best is None:
         best, patience = None, SETTLING
-        waited = jnp.where(accept, jnp.where(rise > NEARLY_LEVEL, 0, path.waited + 1), path.waited)
+        waited = jnp.where(accept, jnp.where(rise > LOW_RISE, 0, path.waited + 1), path.waited)
     else:
         expected = jnp.where(finite[1:].all() & jnp.isfinite(path.value), values[1:].mean(), -jnp.inf)
         elbo, patience = expected + path.curvature.log_det, WAIT_FOR_GAIN
