@@ -157,7 +157,7 @@ def test_leaving_one_out_is_for_rows_that_are_few_enough(tmp_path, monkeypatch):
     posterior = bbvi.fit(density, 1, data=np.linspace(-1, 1, 30), method="laplace")
     posterior.report(tmp_path / "page.html")
     assert "elpd" in Page((tmp_path / "page.html").read_text()).text
-    monkeypatch.setattr("bbvi.reporting.report.MOST", 10_000)
+    monkeypatch.setattr("bbvi.reporting.report.MOST_LIKELIHOODS", 10_000)
     posterior.report(tmp_path / "page.html")
     text = Page((tmp_path / "page.html").read_text()).text
     assert "of 30 observations are more than 10,000 numbers" in text
