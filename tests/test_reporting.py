@@ -242,7 +242,7 @@ def test_the_origin_says_how_to_run_it_again():
     )
     assert posterior.origin.call == (
         "bbvi.fit(constrained, {'rate': (), 'share': (2,)}, constraints={'rate': constraints.positive, 'share': "
-        "constraints.interval(lower_bound=0.0, upper_bound=2.0)}, method=bbvi.ADVI(num_draws=4), num_steps=2)"
+        "constraints.interval(lower_bound=0.0, upper_bound=2.0)}, method=bbvi.StochasticVI(num_draws=4), num_steps=2)"
     )
     assert "def constrained(p):" in posterior.origin.source
     eval(posterior.origin.call)
