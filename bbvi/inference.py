@@ -120,11 +120,12 @@ def fit(
     with scope(use_double(precision)):
         model = with_params_set(model, seed)
     task = Task.read(model, given)
+    given["callbacks"] = task.callbacks  # an iterator is read once
     kept = None if checkpoint is None else Checkpoint(checkpoint, task.layout.is_primary)
     with scope(task.double), plain_errors(task.data):
-        problem = task.problem()
         if kept:
             kept.claim(fingerprint(task.algorithm, task.structure, task.parameters, task.data, task.init, task.seed))
+        problem = task.problem()
         task, problem = task.suited(problem), task.placed(problem)
         patience = PATIENCE if kept is None else np.inf  # the clock starts anew with each call
         clock = Clock(watch, task.budget, problem.is_irregular, task.layout.mesh is None, patience)

@@ -68,11 +68,11 @@ Callback = Callable[[Progress], Any]
 
 
 class Run(NamedTuple):
-    """What `drive` returns."""
+    """Where a run is: before its first step, where it goes on from, or where it has ended."""
 
     state: Any
-    pieces: tuple[History, ...]  # one after the other
-    stop: Stop
+    pieces: tuple[History, ...] = ()  # of the steps taken, one after the other
+    stop: Stop = Stop.STEPS
 
     @property
     def history(self) -> History:
@@ -122,18 +122,17 @@ def begin(algorithm: Algorithm, problem: Problem, q: Distribution, around: Affin
 def drive(
     algorithm: Algorithm,
     problem: Problem,
-    state: Any,
+    run: Run,
     limits: Allowance,
     *,
     inputs: StepInputs | None = None,
-    history: History | None = None,
     callbacks: Iterable[Callback] = (),
     save: Callable[[Run], None] | None = None,
 ) -> Run:
     """Step until the status of the algorithm, a limit or someone says stop.
 
     Arguments:
-        state, history: where to go on from.
+        run: where to go on from, such as `Run(state)`.
         limits: a step is taken while the gradients left suffice for another one like the last. The clock is looked at
             between blocks, whose length follows the speed seen.
         inputs: random numbers and minibatches for the steps; None where the algorithm needs neither.
@@ -141,9 +140,8 @@ def drive(
         save: called with the run so far between blocks.
     """
     advance = _advance_in_place if problem.is_long else _advance
-    run = Run(state, (), Stop.STEPS)
-    if history is not None and len(history.elbo):
-        run = Run(state, (history,), STOPS[int(algorithm.status(state))])
+    if run.pieces:
+        run = run._replace(stop=STOPS[int(algorithm.status(run.state))])
     noise, rows = inputs or StepInputs.of(None, problem, 0)
     blocks, block = _Blocks(limits, run.step), None
     try:

@@ -13,6 +13,7 @@ from bbvi.reporting import arviz, bridge, chains, files, full, html, plots, repo
 from bbvi.reporting.chains import NUTSDraws
 from bbvi.reporting.linear_response import LinearResponse, respond
 from bbvi.runtime.precision import scope
+from bbvi.runtime.storage import read_path
 from bbvi.target.problem import Problem
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ def load(path: str | Path, logprob: Callable[..., Any] | Model | None = None, da
         OSError: when the file cannot be opened.
         ValueError: when it is no such file, or is damaged.
     """
+    path = read_path("path", path)
     with files.damaged(path):
         posterior = Posterior(**files.read(path))
         repr(posterior)  # what can be printed fits together

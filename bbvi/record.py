@@ -168,15 +168,14 @@ class Record:
             result = np.asarray(_log_prob(self.parameters, copy(self.distribution), batch))
         return float(result[0]) if extra == {0} else result
 
-    @property
-    def target(self) -> Problem:
-        """The log density.
+    def target_for(self, use: str) -> Problem:
+        """The log density, which `use` needs.
 
         Raises:
             ValueError: when the posterior was loaded without it.
         """
         if self.problem is None:
-            raise ValueError("this needs the log density: bbvi.load(path, logprob=...).")
+            raise ValueError(f"{use} needs the log density: bbvi.load(path, logprob=...).")
         return self.problem
 
     @property

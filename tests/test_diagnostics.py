@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bbvi.evaluation import Draws, draw
 from numpyro.distributions import constraints
 from scipy import stats
 
@@ -28,12 +27,15 @@ from bbvi.diagnostics.checks.too_narrow import TooNarrow
 from bbvi.diagnostics.checks.vague_scale import VagueScale
 from bbvi.diagnostics.verdict import diagnose
 from bbvi.distributions import FullRank, Mixture
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.draws.importance import Draws, draw
 from bbvi.draws.pareto import fit_generalised_pareto, k_hat_of_square, resample, smooth
 from bbvi.outcome import Finding, Status, Stop
 from bbvi.runtime.deadline import OutOfTimeError
-from bbvi.start import start_at
-from bbvi.target.parameters import make_parameters
+from bbvi.start.record import start_at
 from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 RNG = np.random.default_rng(0)
 
@@ -108,7 +110,7 @@ def test_resampling_repeats_only_heavy_draws():
 
 def seen(problem=None, q=None, dim=1, **fields):
     """Evidence about a fit that converged, unless `fields` say something else."""
-    start = start_at(np.zeros(dim), np.eye(dim))
+    start = start_at(Affine(np.zeros(dim), Triangular(np.zeros((dim, dim)))))
     return Evidence(**{"problem": problem, "q": q, "start": start, "stop": Stop.CONVERGED} | fields)
 
 
@@ -173,7 +175,9 @@ def ridge(x, width):
 
 def gaussians(dim, *centres):
     """Unit Gaussians whose centres lie on the first axis, with equal weights."""
-    return Mixture.of([FullRank.standard(dim).affine(jnp.eye(dim)[0] * at, jnp.ones(dim)) for at in centres])
+    return Mixture.of(
+        [FullRank.standard(dim).around(Affine(jnp.eye(dim)[0] * at, Diagonal(jnp.zeros(dim)))) for at in centres]
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -188,7 +192,7 @@ def gaussians(dim, *centres):
 def test_a_posterior_much_wider_than_q_is_never_trusted(dim, centres, width, right):
     q, problem = gaussians(dim, *centres), Problem(make_parameters(dim, None), jnp.asarray(width), ridge)
     for seed in range(3):
-        diagnosis = diagnose(seen(problem, q, dim, draws=draw(problem, q, (seed, 0), 1, 1)))
+        diagnosis = diagnose(seen(problem, q, dim, draws=draw(problem, q, (seed, 0))))
         assert diagnosis.trusted == right
 
 
@@ -227,8 +231,8 @@ def test_mass_beyond_all_draws_is_told(name):
     said, number = GOES_ON[name][1], jnp.asarray(list(GOES_ON).index(name))
     problem = Problem(make_parameters(4, None), number, one_of_them)
     for scale in (1.0, 3.0):
-        q = FullRank.standard(4).affine(jnp.zeros(4), jnp.full(4, scale))
-        diagnosis = diagnose(seen(problem, q, 4, draws=draw(problem, q, (0, 0), 1, 1)))
+        q = FullRank.standard(4).after(Affine(jnp.zeros(4), Diagonal.of(jnp.full(4, scale))))
+        diagnosis = diagnose(seen(problem, q, 4, draws=draw(problem, q, (0, 0))))
         assert [words for words in (LEVEL, FAR) if words in str(diagnosis)] == ([said] if said else [])
         assert diagnosis.status is bbvi.Status.UNRELIABLE or not said
 
@@ -243,19 +247,18 @@ ONE = Problem(make_parameters(1, None), None, lambda x: 0 * x.sum())
 
 def path_to(point):
     """A start with one path, which ended at a point, at the ELBO of q."""
-    return start_at(np.zeros(1), np.ones(1))._replace(
-        path_locs=np.full((1, 1), point), path_scales=np.ones((1, 1)), path_elbos=np.zeros(1)
-    )
+    path = Affine(np.full(1, point), Diagonal(np.zeros(1)))
+    return start_at(Affine(np.zeros(1), Diagonal(np.zeros(1))))._replace(paths=(path,), elbos=np.zeros(1))
 
 
 def beside_ridge(width):
     problem, q = Problem(make_parameters(2, None), jnp.asarray(width), ridge), gaussians(2, 0.0)
-    return seen(problem, q, 2, draws=draw(problem, q, (0, 0), 1, 1))
+    return seen(problem, q, 2, draws=draw(problem, q, (0, 0)))
 
 
 def that_goes_on(name):
     problem = Problem(make_parameters(4, None), jnp.asarray(list(GOES_ON).index(name)), one_of_them)
-    return seen(problem, FullRank.standard(4), 4, draws=draw(problem, FullRank.standard(4), (0, 0), 1, 1))
+    return seen(problem, FullRank.standard(4), 4, draws=draw(problem, FullRank.standard(4), (0, 0)))
 
 
 # By check: evidence about which it speaks, and evidence about which it is silent.
@@ -267,7 +270,7 @@ SPEAKS = {
         lambda: seen(ONE, draws=weighted(EVEN, X), start=path_to(20.0)),
         lambda: seen(ONE, draws=weighted(EVEN, X), start=path_to(2.0)),
     ),
-    TooNarrow: (lambda: beside_ridge(30.0), lambda: beside_ridge(1.0)),
+    TooNarrow: (lambda: beside_ridge(4.0), lambda: beside_ridge(1.0)),
     RemoteMass: (lambda: that_goes_on("a low floor"), lambda: that_goes_on("Gaussian")),
     Support: (
         lambda: seen(ONE, draws=weighted(np.where(X > 1, -np.inf, 0), X)),

@@ -77,7 +77,7 @@ def batches(jaxpr):
 @pytest.mark.parametrize("name", FACTORED)
 def test_large_batches_of_matrices_are_factorised_in_pieces(name, monkeypatch):
     monkeypatch.setattr(lapack, "is_needed", lambda: True)
-    monkeypatch.setattr(lapack, "OPERATIONS", 300)
+    monkeypatch.setattr(lapack, "PIECE_OPERATIONS", 300)
     function = FACTORED[name]
     rewritten = jax.jit(lapack.in_pieces(function))
     np.testing.assert_allclose(rewritten(BATCH), function(BATCH), rtol=1e-4, atol=1e-5)

@@ -105,7 +105,7 @@ MISTAKES = {
     "share their leading axis": {"data": {"y": Y, "x": Y[:2]}},
     "holds no fit": {"data": {"y": Y[:0]}},
     "labels must be 300 different names": {"labels": ["a"] * FITS},
-    "multiple of 4": {"num_draws": 10},
+    "multiple of 4": {"num_checks": 10},
 }
 
 

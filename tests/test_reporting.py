@@ -134,7 +134,7 @@ def can_be_made_of_a_file(posterior, html, page, folder):
     assert "bbvi.load(path, logprob=...) takes it" in again.text
 
 
-@pytest.mark.usefixtures("first_rung_only")
+@pytest.mark.usefixtures("first_stage_only")
 @pytest.mark.parametrize(
     ("make", "special"),
     [(fit_regression, checks_predictions_and_loo), (fit_funnel, shows_names_as_text), (fit_wide, sums_up)],
@@ -157,7 +157,7 @@ def test_leaving_one_out_is_for_rows_that_are_few_enough(tmp_path, monkeypatch):
     posterior = bbvi.fit(density, 1, data=np.linspace(-1, 1, 30), method="laplace")
     posterior.report(tmp_path / "page.html")
     assert "elpd" in Page((tmp_path / "page.html").read_text()).text
-    monkeypatch.setattr("bbvi.reporting.report.MOST", 10_000)
+    monkeypatch.setattr("bbvi.reporting.report.MOST_LIKELIHOODS", 10_000)
     posterior.report(tmp_path / "page.html")
     text = Page((tmp_path / "page.html").read_text()).text
     assert "of 30 observations are more than 10,000 numbers" in text
@@ -242,7 +242,7 @@ def test_the_origin_says_how_to_run_it_again():
     )
     assert posterior.origin.call == (
         "bbvi.fit(constrained, {'rate': (), 'share': (2,)}, constraints={'rate': constraints.positive, 'share': "
-        "constraints.interval(lower_bound=0.0, upper_bound=2.0)}, method=bbvi.ADVI(num_draws=4), num_steps=2)"
+        "constraints.interval(lower_bound=0.0, upper_bound=2.0)}, method=bbvi.StochasticVI(num_draws=4), num_steps=2)"
     )
     assert "def constrained(p):" in posterior.origin.source
     eval(posterior.origin.call)
@@ -289,7 +289,7 @@ def test_the_command_line_refuses_what_is_no_posterior(tmp_path, capsys):
     assert "is no bbvi posterior" in capsys.readouterr().err
 
 
-def test_the_command_line_runs_the_demo(tmp_path, capsys, first_rung_only):
+def test_the_command_line_runs_the_demo(tmp_path, capsys, first_stage_only):
     assert main(["demo", "-o", str(tmp_path / "demo.html")]) == 0
     assert "Status: " in capsys.readouterr().out
     assert "tau" in Page((tmp_path / "demo.html").read_text()).text

@@ -70,19 +70,20 @@ class Checkpoint:
                 f"{then[~same][0]:.6g} it is now {now[~same][0]:.6g}. {FRESH}"
             )
 
-    def restore(self, like: Any) -> tuple[Any, History] | None:
-        """State (in the structure of `like`) and history of the next method, or None where there is none yet."""
+    def restore(self, begun: Run) -> Run:
+        """The run of the next method as far as it came, which is `begun` where there is none yet."""
         self._method += 1
         if f"{self._method}.kind" not in self._arrays:
-            return None
-        if str(self._arrays[f"{self._method}.kind"]) != _kind(like):
+            return begun
+        if str(self._arrays[f"{self._method}.kind"]) != _kind(begun.state):
             raise ValueError(
                 f"checkpoint={str(self._path)!r} does not fit: the {self._method}. method tried was another, as on "
                 f"another machine or with another version of a package. {FRESH}"
             )
-        leaves = [self._arrays[f"{self._method}.state.{i}"] for i in range(len(jax.tree.leaves(like)))]
+        leaves = [self._arrays[f"{self._method}.state.{i}"] for i in range(len(jax.tree.leaves(begun.state)))]
         history = History(*(self._arrays[f"{self._method}.{name}"] for name in History._fields))
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), history
+        state = jax.tree.unflatten(jax.tree.structure(begun.state), leaves)
+        return Run(state, (history,) if len(history.elbo) else ())
 
     def check_alike(self, layout: Layout) -> None:
         """Refuse to go on when several processes have restored different states."""

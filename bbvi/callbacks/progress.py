@@ -23,9 +23,8 @@ class ProgressBar:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=progress.num_steps, unit="step", dynamic_ncols=True)
-        if (
-            progress.step < self._bar.n or progress.num_steps != self._bar.total
-        ):  # what comes after the start, or a rung
+        is_new = progress.step < self._bar.n or progress.num_steps != self._bar.total  # after the start, or a stage
+        if is_new:
             self._bar.reset(progress.num_steps)
         self._bar.set_description(f"bbvi {progress.method}", refresh=False)
         error = f" ± {progress.standard_error:.2f}" if progress.standard_error >= 0 else ""

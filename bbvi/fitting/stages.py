@@ -74,18 +74,17 @@ class Fitting:
         algorithm, problem, kept, seed = stage.algorithm, self.problem, self.checkpoint, self.task.seed
         needs = algorithm.needs(problem.dim, stage.q)
         draws = needs.draws(np.random.default_rng((seed, RandomStream.FIXED)))
-        state = begin(algorithm, problem, stage.q, stage.around, draws)
-        state, history = (kept.restore(state) if kept else None) or (state, None)
+        run = Run(begin(algorithm, problem, stage.q, stage.around, draws))
         if kept:
+            run = kept.restore(run)
             kept.check_alike(problem.layout)
         writes = kept is not None and problem.layout.is_primary
         run = drive(
             algorithm,
             problem,
-            state,
+            run,
             limits,
             inputs=StepInputs.of(needs, problem, seed),
-            history=history,
             callbacks=self.callbacks,
             save=kept.save if kept and writes else None,
         )

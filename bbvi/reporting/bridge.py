@@ -31,7 +31,7 @@ SAME = 1e-10  # relative change of the evidence from which it counts as found
 
 def log_evidence(record: Record, nuts: NUTSDraws, seed: int) -> Value:
     """See `Posterior.bridge`."""
-    problem, q = record.target, record.q
+    problem, q = record.target_for("bridge"), record.q
     x = nuts.x.reshape(-1, nuts.x.shape[-1])
     with scope(record.double):
         draws = draw(problem, q, (seed, RandomStream.FULL_DIAGNOSIS), len(x))
@@ -65,7 +65,7 @@ def bridge(of_p: np.ndarray, of_q: np.ndarray, effective: float) -> Value:
         above = q - np.logaddexp(log_share_p + q, log_share_q + log_r)
         below = -np.logaddexp(log_share_p + p, log_share_q + log_r)
         new = (log_sum_exp(above) - np.log(len(q))) - (log_sum_exp(below) - np.log(len(p)))
-        if abs(new - log_r) < SAME * max(1, abs(new)):
+        if abs(new - log_r) < FOUND * max(1, abs(new)):
             error = np.sqrt(_relative_variance(above) / len(q) + _relative_variance(below) / effective)
             return Value(float(new + shift), float(error))
         log_r = new

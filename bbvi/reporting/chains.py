@@ -38,7 +38,7 @@ class NUTSDraws(NamedTuple):
 
 def run(record: Record, num_samples: int, num_warmup: int, num_chains: int, seed: int) -> NUTSDraws:
     """See `Posterior.to_nuts`."""
-    problem, q = record.target, record.q
+    problem, q = record.target_for("to_nuts"), record.q
     starts = record.draw(num_chains, seed=seed)[0].x
     with scope(record.double):
         mcmc = _run(problem, q, starts, num_samples, num_warmup, np.random.default_rng((seed, RandomStream.CHAINS)))

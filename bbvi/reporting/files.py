@@ -56,7 +56,7 @@ def save(posterior: Record, path: str | Path) -> None:
 
 
 @contextmanager
-def damaged(path: str | Path) -> Iterator[None]:
+def damaged(path: Path) -> Iterator[None]:
     """Inside, what does not fit together is said of the file.
 
     Raises:
@@ -68,9 +68,9 @@ def damaged(path: str | Path) -> Iterator[None]:
         raise ValueError(f"path={str(path)!r} is no bbvi posterior, or is damaged: {error}") from error
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """The fields of a posterior, by name; to be called inside `damaged`."""
-    arrays = read_arrays(read_path("path", path))
+    arrays = read_arrays(path)
     header = json.loads(str(arrays["header"]))
     if header["format"] != FORMAT:
         raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT!r}")

@@ -78,7 +78,7 @@ def diagnose_further(record: Record, level: str, seed: int = 0) -> Diagnosis | F
         return record.diagnosis
     if level != "full":
         raise ValueError(f"level={level!r} is unknown. Known: quick, full.")
-    problem = record.target
+    problem = record.target_for('diagnose(level="full")')
     with scope(record.double):
         num = 1 if is_costly(problem) else FULL_DRAWS  # at least one set
         draws = draw(problem, record.q, (seed, RandomStream.FULL_DIAGNOSIS), num)

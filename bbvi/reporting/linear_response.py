@@ -47,7 +47,7 @@ class LinearResponse(NamedTuple):
 
 def respond(record: Record, function: Callable[[Any], Array], num_draws: int = 32, seed: int = 0) -> LinearResponse:
     """See `Posterior.linear_response`."""
-    problem = record.target
+    problem = record.target_for("linear_response")
     with scope(record.double):
         if reason := problem.why_not_differentiable(2):
             first = problem.why_not_differentiable(1)

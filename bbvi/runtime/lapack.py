@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jax.extend import core
 from jaxlib.version import __version__
 
-OPERATIONS = 180_000  # in a piece, at most
+PIECE_OPERATIONS = 180_000  # at most
 OPERATIONS_OF = {  # on a matrix (m, n), by primitive; the second operand of a triangular solve is (m, n)
     "cholesky": lambda m, n: n**3 / 3,
     "triangular_solve": lambda m, n: m * n * max(m, n),
@@ -97,7 +97,7 @@ def _piece(equation: Any) -> int | None:
     if equation.primitive.name not in OPERATIONS_OF:
         return None
     batch, operations = work(equation)
-    size = max(1, int(OPERATIONS // max(operations, 1)))
+    size = max(1, int(PIECE_OPERATIONS // max(operations, 1)))
     return size if batch > size else None
 
 

@@ -11,7 +11,7 @@ from bbvi.algorithms.variational_newton import NewtonState, VariationalNewton
 from bbvi.distributions import LocationScale
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Triangular
-from bbvi.optimise import Allowance, begin, drive
+from bbvi.optimise import Allowance, Run, begin, drive
 from bbvi.outcome import Evaluations, Stop
 from bbvi.runtime.compiling import program
 from bbvi.runtime.deadline import OutOfTimeError
@@ -60,7 +60,7 @@ def polish(problem: Problem, gaussian: Affine, rng: np.random.Generator) -> Poli
     loc = np.zeros_like(gaussian.loc)
     structure = LocationScale(loc, Triangular(np.zeros((dim, dim), loc.dtype)))
     state = begin(newton, problem, structure, gaussian, newton.needs(dim).draws(rng))
-    run = drive(newton, problem, state, Allowance(POLISH))
+    run = drive(newton, problem, Run(state), Allowance(POLISH))
     if run.stop is Stop.INTERRUPTED:
         raise KeyboardInterrupt
     end: NewtonState = run.state

@@ -76,7 +76,7 @@ def _climb(problem: Problem, xs: np.ndarray, noise: np.ndarray, hints: Hints) ->
     kind = Dense if Regime.of(problem.dim).dense_start else Limited
     limits = Allowance(ITERATIONS, seconds=hints.until - time.perf_counter())
     told = [_as_start(each) for each in hints.callbacks]
-    run = drive(pathfinder, problem, pathfinder.from_points(xs, noise, kind), limits, callbacks=told)
+    run = drive(pathfinder, problem, Run(pathfinder.from_points(xs, noise, kind)), limits, callbacks=told)
     if run.stop is Stop.INTERRUPTED:
         raise KeyboardInterrupt
     if not run.step:

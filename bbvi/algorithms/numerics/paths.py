@@ -21,9 +21,7 @@ from bbvi.runtime.types import Array
 ENDURANCE = 10  # iterations without a better ELBO, by at least GAIN nats, before a path ends
 GAIN = 0.05
 STEEP = 1.0  # nats by which the density rises in an iteration that does not count as waiting
-NEARLY_LEVEL = (
-    1e-3  # nats by which it rises near the mode, where a path without draws ends after SETTLING such iterations
-)
+NEARLY_LEVEL = 1e-3  # nats by which it rises near the mode; SETTLING such iterations end a path without draws
 SETTLING = 2
 WARY = 2.0  # units, or quarters of a coordinate where that is larger, that a wary path moves a coordinate in a step
 

@@ -19,17 +19,17 @@ LEAST_GAP = 5.0  # nats below the end that a trace shows at least
 
 
 def elbo(posterior: Record) -> Any:
-    """ELBO estimates of each rung against the gradients spent, with a band of two standard errors."""
+    """ELBO estimates of each stage against the gradients spent, with a band of two standard errors."""
     history = posterior.history
     figure, axes = new_figure(2.8)
     spent = np.cumsum(history.gradient_equivalents + history.log_densities)
-    rungs = posterior.ladder
-    ends = np.cumsum([rung.steps for rung in rungs]) if rungs else np.array([len(spent)])
+    stages = posterior.ladder
+    ends = np.cumsum([stage.steps for stage in stages]) if stages else np.array([len(spent)])
     begin, finals = 0, []
     for i, end in enumerate(ends):
         x, y, error = _blocks(spent[begin:end], history.elbo[begin:end], history.standard_error[begin:end])
         if len(x):
-            label = f"{i + 1}: {rungs[i].method} ({rungs[i].family})" if rungs else posterior.method
+            label = f"{i + 1}: {stages[i].method} ({stages[i].family})" if stages else posterior.method
             axes.fill_between(x, y - 2 * error, y + 2 * error, color=f"C{i}", alpha=0.25, linewidth=0)
             axes.plot(x, y, color=f"C{i}", marker="." if len(x) < 30 else "", linewidth=1.2, label=label)
             finals.append(y[-max(1, len(y) // 2) :])
@@ -49,17 +49,17 @@ def elbo(posterior: Record) -> Any:
 
 
 def ladder(posterior: Record) -> Any:
-    """What was tried: evaluations spent on each rung, its verdict, k-hat and ELBO."""
-    rungs = posterior.ladder
-    figure, axes = new_figure(0.9 + 0.45 * len(rungs))
-    places = np.arange(len(rungs))
-    costs = [max(rung.gradient_equivalents, 1) for rung in rungs]
-    axes.barh(places, costs, height=0.45, color=[STATUS_COLOURS[rung.status] for rung in rungs])
-    for place, rung in zip(places, rungs, strict=True):
-        text = f"{rung.status.name.lower()}, k-hat {rung.k_hat:.2f}, ELBO {rung.elbo:.2f}"
+    """What was tried: evaluations spent on each stage, its verdict, k-hat and ELBO."""
+    stages = posterior.ladder
+    figure, axes = new_figure(0.9 + 0.45 * len(stages))
+    places = np.arange(len(stages))
+    costs = [max(stage.gradient_equivalents, 1) for stage in stages]
+    axes.barh(places, costs, height=0.45, color=[STATUS_COLOURS[stage.status] for stage in stages])
+    for place, stage in zip(places, stages, strict=True):
+        text = f"{stage.status.name.lower()}, k-hat {stage.k_hat:.2f}, ELBO {stage.elbo:.2f}"
         axes.annotate(text, (0, place - 0.28), (4, 0), textcoords="offset points", va="bottom", fontsize=8)
-    axes.set_yticks(places, [f"{i + 1}: {rung.method}\n{rung.family}" for i, rung in enumerate(rungs)])
-    axes.set(xlabel="gradient equivalents", ylim=(len(rungs) - 0.5, -0.8), title="Approximations tried, in order")
+    axes.set_yticks(places, [f"{i + 1}: {stage.method}\n{stage.family}" for i, stage in enumerate(stages)])
+    axes.set(xlabel="gradient equivalents", ylim=(len(stages) - 0.5, -0.8), title="Approximations tried, in order")
     short_ticks(axes.xaxis)
     return figure
 

@@ -1,4 +1,4 @@
-"""The default method: which posteriors end on which rung, and that the answer is right."""
+"""The default method: which posteriors end with which stage, and that the answer is right."""
 
 from functools import cache
 
@@ -9,9 +9,9 @@ import pytest
 from numpyro.distributions import constraints
 
 import bbvi
-from bbvi.distributions import FullRank
-from bbvi.evaluation import draw
-from bbvi.ladder import SECONDS
+from bbvi.distributions.scales import Triangular
+from bbvi.draws.importance import draw
+from bbvi.fitting.budget import PATIENCE
 from tests.test_distributions import member
 
 
@@ -39,7 +39,7 @@ def funnel(x):
     return -0.5 * (x[0] / 3) ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 0.5 * (len(x) - 1) * x[0]
 
 
-# target, dim, families of the rungs, log of its normalising constant, mean and sd of its first coordinate
+# target, dim, families of the stages, log of its normalising constant, mean and sd of its first coordinate
 TARGETS = {
     "Gaussian": (correlated, 5, ["full_rank"], None, 1 - 15 / 6, (1 - 1 / 6) ** 0.5),
     "banana": (banana, 2, ["full_rank", "flow"], np.log(4 * np.pi), 0.0, 2.0),
@@ -55,14 +55,14 @@ def fitted(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_first_rung_that_passes_is_the_last(name):
+def test_the_first_stage_that_passes_is_the_last(name):
     posterior, families = fitted(name), TARGETS[name][2]
-    assert [rung.family for rung in posterior.ladder] == families
+    assert [stage.family for stage in posterior.ladder] == families
     assert posterior.distribution.name == families[-1]
     assert posterior.diagnosis.trusted
-    assert [rung.status for rung in posterior.ladder[:-1]] == [bbvi.Status.UNRELIABLE] * (len(families) - 1)
-    assert all(rung.reasons for rung in posterior.ladder[:-1])
-    assert sum(rung.steps for rung in posterior.ladder) == len(posterior.history.elbo)
+    assert [stage.status for stage in posterior.ladder[:-1]] == [bbvi.Status.UNRELIABLE] * (len(families) - 1)
+    assert all(stage.reasons for stage in posterior.ladder[:-1])
+    assert sum(stage.steps for stage in posterior.ladder) == len(posterior.history.elbo)
     if len(families) > 1:
         assert all(f"({family}): " in str(posterior) for family in families)
 
@@ -85,7 +85,7 @@ def centred(p, y):
 
 def test_a_single_coordinate_ends_with_a_density_that_can_be_skewed():
     posterior = bbvi.fit(lambda rate: -2 * rate["rate"], {"rate": ()}, constraints={"rate": constraints.positive})
-    assert [rung.family for rung in posterior.ladder] == ["full_rank", "sinh_arcsinh"]
+    assert [stage.family for stage in posterior.ladder] == ["full_rank", "sinh_arcsinh"]
     assert posterior.diagnosis.trusted
     assert posterior.mean()["rate"] == pytest.approx(0.5, abs=0.02)
     assert posterior.sd()["rate"] == pytest.approx(0.5, abs=0.03)
@@ -98,7 +98,7 @@ def test_a_hierarchy_in_which_newton_creeps():
     posterior = bbvi.fit(
         centred, {"theta": (30,), "mu": (), "tau": ()}, data=y, constraints={"tau": constraints.positive}
     )
-    assert [rung.method for rung in posterior.ladder] == ["newton", "dadvi", "newton", "adam"]
+    assert [stage.method for stage in posterior.ladder] == ["newton", "dadvi", "newton", "adam"]
     tau = np.linspace(1e-4, 5, 4000)
     precision = 1 / 25 + len(y) / (1 + tau**2)
     quadratic = np.sum(y) ** 2 / (1 + tau**2) ** 2 / precision - np.sum(y**2) / (1 + tau**2)
@@ -111,7 +111,7 @@ def test_a_hierarchy_in_which_newton_creeps():
     assert posterior.diagnosis.trusted
 
 
-def test_the_ladder_is_kept_in_the_file(tmp_path):
+def test_the_stages_are_kept_in_the_file(tmp_path):
     fitted("banana").save(tmp_path / "fit.npz")
     again = bbvi.load(tmp_path / "fit.npz")
     assert again.ladder == fitted("banana").ladder
@@ -119,25 +119,25 @@ def test_the_ladder_is_kept_in_the_file(tmp_path):
     np.testing.assert_allclose(again.log_prob(x), fitted("banana").log_prob(x), rtol=1e-12)
 
 
-def test_a_budget_holds_for_the_whole_ladder():
+def test_a_budget_holds_for_all_stages_together():
     posterior = bbvi.fit(banana, 2, budget=bbvi.Budget(gradients=20_000))
-    assert [rung.family for rung in posterior.ladder] == ["full_rank", "flow"]
+    assert [stage.family for stage in posterior.ladder] == ["full_rank", "flow"]
     assert 19_000 < posterior.cost.gradients <= 20_000
     assert posterior.ladder[-1].steps < 200
     assert posterior.diagnosis.stop is bbvi.Stop.BUDGET or "adam (flow) was not finished" in str(posterior.diagnosis)
     assert "raise the budget" in posterior.diagnosis.advice
 
 
-def test_nothing_new_is_begun_once_the_time_is_up(first_rung_only):
-    assert SECONDS == 60
+def test_nothing_new_is_begun_once_the_time_is_up(first_stage_only):
+    assert PATIENCE == 60
     posterior = bbvi.fit(banana, 2)
-    assert [rung.family for rung in posterior.ladder] == ["full_rank"]
+    assert [stage.family for stage in posterior.ladder] == ["full_rank"]
     assert posterior.diagnosis.status is bbvi.Status.UNRELIABLE
     assert any("adam (flow) was not tried" in reason for reason in posterior.diagnosis.reasons)
     assert "raise the budget" in posterior.diagnosis.advice
 
 
-def test_an_interrupted_ladder_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_schedule_goes_on_where_it_was(tmp_path):
     path = tmp_path / "state"
     stops = []
 
@@ -176,7 +176,7 @@ def test_a_student_t_holds_its_own_kind():
 
 def test_a_flow_begins_at_its_gaussian():
     """Its first ELBO is that of the Gaussian, on the same draws."""
-    gaussian = FullRank.from_scale_tril(np.zeros(2), np.diag([1.5, 2.0]))
+    gaussian = bbvi.LocationScale(np.zeros(2), Triangular.of(np.diag([1.5, 2.0])))
     flow, full_rank = (
         bbvi.fit(banana, 2, method=bbvi.Adam(num_draws=512), family=family, init=gaussian, num_steps=1).history.elbo[0]
         for family in ("flow", "full_rank")
@@ -203,6 +203,6 @@ def test_nuts_needs_the_log_density(tmp_path):
 def test_a_flow_is_drawn_from_like_any_other():
     """Draws of the posterior and of the pool agree with the density that the file holds."""
     posterior = fitted("banana")
-    pool = draw(posterior.problem, posterior.distribution, (0, 9), 1, posterior.width)
+    pool = draw(posterior.problem, posterior.distribution, (0, 9))
     log_weights = pool.log_p[pool.from_q] - pool.log_q[pool.from_q]
     assert abs(log_weights.mean() - posterior.diagnosis.elbo.value) < 0.02
