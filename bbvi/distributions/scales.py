@@ -213,7 +213,7 @@ class Triangular(Invertible):
         return self.matrix() @ v
 
     def solve(self, x: Array) -> Array:
-        if isinstance(self.raw_tril, np.ndarray):
+        if namespace(self.raw_tril) is np and namespace(x) is np:
             return scipy.linalg.solve_triangular(self.matrix(), x, lower=True)
         return solve_triangular(self.matrix(), x, lower=True)
 
