@@ -242,11 +242,13 @@ def test_a_skewed_family_is_fitted_in_ten_thousand_coordinates(monkeypatch):
         return jnp.sum(y - jnp.exp(y))
 
     family = bbvi.LocationScale(jnp.zeros(dim), Diagonal.standard(dim), Bent.standard(dim))
-    method = bbvi.PathGradient(num_draws=8, rate=0.05)
-    q = bbvi.fit(log_gamma, dim, family=family, method=method, num_steps=300).distribution
+    method = bbvi.PathGradient(num_draws=8, rate=0.03)
+    q = bbvi.fit(log_gamma, dim, family=family, method=method, num_steps=400).distribution
     assert q.name == "sinh_arcsinh+mean_field"
-    y = (push(q, noise(q, 300)) - q.mean()) / q.sd()
-    sd = special.polygamma(1, 1.0) ** 0.5
-    np.testing.assert_allclose(q.mean() / scales, special.digamma(1.0), atol=0.1 * sd)
-    np.testing.assert_allclose(q.sd() / scales, sd, rtol=0.1)
-    np.testing.assert_allclose(jnp.mean(y**3), special.polygamma(2, 1.0) / sd**3, rtol=0.05)
+    found_mean, found_sd, _ = moments(q)
+    mean, sd = special.digamma(1.0), special.polygamma(1, 1.0) ** 0.5
+    np.testing.assert_allclose(found_mean / scales, mean, atol=0.4 * sd)  # of each coordinate, with noise
+    np.testing.assert_allclose(jnp.mean(found_mean / scales), mean, atol=0.05 * sd)
+    np.testing.assert_allclose(jnp.mean(found_sd / scales), sd, rtol=0.05)
+    skewness = jnp.mean(((push(q, noise(q, 300)) - found_mean) / found_sd) ** 3)
+    np.testing.assert_allclose(skewness, special.polygamma(2, 1.0) / sd**3, rtol=0.2)
