@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bbvi.evaluation import log_densities
 
+from bbvi.draws.importance import log_densities
 from bbvi.runtime import compiling
 from bbvi.runtime.compiling import program
 from bbvi.target.problem import Problem

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bbvi.algorithms.newton import balanced_draws
-from bbvi.algorithms.trust_region import judge, propose
-from bbvi.evaluation import draw
 from numpyro.distributions import constraints
 
 import bbvi
+from bbvi.algorithms.numerics.draws import balanced_draws
+from bbvi.algorithms.numerics.trust_region import judge, propose
+from bbvi.draws.importance import draw
 from bbvi.fitting.arguments import METHODS
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, quadratic_with_data, smooth
 
@@ -309,7 +309,7 @@ def test_uneven_paths_do_not_tilt_the_weights():
     uneven = bbvi.Mixture.of([near, near, near, far])
     bimodal = lambda x: jnp.logaddexp(-0.5 * jnp.sum((x - 3) ** 2), -0.5 * jnp.sum((x + 3) ** 2))
     problem = bbvi.fit(bimodal, 2, method="pathfinder").problem
-    pool = draw(problem, uneven, (0,), 1, 1)
+    pool = draw(problem, uneven, (0,), 1)
     weights = np.exp(pool.log_p - pool.log_r)
     np.testing.assert_allclose(np.average(pool.x[:, 0] > 0, weights=weights), 0.5, atol=0.04)
     np.testing.assert_allclose(np.mean(pool.x[pool.from_q, 0] > 0), 0.75, atol=0.03)

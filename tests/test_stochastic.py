@@ -130,7 +130,7 @@ def test_a_full_step_is_exact_for_a_gaussian(x64):
     q = bbvi.FullRank.standard(DIM)
     q = full_rank_step(q, jnp.asarray(PRECISION @ MEAN / 100), jnp.asarray(PRECISION), jnp.asarray(1.0))
     np.testing.assert_allclose(q.loc, MEAN / 100, atol=1e-12)
-    np.testing.assert_allclose(q.scale_tril @ q.scale_tril.T, COVARIANCE, atol=1e-12)
+    np.testing.assert_allclose(q.scale.matrix() @ q.scale.matrix().T, COVARIANCE, atol=1e-12)
     d = jnp.arange(1.0, 5.0)
     q = mean_field_step(bbvi.MeanField.standard(DIM), d * 0.1, d, jnp.asarray(1.0))
     np.testing.assert_allclose(q.loc, 0.1, atol=1e-12)
@@ -154,7 +154,7 @@ def test_low_rank_steps_solve_the_damped_fisher_system(x64):
 
     def dense(theta):
         p = unravel(theta)
-        return p.loc, jnp.diag(jnp.exp(2 * p.log_diagonal)) + p.factor @ p.factor.T
+        return p.loc, jnp.diag(jnp.exp(2 * p.scale.log_diagonal)) + p.scale.factor @ p.scale.factor.T
 
     loc, covariance = dense(flat)
     other = unravel(flat + 0.1)
@@ -173,7 +173,7 @@ def test_low_rank_steps_solve_the_damped_fisher_system(x64):
     np.testing.assert_allclose(natural.loc, covariance @ gradient[:5], rtol=1e-8)
     fisher, gradient = fisher[5:, 5:], gradient[5:]  # the mean has no part in the covariance
     solved = jnp.linalg.solve(fisher + DELTA * jnp.eye(len(fisher)), gradient)
-    found = jnp.concatenate([natural.log_diagonal, natural.factor.ravel()])
+    found = jnp.concatenate([natural.scale.log_diagonal, natural.scale.factor.ravel()])
     np.testing.assert_allclose(found, solved, atol=2e-2 * jnp.abs(solved).max())
 
 
@@ -232,11 +232,11 @@ def test_curvature_of_a_quadratic_is_learnt_under_noise(x64):
     noise = jnp.asarray(np.concatenate([noise, -noise], axis=1))
 
     def step(carry, noise):
-        q, memory = carry
-        q, memory, _ = algorithm.move(noise, problem, q, memory, jnp.asarray(0.2))
-        return (q, memory), q.sd() ** -2
+        q, aux = carry
+        q, aux, _ = algorithm.update(noise, problem, q, aux, jnp.asarray(0.2))
+        return (q, aux), q.sd() ** -2
 
-    _, precisions = jax.lax.scan(step, (q, algorithm.remember(q)), noise)
+    _, precisions = jax.lax.scan(step, (q, algorithm.init_aux(q)), noise)
     np.testing.assert_allclose(precisions[1000:].mean(axis=0), np.arange(1, 5) ** 2, rtol=0.05)
     assert (precisions > 0).all()
 

@@ -118,7 +118,7 @@ class Algorithm(ABC, Generic[State]):
         ...         return At(q, 0)
         ...     def step(self, noise, problem, state):
         ...         value, slope = jax.value_and_grad(problem.log_density)(state.q.loc)
-        ...         q = replace(state.q, loc=state.q.loc + 0.1 * slope)
+        ...         q = bbvi.MeanField(state.q.loc + 0.1 * slope, state.q.scale.log_scale)
         ...         return At(q, state.count + 1), Info(value, 0.0 * value, 0, Evaluations(gradients=1))
         ...     def status(self, state):
         ...         return jnp.where(state.count < 100, RUNNING, CONVERGED)

@@ -6,7 +6,7 @@ from typing import Any, Self
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.distributions.base import LOG_2PI, Moments, dtype_of
+from bbvi.distributions.base import LOG_2PI, Moments, float_type
 from bbvi.distributions.bases import Elliptical, Normal, Warped, invertible
 from bbvi.distributions.scales import Array, Scale
 from bbvi.runtime.pytree import pytree
@@ -52,8 +52,8 @@ class Bent(Warped):
 
     def moments(self, scale: Scale) -> Moments:
         """By quadrature, for normal e."""
-        bent, log_slopes = bend(jnp.asarray(_NODES[:, None], dtype_of(self)), self.skew, self.log_tail)
-        weights = jnp.asarray(_WEIGHTS, dtype_of(self))
+        bent, log_slopes = bend(jnp.asarray(_NODES[:, None], float_type(self)), self.skew, self.log_tail)
+        weights = jnp.asarray(_WEIGHTS, float_type(self))
         mean = weights @ bent
         sd = jnp.sqrt(weights @ (bent - mean) ** 2)
         entropy = 0.5 * scale.dim * (1 + LOG_2PI) + jnp.sum(weights @ log_slopes) + scale.log_det()

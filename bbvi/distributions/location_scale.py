@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.distributions.affine import Affine
-from bbvi.distributions.base import Distribution, Moments, dtype_of, moments_by_draws
+from bbvi.distributions.base import Distribution, Moments, float_type, moments_by_draws
 from bbvi.distributions.bases import Base, HeavyTailed, Normal, Warped, invertible
 from bbvi.distributions.scales import Array, Diagonal, Scale, Triangular, namespace
 from bbvi.runtime.pytree import pytree
@@ -112,17 +112,17 @@ class LocationScale(Distribution):
         return Affine(self.loc, outer), type(self)(namespace(self.loc).zeros_like(self.loc), inner, self.base)
 
     def around(self, affine: Affine) -> Self:
-        base = self.base.fresh(self.dim, dtype_of(self))
+        base = self.base.fresh(self.dim, float_type(self))
         scale = self.scale.like(affine.scale)
         if base.inflation != 1:
-            scale = scale.after(Diagonal(jnp.full(self.dim, -jnp.log(base.inflation), dtype_of(self))))
+            scale = scale.after(Diagonal(jnp.full(self.dim, -jnp.log(base.inflation), float_type(self))))
         return type(self)(affine.loc, scale, base)
 
     def widened(self) -> "LocationScale":
         base, factor = self.base.widened()
         scale = self.scale
         if factor != 1:
-            scale = scale.after(Diagonal(jnp.full(self.dim, jnp.log(factor), dtype_of(self))))
+            scale = scale.after(Diagonal(jnp.full(self.dim, jnp.log(factor), float_type(self))))
         return LocationScale(self.loc, scale, base)
 
     def to_numpyro(self) -> Any:

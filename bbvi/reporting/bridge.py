@@ -65,7 +65,7 @@ def bridge(of_p: np.ndarray, of_q: np.ndarray, effective: float) -> Value:
         above = q - np.logaddexp(log_share_p + q, log_share_q + log_r)
         below = -np.logaddexp(log_share_p + p, log_share_q + log_r)
         new = (log_sum_exp(above) - np.log(len(q))) - (log_sum_exp(below) - np.log(len(p)))
-        if abs(new - log_r) < FOUND * max(1, abs(new)):
+        if abs(new - log_r) < SAME * max(1, abs(new)):
             error = np.sqrt(_relative_variance(above) / len(q) + _relative_variance(below) / effective)
             return Value(float(new + shift), float(error))
         log_r = new
