@@ -45,8 +45,8 @@ def x64():
 
 @pytest.fixture
 def first_rung_only(monkeypatch):
-    """The default method ends with its first stage, as it does where that one took a minute. The others are tested alone."""
-    monkeypatch.setattr("bbvi.inference.PATIENCE", 0.0)
+    """The default method ends with its first fit, as it does where that one took a minute. Climbing is tested alone."""
+    monkeypatch.setattr("bbvi.inference.SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")
