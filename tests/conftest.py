@@ -44,9 +44,9 @@ def x64():
 
 
 @pytest.fixture
-def first_rung_only(monkeypatch):
-    """The default method ends with its first fit, as it does where that one took a minute. Climbing is tested alone."""
-    monkeypatch.setattr("bbvi.inference.SECONDS", 0.0)
+def first_stage_only(monkeypatch):
+    """The default method ends with its first stage, as it does where that one took a minute. Stages are tested alone."""
+    monkeypatch.setattr("bbvi.inference.PATIENCE", 0.0)
 
 
 @pytest.fixture(scope="session")
