@@ -14,6 +14,7 @@ from numpyro.optim import Adam
 
 import bbvi
 from bbvi.distributions import Distribution
+from bbvi.distributions.scales import Triangular
 from bbvi.fitting.arguments import METHODS
 from benchmarks.cases import (
     BLOCK,
@@ -117,7 +118,7 @@ def svi_method(case: Case) -> Method:
     def approximation(state: Any) -> Distribution:
         params = svi.get_params(state)
         if "auto_scale_tril" in params:
-            return bbvi.FullRank.from_scale_tril(params["auto_loc"], params["auto_scale_tril"])
+            return bbvi.LocationScale(params["auto_loc"], Triangular.of(params["auto_scale_tril"]))
         return bbvi.MeanField(params["auto_loc"], jnp.log(params["auto_scale"]))
 
     def attempt(seed: int, deadline: float, search: bool) -> Attempt:

@@ -68,7 +68,7 @@ def gradients(estimator: Any, q: Any, problem: Problem, draws: int, sets: int) -
 
 def spread(gradient: Any) -> tuple[float, float]:
     """Variances in the means and in the log scales, summed over coordinates."""
-    return float(gradient.loc.var(axis=0).sum()), float(gradient.log_scale.var(axis=0).sum())
+    return float(gradient.loc.var(axis=0).sum()), float(gradient.scale.log_scale.var(axis=0).sum())
 
 
 def fit_each(problem: Problem, dim: int) -> None:
@@ -91,7 +91,7 @@ def main() -> None:
         problem = make_problem(args.dim, args.rows)
         options = {"method": "advi", "family": "mean_field"}
         optimum = bbvi.fit(problem.logprob, args.dim, data=problem.data, **options).distribution
-        start = bbvi.MeanField(optimum.loc + optimum.sd(), optimum.log_scale + jnp.log(2.0))
+        start = bbvi.MeanField(optimum.loc + optimum.sd(), optimum.scale.log_scale + jnp.log(2.0))
         print(f"{args.draws} draws; variance over that of elbo: means, log scales")
         print(f"{'':<34}{'start':>16}{'optimum':>18}{'cost':>8}")
         places = (start, optimum)
@@ -99,13 +99,13 @@ def main() -> None:
         for name, estimator in ESTIMATORS.items():
             found = [spread(gradients(estimator, q, problem, args.draws, args.sets)) for q in places]
             ratios = [[a / b for a, b in zip(*pair, strict=True)] for pair in zip(found, plain, strict=True)]
-            cost = args.draws * estimator.uses_gradients + 2 * estimator.products(args.draws, args.dim)
+            cost = args.draws * (estimator.derivatives > 0) + 2 * estimator.products(args.draws, args.dim)
             cells = "".join(f"{means:>10.3g}{logs:>8.3g}" for means, logs in ratios)
             print(f"{name:<32}{cells}{cost:>8}")
         print(f"{'':<34}noise over signal at the start: sd of the gradient over the length of its mean")
         for name, estimator in OTHERS.items():
             gradient = gradients(estimator, start, problem, args.draws, args.sets)
-            both = np.concatenate([gradient.loc, gradient.log_scale], axis=1)
+            both = np.concatenate([gradient.loc, gradient.scale.log_scale], axis=1)
             print(f"{name:<34}{np.sqrt(both.var(axis=0).sum()) / np.linalg.norm(both.mean(axis=0)):>10.3g}")
         fit_each(problem, args.dim)
 

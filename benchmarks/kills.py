@@ -2,7 +2,7 @@
 
 A fit with a checkpoint runs in a process of its own, which gets SIGKILL at a random moment, and the same call is made
 again, until one ends. What it ends with is compared bit by bit with what an undisturbed fit ended with: draws, history,
-ladder and verdict. The state is written between all blocks of steps, where a fit by itself writes every ten seconds.
+stages and verdict. The state is written between all blocks of steps, where a fit by itself writes every ten seconds.
 
     python -m benchmarks.kills --kills 100 --seed 0
 """
@@ -38,8 +38,8 @@ def two_modes(x):
 
 
 FITS = {
-    "ladder to a flow": (banana, 2, {"num_steps": 600}),
-    "ladder to a mixture": (two_modes, 4, {"num_steps": 600}),
+    "stages to a flow": (banana, 2, {"num_steps": 600}),
+    "stages to a mixture": (two_modes, 4, {"num_steps": 600}),
     "advi": (skewed, 4, {"method": bbvi.ADVI(tolerance=0), "num_steps": 1500}),
     "adam": (skewed, 4, {"method": "adam", "family": "sinh_arcsinh", "num_steps": 1500}),
     "natural gradients": (skewed, 4, {"method": "natural_gradient", "num_steps": 1500}),
@@ -56,7 +56,7 @@ def numbers(posterior):
         "pool": posterior.pool._asdict(),
         "cost": posterior.cost[:3],
         "verdict": repr(posterior.diagnosis),
-        "ladder": repr(posterior.ladder),
+        "stages": repr(posterior.ladder),
     }
 
 

@@ -107,7 +107,7 @@ def fit_split(rows: int, columns: int, steps: int) -> None:
     import jax.numpy as jnp
 
     import bbvi
-    from bbvi import driver
+    from bbvi import optimise
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, columns))
@@ -116,14 +116,14 @@ def fit_split(rows: int, columns: int, steps: int) -> None:
         lambda w: -0.5 * jnp.sum(w**2),
         lambda w, rows: rows["y"] * (rows["x"] @ w) - jax.nn.softplus(rows["x"] @ w),
     )
-    sent, advance = [], driver._advance
+    sent, advance = [], optimise._advance
 
     def spy(*arguments: Any) -> Any:
         if not sent:
             sent.append(bytes_sent(advance.jitted.lower(*arguments).compile().as_text()))
         return advance(*arguments)
 
-    driver._advance = spy
+    optimise._advance = spy
     where = bbvi.MeanField(np.zeros(columns), np.full(columns, -3.0))
     many = jax.devices() if len(jax.devices()) > 1 else None
     posterior = bbvi.fit(

@@ -41,12 +41,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from bbvi.driver import drive
 
 import bbvi
 from bbvi.distributions import Distribution
 from bbvi.fitting.arguments import METHODS
-from bbvi.start import find_start
+from bbvi.optimise import Allowance, begin, drive
+from bbvi.start.find import find_start
+from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
 from benchmarks.cases import (
     GOALS,
@@ -261,10 +262,10 @@ def best_of_second_order(results: Results) -> None:
 
 def candidates(problem: Problem, algorithm: bbvi.Algorithm, family: Distribution) -> Sequence[Distribution]:
     """What an algorithm ends with, without the verdict and its choice."""
-    rng = np.random.default_rng(0)
-    start, draws = find_start(problem, rng, None, algorithm.begins), algorithm.draws(rng, problem.dim)
-    begin = jax.jit(lambda problem, start, draws: algorithm.init(problem, family.near(*start), draws))
-    run = drive(algorithm, problem, begin(problem, (start.loc, start.scale), draws), 0, num_steps=20_000)
+    rng, needs = np.random.default_rng(0), algorithm.needs(problem.dim, family)
+    start = find_start(problem, needs.start, Hints(rng=rng))
+    state = begin(algorithm, problem, family, start.gaussian, needs.draws(rng))
+    run = drive(algorithm, problem, state, Allowance(20_000), needs=needs)
     return algorithm.finish(problem, run.state).candidates
 
 

@@ -112,7 +112,7 @@ def one_overhead(name: str, logprob: Callable[..., Any], dim: int, data: Any, st
         pairs = [(seconds(lambda i=i: fit(i).pool.log_p), seconds(lambda: bare(count))) for i in range(repeats)]
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    family = type(first.distribution).__name__
+    family = first.distribution.title
     print(f"| {name} | {family} | {steps} | {ours:.3f} | {theirs:.3f} | {ratio:.2f} |", flush=True)
 
 

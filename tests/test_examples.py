@@ -8,7 +8,7 @@ import pytest
 from stan_library import stan_library
 
 ROOT = Path(__file__).parents[1]
-CLIMB = {"quickstart", "auto"}  # pages that tell of the ladder
+WHOLE = {"quickstart", "auto"}  # pages that tell of what comes after the first stage
 PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if "```python" in page.read_text()]
 
 
@@ -37,7 +37,7 @@ def test_examples(path, tmp_path, run):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pages(page, tmp_path, run, request):
-    if page.stem not in CLIMB:
+    if page.stem not in WHOLE:
         request.getfixturevalue("first_stage_only")
     script = tmp_path / "page.py"
     script.write_text("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)))

@@ -20,7 +20,8 @@ from numpyro.distributions import constraints
 
 import bbvi
 from bbvi.runtime import lapack
-from bbvi.start import find_start
+from bbvi.start.find import find_start
+from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
@@ -374,8 +375,8 @@ def stops_late(x):
 def test_a_point_that_takes_long_does_not_hold_up_the_others():
     problem = Problem(make_parameters(2), None, stops_late)
     assert problem.is_irregular
-    start = find_start(problem, np.random.default_rng(0), None, bbvi.Newton().begins)
-    np.testing.assert_allclose(start.loc, 0, atol=1e-2)
+    start = find_start(problem, bbvi.Newton().needs(2).start, Hints())
+    np.testing.assert_allclose(start.gaussian.loc, 0, atol=1e-2)
 
 
 NEVER_ENDS = """

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from bbvi.tall import find_tall_start, with_reference
 
 import bbvi
-from bbvi import evaluation
-from bbvi.algorithms.base import Begin
+from bbvi.algorithms.base import Initialisation
 from bbvi.data import chunks, sampling
 from bbvi.data.epochs import EpochShuffle
 from bbvi.data.files import FileStore
 from bbvi.data.reading import read_rows
 from bbvi.data.stream import Stream
 from bbvi.data.stream_store import StreamStore
-from bbvi.start import Watch
-from bbvi.target.problem import Problem, work
+from bbvi.draws import importance
+from bbvi.start.record import Hints
+from bbvi.start.subsample import find_start_by_sample, with_reference
+from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
 N, DIM = 600, 2
@@ -196,12 +196,11 @@ def test_rows_are_read_once_for_all_draws_and_both_value_and_gradient(x64, tall)
 
 
 def test_operations_are_counted(x64, tall, monkeypatch):
-    whole = work(problem({"x": X, "y": Y}))
+    whole = problem({"x": X, "y": Y}).operations
     assert N * DIM <= whole <= 10 * N * DIM
     monkeypatch.setattr(chunks, "WHOLE_SUM", 0)
-    chunked = work(
-        problem({"x": X, "y": Y}, bbvi.Factorized(MODEL.log_prior, lambda w, rows: MODEL.log_likelihood(w, rows)))
-    )
+    model = bbvi.Factorized(MODEL.log_prior, lambda w, rows: MODEL.log_likelihood(w, rows))
+    chunked = problem({"x": X, "y": Y}, model).operations
     assert whole <= chunked <= 2 * whole
 
 
@@ -210,7 +209,7 @@ def test_operations_are_counted(x64, tall, monkeypatch):
 
 def test_a_start_from_a_sample_ends_at_the_mean_of_all_rows(x64, tall):
     each = problem({"x": X, "y": Y})
-    start = find_tall_start(each, np.random.default_rng(0), None, Begin.BULK, lambda num: None, Watch())
+    start = find_start_by_sample(each, Initialisation.BULK, Hints())
     sample = each.sampled()
     alone = np.linalg.solve(
         sample.data["x"].T @ sample.data["x"] * 6 + np.eye(DIM), sample.data["x"].T @ sample.data["y"] * 6
@@ -218,17 +217,18 @@ def test_a_start_from_a_sample_ends_at_the_mean_of_all_rows(x64, tall):
     assert sample.data["x"].shape == (100, DIM)
     assert float(sample.weight) == 6
     assert np.abs((alone - MEAN) / SD).max() > 1  # what the sample alone says
-    assert np.abs((start.loc - MEAN) / SD).max() < 0.1
-    np.testing.assert_allclose(start.scale @ start.scale.T, COVARIANCE, rtol=0.6, atol=0.3 * SD.max() ** 2)
+    assert np.abs((start.gaussian.loc - MEAN) / SD).max() < 0.1
+    factor = start.gaussian.scale.matrix()
+    np.testing.assert_allclose(factor @ factor.T, COVARIANCE, rtol=0.6, atol=0.3 * SD.max() ** 2)
     assert start.sampled
-    assert len(start.path_locs) == 1
+    assert len(start.paths) == 1
 
 
 def test_a_start_from_a_sample_keeps_modes_that_are_apart(x64, tall):
     squared = bbvi.Factorized(lambda w: -0.5 * jnp.sum(w**2), lambda w, rows: -0.5 * (rows - w[0] ** 2) ** 2)
     each = Problem(make_parameters(1, None), 4 + RNG.standard_normal(N), squared)
-    start = find_tall_start(each, np.random.default_rng(0), None, Begin.BULK, lambda num: None, Watch())
-    np.testing.assert_allclose(np.sort(start.path_locs[:, 0]), [-2, 2], atol=0.05)
+    start = find_start_by_sample(each, Initialisation.BULK, Hints())
+    np.testing.assert_allclose(np.sort([path.loc[0] for path in start.paths]), [-2, 2], atol=0.05)
 
 
 # -- fits --------------------------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(data, tall, tmp_path
     options = OPTIONS | {"method": bbvi.IVON(batch_size=50, tolerance=0)}
     options.pop("batch_size")
     whole = bbvi.fit(MODEL, DIM, data=data[kind], **options)
-    monkeypatch.setattr("bbvi.driver.LOOK", 0.0)  # short blocks
+    monkeypatch.setattr("bbvi.optimise.LOOK", 0.0)  # short blocks
     path = tmp_path / "state"
     part = bbvi.fit(MODEL, DIM, data=data[kind], checkpoint=path, callbacks=[interrupting(130)], **options)
     assert 130 <= len(part.history.elbo) < 300
@@ -282,7 +282,7 @@ def test_data_elsewhere_of_the_same_shapes_compile_nothing_anew(data, tall):
 @pytest.mark.parametrize("kind", ["arrays", "stream"])
 def test_a_verdict_that_cannot_afford_all_rows_says_so(data, tall, monkeypatch, kind):
     full = bbvi.fit(MODEL, DIM, data=data[kind], **OPTIONS)
-    monkeypatch.setitem(evaluation.BUDGET, "cpu", 2**12)
+    monkeypatch.setitem(importance.OPERATIONS, "cpu", 2**12)
     part = bbvi.fit(MODEL, DIM, data=data[kind], **OPTIONS)
     assert part.diagnosis.status is bbvi.Status.USABLE
     assert "judged on 100 of 600 rows" in str(part.diagnosis)
@@ -291,7 +291,7 @@ def test_a_verdict_that_cannot_afford_all_rows_says_so(data, tall, monkeypatch, 
 
 
 def test_a_verdict_takes_fewer_draws_where_they_are_costly(data, tall, monkeypatch):
-    monkeypatch.setitem(evaluation.BUDGET, "cpu", 600 * work(problem(data["arrays"])))
+    monkeypatch.setitem(importance.OPERATIONS, "cpu", 600 * problem(data["arrays"]).operations)
     posterior = bbvi.fit(MODEL, DIM, data=data["arrays"], **OPTIONS)
     assert posterior.diagnosis.status is bbvi.Status.RELIABLE
     assert len(posterior.pool) == 640

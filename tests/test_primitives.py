@@ -10,6 +10,7 @@ from densities import DENSITIES, FAMILIES, NOT_IN_THE_TABLE, UNTRUSTED
 from jax.scipy import special, stats
 
 import bbvi
+from bbvi.draws.importance import log_densities
 from bbvi.runtime.precision import scope
 
 LEVELS = np.array([0.1, 0.5, 0.9])
@@ -88,7 +89,7 @@ def integrated(posterior):
     axis = np.linspace(-9, 9, 6001 if problem.dim == 1 else 241)
     x = np.stack(np.meshgrid(*[axis] * problem.dim, indexing="ij"), axis=-1).reshape(-1, problem.dim)
     with scope(True):
-        heights = np.asarray(bbvi.start.log_densities(problem, x))
+        heights = np.asarray(log_densities(problem, x))
         values = problem.parameters.structure(x)
     weights = np.exp(heights - heights.max())
     return columns(values), weights / weights.sum()

@@ -10,7 +10,7 @@ class Affine:
 
     Arguments:
         loc: `(dim,)`.
-        scale: S.
+        scale: S, a `Scale`.
     """
 
     loc: Array

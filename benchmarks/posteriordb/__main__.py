@@ -44,7 +44,7 @@ class Row(NamedTuple):
     evaluations: float
     cold: float  # seconds; when the table was printed, where it comes from another process
     warm: float | None
-    rungs: str
+    stages: str
 
     def within(self, tolerance: float) -> bool:
         """Whether all means and standard deviations are."""
@@ -69,7 +69,7 @@ def main() -> None:
         row = one(arguments.folder, chosen[0], arguments.methods, arguments.seed, arguments.references)
         print(json.dumps(row))
         return
-    print("| posterior | dim | method | mean | log sd | says | evaluations | cold s | warm s | rungs |")
+    print("| posterior | dim | method | mean | log sd | says | evaluations | cold s | warm s | stages |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     rows = []
     for name in chosen:
@@ -98,7 +98,7 @@ def one(folder: str, name: str, method: str, seed: int, references: str) -> Row:
     found = look()
     errors = find_errors(read_reference(folder, name, references), compute_quantities(case, found.draws))
     return Row(
-        name, method, found.dim, errors.mean, errors.log_sd, found.says, found.evaluations, end, warm, found.rung
+        name, method, found.dim, errors.mean, errors.log_sd, found.says, found.evaluations, end, warm, found.stages
     )
 
 
@@ -126,7 +126,7 @@ def line(row: Row) -> str:
     warm = "" if row.warm is None else f"{row.warm:.2f}"
     return (
         f"| {row.posterior} | {row.dim} | {row.method} | {row.mean:.3f} | {row.log_sd:.3f} | {row.says} "
-        f"| {row.evaluations:.0f} | {row.cold:.1f} | {warm} | {row.rungs} |"
+        f"| {row.evaluations:.0f} | {row.cold:.1f} | {warm} | {row.stages} |"
     )
 
 

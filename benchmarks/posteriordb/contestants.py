@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
     dim: int  # unconstrained coordinates
     evaluations: float  # of the gradient of the log density; a Hessian-vector product is 2 and a value without one 1/3
     says: str  # what the method says of its answer
-    rung: str = ""
+    stages: str = ""
 
 
 Contestant = Callable[[int], Callable[[], Outcome]]  # a run with a seed; its outcome is looked at later
@@ -59,8 +59,8 @@ def _outcome(posterior: bbvi.Posterior) -> Outcome:
     cost, diagnosis = posterior.cost, posterior.diagnosis
     evaluations = cost.gradients + 2 * cost.hessian_vector_products + cost.log_densities / 3
     says = f"{diagnosis.status.name.lower()}, {diagnosis.resampling_k_hat:.2f}"
-    rungs = [f"{rung.method} ({rung.family})" for rung in posterior.ladder]
-    return Outcome(posterior.sample(SAMPLES), posterior.parameters.dim, evaluations, says, ", ".join(rungs))
+    stages = [f"{stage.method} ({stage.family})" for stage in posterior.ladder]
+    return Outcome(posterior.sample(SAMPLES), posterior.parameters.dim, evaluations, says, ", ".join(stages))
 
 
 def svi(case: Case) -> Contestant:

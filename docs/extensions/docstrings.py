@@ -48,6 +48,8 @@ def process_docstring(app: Any, what: str, name: str, obj: Any, options: Any, li
     if what == "class" and hasattr(obj, "_fields"):
         lines += read_fields(obj)
     lines[:] = keep_sentences(to_rst(lines))
+    if what == "data":
+        lines[:0] = ["..", ""]  # what stands before a colon on the first line would be taken for a type
 
 
 def process_signature(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:

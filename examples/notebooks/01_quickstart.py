@@ -73,8 +73,8 @@ posterior
 # and each was judged by fresh draws. The cheapest comes first, and a richer one only where the verdict asks for it:
 
 # %%
-for rung in posterior.ladder:
-    print(rung)
+for stage in posterior.ladder:
+    print(stage)
 
 # %% [markdown]
 # A full-rank Gaussian is usable here, and not more, as $\log \tau$ is skewed: the data can tell that $\tau$ is not

@@ -223,7 +223,7 @@ for each, (title, fitted) in zip(axes, shown.items(), strict=True):
     density = np.exp(fitted.log_prob(points.reshape(-1, 2)).reshape(mu.shape))
     each.contour(mu, log_s, density, levels(density), colors=BLUE, linewidths=1.2)
     each.plot([], color="0.62", linewidth=8, label="posterior")
-    each.plot([], color=BLUE, label=f"q: {type(fitted.distribution).__name__}")
+    each.plot([], color=BLUE, label=f"q: {fitted.distribution.title}")
     each.set(title=title)
     each.legend(frameon=False, loc="lower right")
 axes[1].set_ylabel("")

@@ -328,7 +328,7 @@ for axis, i in zip(axes, shown, strict=True):
     axis.contourf(ticks, ticks, p.T, [0.01, 0.1, 0.5, 1.01], colors=["0.88", "0.76", "0.62"])
     ends = []
     for q, colour in ((encoded, ORANGE), (improved, BLUE)):
-        loc, sd = np.asarray(q.loc[i]), np.exp(np.asarray(q.log_scale[i]))
+        loc, sd = np.asarray(q.loc[i]), np.exp(np.asarray(q.scale.log_scale[i]))
         axis.add_patch(Ellipse(loc, *(2 * 3.03 * sd), edgecolor=colour, facecolor="none", linewidth=1.5))
         ends += [loc - 4 * sd, loc + 4 * sd]
     low, high = np.min(ends, axis=0), np.max(ends, axis=0)

@@ -120,7 +120,7 @@ print(f"sd of v under q: {gaussian.distribution.sd()[0]:.2f}, truly 3")
 # either. The verdict says so: the log weights spread over several nats, and of five thousand draws only some dozens
 # count.
 #
-# **Way out 1: let the ladder climb.** Without a method named, `bbvi.fit` goes on to a normalising flow, whose networks
+# **Way out 1: leave the method out.** `bbvi.fit` then goes on to a further stage, a normalising flow, whose networks
 # can make the scale of $x$ depend on $v$:
 
 # %%
