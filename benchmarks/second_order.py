@@ -43,9 +43,10 @@ import jax
 import numpy as np
 
 import bbvi
+from bbvi.algorithms.pages import StepInputs
 from bbvi.distributions import Distribution
 from bbvi.fitting.arguments import METHODS
-from bbvi.optimise import Allowance, begin, drive
+from bbvi.optimise import Allowance, Run, begin, drive
 from bbvi.start.find import find_start
 from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
@@ -265,7 +266,7 @@ def candidates(problem: Problem, algorithm: bbvi.Algorithm, family: Distribution
     rng, needs = np.random.default_rng(0), algorithm.needs(problem.dim, family)
     start = find_start(problem, needs.start, Hints(rng=rng))
     state = begin(algorithm, problem, family, start.gaussian, needs.draws(rng))
-    run = drive(algorithm, problem, state, Allowance(20_000), needs=needs)
+    run = drive(algorithm, problem, Run(state), Allowance(20_000), inputs=StepInputs.of(needs, problem, 0))
     return algorithm.finish(problem, run.state).candidates
 
 
