@@ -9,6 +9,7 @@ import jax
 
 import bbvi
 from bbvi.models.provenance import package_versions
+from bbvi.policy import table
 from bbvi.runtime.precision import use_double
 
 SCHOOLS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0), (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
@@ -76,6 +77,9 @@ def _info() -> None:
     print(f"{'platform':<10} {jax.default_backend()}")
     print(f"{'devices':<10} {', '.join(f'{each.device_kind} ({each.platform})' for each in jax.devices())}")
     print(f"{'precision':<10} {'double' if use_double('auto') else 'single'} unless fit is told otherwise")
+    print("\nup to so many coordinates")
+    for name, limit in table():
+        print(f"  {name:<16} {limit:>7}")
 
 
 if __name__ == "__main__":

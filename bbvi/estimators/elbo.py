@@ -1,5 +1,6 @@
 """Reparameterisation gradients of the evidence lower bound."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 from jax.lax import stop_gradient
@@ -10,8 +11,27 @@ from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
 
+class PathwiseELBO(Estimator):
+    """ELBO = mean_s [log p(x_s) - log q(x_s)], x_s = push(noise_s), differentiated along the path of the draws.
+
+    What its kinds differ in is the entropy: how -log q is estimated, and what of it is differentiated.
+    """
+
+    additive = True
+
+    @abstractmethod
+    def minus_log_q(self, q: Distribution, x: Array) -> Array:
+        """-log q at draws x `(n, dim)`, `(n,)`; or its mean, a scalar."""
+
+    def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
+        x, weights = q.weighted_draws(noise)
+        log_p, finite = differentiable_log_densities(problem, q, x)
+        log_ratio = log_p + self.minus_log_q(q, x)
+        return -(weights @ log_ratio), self.estimate(log_ratio, finite, weights)
+
+
 @dataclass(frozen=True)
-class ELBO(Estimator):
+class ELBO(PathwiseELBO):
     """Closed-form entropy: ELBO = H[q] + mean_s log p(x_s), x_s = push(noise_s).
 
     Unbiased. Its gradient stays noisy at the optimum, even when q = p; it is the safer choice when the log density
@@ -22,16 +42,13 @@ class ELBO(Estimator):
     """
 
     name = "elbo"
-    additive = True
 
-    def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
-        x, weights = q.weighted_draws(noise)
-        log_p, finite = differentiable_log_densities(problem, q, x)
-        return -(q.entropy() + weights @ log_p), self.estimate(q.entropy() + log_p, finite, weights)
+    def minus_log_q(self, q: Distribution, x: Array) -> Array:
+        return q.entropy()
 
 
 @dataclass(frozen=True)
-class MonteCarloEntropy(Estimator):
+class MonteCarloEntropy(PathwiseELBO):
     """Total derivative: ELBO = mean_s [log p(x_s) - log q(x_s)], differentiated as it stands.
 
     Unbiased. It is `StickingTheLanding` plus a term of mean zero; for a Gaussian, whose log density at a draw does not
@@ -40,17 +57,13 @@ class MonteCarloEntropy(Estimator):
     """
 
     name = "monte_carlo_entropy"
-    additive = True
 
-    def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
-        x, weights = q.weighted_draws(noise)
-        log_p, finite = differentiable_log_densities(problem, q, x)
-        log_ratio = log_p - q.log_prob(x)
-        return -(weights @ log_ratio), self.estimate(log_ratio, finite, weights)
+    def minus_log_q(self, q: Distribution, x: Array) -> Array:
+        return -q.log_prob(x)
 
 
 @dataclass(frozen=True)
-class StickingTheLanding(Estimator):
+class StickingTheLanding(PathwiseELBO):
     """Path derivative: ELBO = mean_s [log p(x_s) - log q(x_s)] with q's own parameters held constant in log q.
 
     Unbiased, and exactly zero for every draw when q = p, so that optimisation comes to rest.
@@ -59,10 +72,6 @@ class StickingTheLanding(Estimator):
     """
 
     name = "sticking_the_landing"
-    additive = True
 
-    def __call__(self, q: Distribution, problem: Problem, noise: Array) -> tuple[Array, Estimate]:
-        x, weights = q.weighted_draws(noise)
-        log_p, finite = differentiable_log_densities(problem, q, x)
-        log_ratio = log_p - stop_gradient(q).log_prob(x)
-        return -(weights @ log_ratio), self.estimate(log_ratio, finite, weights)
+    def minus_log_q(self, q: Distribution, x: Array) -> Array:
+        return -stop_gradient(q).log_prob(x)
