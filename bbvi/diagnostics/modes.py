@@ -6,6 +6,7 @@ import numpy as np
 
 from bbvi.distributions.affine import Affine
 from bbvi.draws.importance import log_densities
+from bbvi.draws.random import RandomStream
 from bbvi.runtime.types import Array
 from bbvi.start.bulk import polish
 from bbvi.start.record import Start
@@ -17,17 +18,20 @@ MODES_APART = 3.0  # standard deviations between the centres of two modes
 BARRIER = 1.0  # nats by which the log density dips between them: it does not along a funnel
 
 
-def find_modes(problem: Problem, start: Start, gaussian: Affine, elbo: float) -> tuple[list[Affine], list[float]]:
+def find_modes(
+    problem: Problem, start: Start, gaussian: Affine, elbo: float, seed: int
+) -> tuple[list[Affine], list[float]]:
     """Gaussians of largest ELBO near the ends of the start's paths, as far as they lie apart, and their ELBOs.
 
     Arguments:
         gaussian, elbo: the first of them.
+        seed: of the draws on which others are found.
     """
     modes, elbos = [gaussian], [elbo]
     for path, path_elbo in zip(start.paths, start.elbos, strict=True):
         if not path.is_dense or path_elbo < elbo - SUSPECT or not _apart(problem, path.loc, modes):
             continue
-        polished = polish(problem, path, np.random.default_rng(0))
+        polished = polish(problem, path, np.random.default_rng((seed, RandomStream.MODES)))
         if polished.elbo > elbo - RIVAL and _apart(problem, polished.gaussian.loc, modes):
             modes.append(polished.gaussian)
             elbos.append(polished.elbo)

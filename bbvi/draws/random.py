@@ -37,6 +37,8 @@ class RandomStream(enum.IntEnum):
     FULL_DIAGNOSIS = 10
     EPOCHS = 11
     MAXIMISE = 12
+    CHECKS = 13
+    MODES = 14
 
 
 class Random(Protocol):

@@ -93,7 +93,7 @@ def first_method(dim: int) -> str:
     return "advi" if Regime.of(dim).long else "dadvi"  # which keeps draws
 
 
-def next_stage(problem: Problem, start: Start, results: Sequence[StageResult]) -> Stage | None:
+def next_stage(problem: Problem, start: Start, results: Sequence[StageResult], seed: int = 0) -> Stage | None:
     """What to try after these results, or None to leave it at that."""
     last, regime, dim = results[-1].diagnosis, Regime.of(problem.dim), problem.dim
     if not last.improvable or last.status is Status.FAILED or last.stop not in (Stop.CONVERGED, Stop.STALLED):
@@ -106,10 +106,10 @@ def next_stage(problem: Problem, start: Start, results: Sequence[StageResult]) -
         return Stage(DADVI(), structure(MeanField, dim), results[0].stage.around)
     if methods[-1] == "dadvi":
         return Stage(VariationalNewton(), structure(FullRank, dim), results[-1].q.standardise()[0])
-    return _richer(problem, start, results) if regime.flow else None
+    return _richer(problem, start, results, seed) if regime.flow else None
 
 
-def _richer(problem: Problem, start: Start, results: Sequence[StageResult]) -> Stage | None:
+def _richer(problem: Problem, start: Start, results: Sequence[StageResult], seed: int) -> Stage | None:
     """A mixture where there are several modes, or a family that is not Gaussian, unless it was tried."""
     best = min((result for result in results if FullRank.holds(result.q)), key=lambda r: -r.diagnosis.elbo.value)
     richer = RealNVP if problem.dim > 1 else SinhArcsinh
@@ -117,7 +117,7 @@ def _richer(problem: Problem, start: Start, results: Sequence[StageResult]) -> S
     gaussian = best.q
     assert isinstance(gaussian, LocationScale)
     if not tried & {Mixture.name, richer.name}:
-        modes, elbos = find_modes(problem, start, gaussian.affine, best.diagnosis.elbo.value)
+        modes, elbos = find_modes(problem, start, gaussian.affine, best.diagnosis.elbo.value, seed)
         if len(modes) > 1:
             members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes]
             return Stage(PathGradient(), jax.device_get(Mixture.of(members, jnp.asarray(elbos))))

@@ -16,7 +16,7 @@ from bbvi.fitting.budget import Clock
 from bbvi.fitting.schedule import Stage, StageResult, next_stage
 from bbvi.fitting.task import Task
 from bbvi.optimise import Allowance, Callback, Run, begin, drive
-from bbvi.outcome import Evaluations, Stop
+from bbvi.outcome import Evaluations, Finding, Stop
 from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.record import Start
 from bbvi.start.subsample import for_verdict
@@ -60,7 +60,7 @@ class Fitting:
             try:
                 limits = limits._replace(gradients=max(0, int(gradients)), seconds=seconds)
                 results.append(self._run(stage, limits))
-                stage = next_stage(self.problem, self.start, results) if self.task.automatic else None
+                stage = next_stage(self.problem, self.start, results, self.task.seed) if self.task.automatic else None
             except OutOfTimeError as error:
                 if not results:
                     raise TimeoutError(
@@ -108,7 +108,7 @@ class Fitting:
             evaluations=run.evaluations + result.evaluations + looked,
         )
 
-    def _judge(self, q: Distribution, run: Run, remarks: Sequence) -> tuple[Problem, Draws, Diagnosis]:
+    def _judge(self, q: Distribution, run: Run, remarks: Sequence[Finding]) -> tuple[Problem, Draws, Diagnosis]:
         judged, limits = for_verdict(self.problem, q)
         draws = draw(judged, q, (self.task.seed, RandomStream.VERDICT))
         evidence = Evidence(
@@ -120,6 +120,7 @@ class Fitting:
             elbo=run.history.elbo,
             limits=limits,
             remarks=remarks,
+            seed=self.task.seed,
         )
         return judged, draws, diagnose(evidence)
 

@@ -16,6 +16,7 @@ import numpy as np
 from bbvi.distributions import Distribution
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import Smoothed, effective_sample_size, smooth
+from bbvi.draws.random import RandomStream
 from bbvi.outcome import Finding, Stop
 from bbvi.start.record import Start
 from bbvi.target.problem import Problem
@@ -34,6 +35,7 @@ class Evidence:
         elbo: estimates at each step, in nats, `(steps,)`.
         limits: what limits the verdict itself, such as a density that is too costly to look at all rows.
         remarks: what the algorithm has to say of its result.
+        seed: of random numbers that a check may need.
     """
 
     problem: Problem
@@ -44,6 +46,7 @@ class Evidence:
     elbo: np.ndarray = field(default_factory=lambda: np.zeros(0))
     limits: Sequence[Finding] = ()
     remarks: Sequence[Finding] = ()
+    seed: int = 0
 
     @cached_property
     def of_q(self) -> Draws:
@@ -89,6 +92,10 @@ class Evidence:
         """Standard deviation of log p - log q over the draws of q that have a density, in nats."""
         with _run_off():
             return float(np.std(self.raw_log_weights_of_q[self.finite]))
+
+    def rng(self) -> np.random.Generator:
+        """Random numbers for a check, the same at each call."""
+        return np.random.default_rng((self.seed, RandomStream.CHECKS))
 
     def coordinate_name(self, i: int) -> str:
         """The name of the i-th unconstrained coordinate."""

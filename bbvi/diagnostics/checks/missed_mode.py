@@ -40,7 +40,7 @@ class MissedMode(Check):
             if path_elbo < elbo - self.suspect:
                 break  # the best path comes first
             if np.linalg.norm(whiten(loc)) > reach and path.is_dense and not start.sampled:
-                polished = polish(problem, path, np.random.default_rng(0))
+                polished = polish(problem, path, evidence.rng())
                 loc, path_elbo = np.asarray(polished.gaussian.loc), polished.elbo
             if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - self.rival:
                 return _another_mode(evidence, loc)

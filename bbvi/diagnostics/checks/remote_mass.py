@@ -71,7 +71,7 @@ class RemoteMass(Check):
         x = evidence.of_q.x
         directions = self._directions(problem, x)[: max(1, self.numbers // (LOOKS * problem.dim))]
         num = max(len(directions), self.witnesses)
-        draws = draws.take(resample(np.random.default_rng(0), evidence.log_weights, num))
+        draws = draws.take(resample(evidence.rng(), evidence.log_weights, num))
         look = _Line(problem, evidence.start)
         radii = np.array([self.beyond, 1e3, 1e6, self.farthest])
         far = np.array([look(draws, i, step, radii).max() for i, step in enumerate(directions)])
