@@ -45,7 +45,7 @@ def x64():
 
 @pytest.fixture
 def first_stage_only(monkeypatch):
-    """The default method ends with its first stage, as it does where that one took a minute. Stages are tested alone."""
+    """The default method ends with its first stage, as it does where that one took a minute."""
     monkeypatch.setattr("bbvi.inference.PATIENCE", 0.0)
 
 

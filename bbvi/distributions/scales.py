@@ -213,9 +213,9 @@ class Triangular(Invertible):
         return self.matrix() @ v
 
     def solve(self, x: Array) -> Array:
-        if namespace(self.raw_tril) is np and namespace(x) is np:
-            return scipy.linalg.solve_triangular(self.matrix(), x, lower=True)
-        return solve_triangular(self.matrix(), x, lower=True)
+        on_host = namespace(self.raw_tril) is np and namespace(x) is np  # x may be traced where the scale is not
+        solver = scipy.linalg.solve_triangular if on_host else solve_triangular
+        return solver(self.matrix(), x, lower=True)
 
     def log_det(self) -> Array:
         return self.log_diagonal.sum(axis=-1)
