@@ -242,7 +242,7 @@ def test_a_skewed_family_is_fitted_in_ten_thousand_coordinates(monkeypatch):
         return jnp.sum(y - jnp.exp(y))
 
     family = bbvi.LocationScale(jnp.zeros(dim), Diagonal.standard(dim), Bent.standard(dim))
-    method = bbvi.PathGradient(num_draws=8, rate=0.03)
+    method = bbvi.PathGradient(num_draws=2, rate=0.05)
     q = bbvi.fit(log_gamma, dim, family=family, method=method, num_steps=400).distribution
     assert q.name == "sinh_arcsinh+mean_field"
     found_mean, found_sd, _ = moments(q)
@@ -251,4 +251,4 @@ def test_a_skewed_family_is_fitted_in_ten_thousand_coordinates(monkeypatch):
     np.testing.assert_allclose(jnp.mean(found_mean / scales), mean, atol=0.05 * sd)
     np.testing.assert_allclose(jnp.mean(found_sd / scales), sd, rtol=0.05)
     skewness = jnp.mean(((push(q, noise(q, 300)) - found_mean) / found_sd) ** 3)
-    np.testing.assert_allclose(skewness, special.polygamma(2, 1.0) / sd**3, rtol=0.2)
+    np.testing.assert_allclose(skewness, special.polygamma(2, 1.0) / sd**3, rtol=0.25)

@@ -84,8 +84,8 @@ def test_every_method_takes_what_fit_takes(method, tmp_path):
 
 EXACT = [  # method, options, steps at most, tolerance
     (bbvi.Laplace(), "full_rank", 4, 1e-7),
-    (bbvi.Newton(), "full_rank", 4, 1e-7),
-    (bbvi.Newton(products=True), "full_rank", 4, 1e-7),
+    (bbvi.VariationalNewton(), "full_rank", 4, 1e-7),
+    (bbvi.VariationalNewton(products=True), "full_rank", 4, 1e-7),
     (bbvi.DADVI(), "mean_field", 10, 1e-5),
     (bbvi.DADVI(num_draws=4), "mean_field", 10, 1e-5),  # any number of antithetic draws
 ]
@@ -280,8 +280,8 @@ def test_linear_response_of_functions(tmp_path):
 @pytest.mark.parametrize("products", [False, True])
 def test_newton_reaches_the_best_gaussian(products):
     """No full-rank Gaussian has a larger ELBO: stochastic gradients find none."""
-    newton = bbvi.fit(smooth, DIM, method=bbvi.Newton(products=products))
-    advi = bbvi.fit(smooth, DIM, method=bbvi.ADVI(tolerance=0.02))
+    newton = bbvi.fit(smooth, DIM, method=bbvi.VariationalNewton(products=products))
+    advi = bbvi.fit(smooth, DIM, method=bbvi.StochasticVI(tolerance=0.02))
     assert newton.diagnosis.elbo.value > advi.diagnosis.elbo.value - 3 * advi.diagnosis.elbo.standard_error
     assert newton.cost.gradients + 2 * newton.cost.hessian_vector_products < advi.cost.gradients
 
@@ -335,9 +335,9 @@ REFUSED = [
     (lambda: bbvi.Pathfinder(num_paths=0), "at least 1"),
     (lambda: bbvi.DADVI(num_draws=5), "must be even"),
     (lambda: bbvi.DADVI(num_draws=2), "at least 4"),
-    (lambda: bbvi.Newton(num_draws=7), "must be even"),
-    (lambda: bbvi.Newton(max_doublings=-1), "must not be negative"),
-    (lambda: bbvi.fit(gaussian, DIM, method=bbvi.Newton(num_draws=6)), "at least 10"),
+    (lambda: bbvi.VariationalNewton(num_draws=7), "must be even"),
+    (lambda: bbvi.VariationalNewton(max_doublings=-1), "must not be negative"),
+    (lambda: bbvi.fit(gaussian, DIM, method=bbvi.VariationalNewton(num_draws=6)), "at least 10"),
     (lambda: bbvi.fit(gaussian, DIM, method="newton", family="mean_field"), "fits the families 'full_rank'"),
     (lambda: bbvi.fit(gaussian, DIM, method="laplace", estimator="elbo"), "means nothing to method='laplace'"),
     (lambda: bbvi.fit(gaussian, DIM, method="lapalce"), "Did you mean 'laplace'"),

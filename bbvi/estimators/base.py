@@ -38,6 +38,18 @@ class Estimator(ABC):
 
     Arguments:
         noise: how its draws are made.
+
+    Example:
+        >>> from bbvi.ext import differentiable_log_densities
+        >>> class Tempered(bbvi.Estimator):  # fits the square root of the density, which is wider
+        ...     name = "tempered"
+        ...     def __call__(self, q, problem, noise):
+        ...         log_p, finite = differentiable_log_densities(problem, q, q.push(noise))
+        ...         loss = -(log_p.mean() / 2 + q.entropy())
+        ...         return loss, self.estimate(log_p + q.entropy(), finite)
+        >>> posterior = bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 2, estimator=Tempered(), family="mean_field")
+        >>> posterior.distribution.sd().round(1)
+        array([1.4, 1.4])
     """
 
     noise: Noise = IID()

@@ -29,6 +29,17 @@ class Model:
         observed: observed arrays by name.
         coords, dims: labels of dimensions, and the dimensions of each array, for arviz.
         notes: what the verdict should mention.
+
+    Example:
+        >>> class Means(bbvi.Model):  # of observations with standard deviation 1
+        ...     def predict(self, values, seed):
+        ...         noise = np.random.default_rng(seed).standard_normal((len(values), 3))
+        ...         return {"y": values[:, None] + noise}
+        >>> y = np.array([1.0, 2.0, 3.0])
+        >>> model = Means(logprob=lambda mean: -0.5 * jnp.sum((y - mean) ** 2), dim=(), observed={"y": y})
+        >>> predicted = bbvi.fit(model).predict()["posterior_predictive"]["y"]
+        >>> print(f"{float(predicted.std()):.1f}")
+        1.2
     """
 
     logprob: Any  # a function

@@ -141,7 +141,7 @@ class Check(ABC):
         ...     stop=posterior.diagnosis.stop,
         ... )
         >>> Implausible()(evidence).message
-        '32 % are implausible'
+        '31 % are implausible'
         >>> print(Implausible(largest=1e6)(evidence))
         None
     """
