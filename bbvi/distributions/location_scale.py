@@ -157,7 +157,8 @@ class Family:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _NAMES.setdefault((self.scale, self.base), self)
+        if "+" not in self.name:  # which is how a combination without a name of its own is called
+            _NAMES.setdefault((self.scale, self.base), self)
         object.__setattr__(self, "__doc__", self.description)
 
     @property
