@@ -20,16 +20,16 @@ from bbvi.algorithms.stochastic import Stochastic, StochasticState
 from bbvi.data.density import SumOverRows
 from bbvi.data.source import Source
 from bbvi.diagnostics.checks import CHECKS, examine
-from bbvi.diagnostics.checks.base import Check, Evidence
+from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Distribution, Moments, Reparameterised, moments_by_draws
 from bbvi.distributions.bases import Base, Elliptical, HeavyTailed, Normal, Warped
-from bbvi.distributions.bent import Bent
 from bbvi.distributions.couplings import Couplings
 from bbvi.distributions.location_scale import Family, LocationScale
 from bbvi.distributions.low_rank import DiagonalPlusLowRank
 from bbvi.distributions.scales import Diagonal, Invertible, Scale, Triangular
+from bbvi.distributions.sinh_arcsinh import SinhArcsinhBase
 from bbvi.distributions.spiked import SpikedDiagonal
 from bbvi.draws.importance import Draws
 from bbvi.draws.random import Random
@@ -51,7 +51,6 @@ __all__ = [
     "Affine",
     "Algorithm",
     "Base",
-    "Bent",
     "Check",
     "Couplings",
     "Diagnosis",
@@ -83,6 +82,7 @@ __all__ = [
     "Result",
     "Run",
     "Scale",
+    "SinhArcsinhBase",
     "Solved",
     "Source",
     "SpikedDiagonal",
@@ -92,6 +92,7 @@ __all__ = [
     "StochasticState",
     "Stop",
     "SumOverRows",
+    "Topic",
     "Triangular",
     "Value",
     "Warped",

@@ -18,12 +18,20 @@ class Status(enum.Enum):
 
 
 class Finding(NamedTuple):
-    """Something that speaks against trusting a posterior, or that one should know about it."""
+    """Something that speaks against trusting a posterior, or that one should know about it.
 
-    status: Status  # the best one that it allows
+    Fields:
+        status: the best one that it allows: RELIABLE for a word that leaves the status alone.
+        message: what was found, as the printed verdict has it.
+        remedy: what to do.
+        inherent: whether it is of the posterior itself, so that a better approximation would not end it, and "auto" need
+            not look for one.
+    """
+
+    status: Status
     message: str
     remedy: str | None = None
-    inherent: bool = False  # of the posterior itself, so that no better approximation would end it
+    inherent: bool = False
 
 
 class Stop(enum.Enum):

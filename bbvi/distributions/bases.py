@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import field, replace
 from typing import Any, ClassVar, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import digamma, gammaln
@@ -180,7 +181,7 @@ class Warped(Base):
     Example:
         >>> from bbvi.ext import Family, Triangular, Warped, pytree
         >>> @pytree
-        ... class Banana(Warped):  # y_2 is bent along y_1
+        ... class BananaBase(Warped):  # y_2 is bent along y_1
         ...     bend: Any
         ...     name = "banana"
         ...     @classmethod
@@ -190,7 +191,7 @@ class Warped(Base):
         ...         return e.at[1].add(self.bend * (e[0] ** 2 - 1)), jnp.zeros((), e.dtype)
         ...     def inverse_one(self, y):
         ...         return y.at[1].add(-self.bend * (y[0] ** 2 - 1)), jnp.zeros((), y.dtype)
-        >>> family = Family("banana", Triangular, Banana)  # for fit(family=...)
+        >>> family = Family("banana", Triangular, BananaBase)  # for fit(family=...)
         >>> family.standard(2).push(jnp.ones(2))
         Array([1., 1.], dtype=float32)
     """
@@ -199,21 +200,21 @@ class Warped(Base):
     default_method = "adam"
 
     @abstractmethod
-    def forward_one(self, e: Array) -> tuple[Array, Array]:
+    def forward_one(self, e: jax.Array) -> tuple[Array, Array]:
         """T(e) `(dim,)` of e `(dim,)`, and log |det dT/de|, a scalar."""
 
     @abstractmethod
-    def inverse_one(self, y: Array) -> tuple[Array, Array]:
+    def inverse_one(self, y: jax.Array) -> tuple[Array, Array]:
         """The e `(dim,)` with T(e) = y, and log |det dT/de| there, a scalar."""
 
     def noise_dim(self, columns: int) -> int:
         return self.noise.noise_dim(columns)
 
     def push_one(self, noise: Array) -> Array:
-        return self.forward_one(self.noise.push_one(noise))[0]
+        return self.forward_one(jnp.asarray(self.noise.push_one(noise)))[0]
 
     def log_prob_one(self, x: Array, scale: Scale) -> Array:
-        e, log_slope = self.inverse_one(invertible(scale).solve(x))
+        e, log_slope = self.inverse_one(jnp.asarray(invertible(scale).solve(x)))
         return self.noise.log_prob_of_square(jnp.sum(e**2), scale.dim) - log_slope - scale.log_det()
 
     def moments(self, scale: Scale) -> Moments | None:
@@ -224,11 +225,11 @@ class Warped(Base):
 
     def to_numpyro(self, loc: Array, scale: Scale) -> Any:
         def forward(e: Array) -> tuple[Array, Array]:
-            y, log_slope = self.forward_one(e)
+            y, log_slope = self.forward_one(jnp.asarray(e))
             return loc + scale.apply(y), log_slope + scale.log_det()
 
         def inverse(x: Array) -> tuple[Array, Array]:
-            e, log_slope = self.inverse_one(invertible(scale).solve(x - loc))
+            e, log_slope = self.inverse_one(jnp.asarray(invertible(scale).solve(x - loc)))
             return e, log_slope + scale.log_det()
 
         return transformed(scale.dim, loc.dtype, forward, inverse)

@@ -5,14 +5,13 @@ parameters a neural network computes from the first half. It is inverted as easi
 """
 
 from abc import abstractmethod
-from dataclasses import field
 from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.distributions.bases import Elliptical, Normal, Warped
+from bbvi.distributions.bases import Warped
 from bbvi.distributions.scales import Array
 from bbvi.runtime.pytree import pytree
 
@@ -36,7 +35,6 @@ class Couplings(Warped):
     inner_bias: Array
     outer: Array
     outer_bias: Array
-    noise: Elliptical = field(default=Normal(), kw_only=True)
     per_coordinate: ClassVar[int]
 
     @staticmethod

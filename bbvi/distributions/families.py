@@ -2,10 +2,10 @@
 
 from bbvi.distributions.affine_couplings import AffineCouplings
 from bbvi.distributions.bases import HeavyTailed, Normal
-from bbvi.distributions.bent import Bent
 from bbvi.distributions.location_scale import Family
 from bbvi.distributions.low_rank import DiagonalPlusLowRank
 from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.distributions.sinh_arcsinh import SinhArcsinhBase
 from bbvi.distributions.spiked import SpikedDiagonal
 from bbvi.distributions.spline_couplings import SplineCouplings
 
@@ -58,8 +58,8 @@ StudentT = Family(
 SinhArcsinh = Family(
     "sinh_arcsinh",
     Triangular,
-    Bent,
-    """A Gaussian whose whitened coordinates are bent: skewed, and with lighter or heavier tails. See `Bent`.
+    SinhArcsinhBase,
+    """A Gaussian whose whitened coordinates are bent: skewed, and with lighter or heavier tails. See `SinhArcsinhBase`.
 
     `SinhArcsinh(loc, raw_tril, skew, log_tail)`.
     """,

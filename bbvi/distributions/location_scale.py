@@ -26,7 +26,7 @@ class LocationScale(Distribution):
     Arguments:
         loc: `(dim,)`.
         scale: S, a `Scale`: `Diagonal`, `Triangular`, `DiagonalPlusLowRank` or `SpikedDiagonal`.
-        base: of y: `Normal`, `HeavyTailed`, `Bent`, or couplings.
+        base: of y: `Normal`, `HeavyTailed`, `SinhArcsinhBase`, or couplings.
 
     Example:
         >>> from bbvi.ext import DiagonalPlusLowRank, HeavyTailed
@@ -81,12 +81,12 @@ class LocationScale(Distribution):
 
     def forward_one(self, e: Array) -> tuple[Array, Array]:
         """x of the noise e `(dim,)` of a warped base, and log |det dx/de|, a scalar."""
-        y, log_slope = self._warped.forward_one(e)
+        y, log_slope = self._warped.forward_one(jnp.asarray(e))
         return self.loc + self.scale.apply(y), log_slope + self.scale.log_det()
 
     def inverse_one(self, x: Array) -> tuple[Array, Array]:
         """The noise e of a warped base at x, and log |det dx/de| there."""
-        e, log_slope = self._warped.inverse_one(invertible(self.scale).solve(x - self.loc))
+        e, log_slope = self._warped.inverse_one(jnp.asarray(invertible(self.scale).solve(x - self.loc)))
         return e, log_slope + self.scale.log_det()
 
     @property
@@ -157,9 +157,12 @@ class Family:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if "+" not in self.name:  # which is how a combination without a name of its own is called
-            _NAMES.setdefault((self.scale, self.base), self)
         object.__setattr__(self, "__doc__", self.description)
+        if "+" in self.name:  # which is how a combination without a name of its own is called
+            return
+        known = _NAMES.setdefault((self.scale, self.base), self)
+        if known.name != self.name:
+            raise ValueError(f"{self.scale.__name__} with {self.base.__name__} is called {known.name!r} already.")
 
     @property
     def default_method(self) -> str:
@@ -208,3 +211,8 @@ def structure(family: Any, dim: int, dtype: Any = float) -> Any:
     """A member of a family, of zeros, for its structure."""
     shapes = jax.eval_shape(lambda: family.standard(dim, dtype))
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def named_families() -> dict[str, Family]:
+    """All named combinations, those of users among them."""
+    return {family.name: family for family in _NAMES.values()}

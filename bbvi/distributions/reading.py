@@ -6,7 +6,7 @@ from typing import Any
 from bbvi import distributions
 from bbvi.distributions.base import Distribution
 from bbvi.distributions.bases import Base
-from bbvi.distributions.location_scale import Family
+from bbvi.distributions.location_scale import Family, named_families
 from bbvi.distributions.mixture import Mixture
 from bbvi.distributions.scales import Array, Scale
 
@@ -24,16 +24,18 @@ FAMILIES: dict[str, Any] = _exported()
 
 
 def find_family(name: str) -> Any:
-    """The family of this name: one of `FAMILIES`, or a class or a combination by a user.
+    """The family of this name: one of `FAMILIES`, or a family, a class or a combination by a user.
 
     Raises:
-        KeyError: where there is none.
+        ValueError: where there is none.
     """
-    own = {each.name: each for each in _subclasses(Distribution)}
-    if name in FAMILIES or name in own:
-        return FAMILIES.get(name) or own[name]
+    known = {each.name: each for each in _subclasses(Distribution)} | named_families() | FAMILIES
+    if name in known:
+        return known[name]
     base, _, scale = name.partition("+")
     bases, scales = ({each.name: each for each in _subclasses(kind)} for kind in (Base, Scale))
+    if base not in bases or scale not in scales:
+        raise ValueError(f"it is of the family {name!r}, which is not known here: define it first")
     return Family(name, scales[scale], bases[base])
 
 

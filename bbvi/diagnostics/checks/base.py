@@ -7,7 +7,7 @@ together once for each approximation; what several checks need is derived from i
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from bbvi.draws.pareto import Smoothed, effective_sample_size, smooth
 from bbvi.draws.random import RandomStream
 from bbvi.outcome import Finding, Stop
 from bbvi.start.record import Start
+from bbvi.target.parameters import label
 from bbvi.target.problem import Problem
 
 
@@ -30,7 +31,8 @@ class Evidence:
         problem: the log density by which it is judged.
         q: the approximation.
         start: where the fit began, with the ends of all paths.
-        draws: fresh draws of q and of the wider t, with their log densities.
+        draws: fresh draws of q and of its wider version, with their log densities; of very many coordinates x is not an
+            array, but made again when it is looked at.
         stop: why optimisation ended.
         elbo: estimates at each step, in nats, `(steps,)`.
         limits: what limits the verdict itself, such as a density that is too costly to look at all rows.
@@ -96,6 +98,15 @@ class Evidence:
     def rng(self) -> np.random.Generator:
         """Random numbers for a check, the same at each call."""
         return np.random.default_rng((self.seed, RandomStream.CHECKS))
+
+    def scalars(self, x: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Labels of all scalar parameters, and their values `(n, k)` at draws x `(n, dim)`, on the constrained scale."""
+        parameters = replace(self.problem.parameters, turns=False)  # angles as numbers, not modulo 2 pi
+        labels, columns = [], []
+        for name, values in parameters.named(parameters.structure(x)).items():
+            labels += [label(name, index) for index in np.ndindex(values.shape[1:])]
+            columns.append(np.reshape(values, (len(values), -1)).astype(float))
+        return labels, np.concatenate(columns, axis=1)
 
     def coordinate_name(self, i: int) -> str:
         """The name of the i-th unconstrained coordinate."""

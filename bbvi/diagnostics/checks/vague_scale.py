@@ -4,7 +4,7 @@ On the constrained scale a parameter may have no variance although the importanc
 approximation helps, and quantiles describe the parameter better.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,18 +32,13 @@ class VagueScale(Check):
         weights = np.exp(evidence.log_weights)
         kept = weights > 0
         weights = weights[kept] / weights[kept].sum()
-        parameters = replace(evidence.problem.parameters, turns=False)
-        values_by_name = parameters.named(parameters.structure(evidence.draws.x[kept]))
-        found = (self.heavy, "")
-        for name, values in values_by_name.items():
-            columns = np.reshape(values, (len(weights), -1)).astype(float)
-            for i in np.flatnonzero(~(_relative_errors(columns, weights) <= self.vague)):
-                index = "".join(f"[{k}]" for k in np.unravel_index(i, values.shape[1:]))
-                found = max(found, (k_hat_of_square(np.log(weights), columns[:, i]), name + index))
-        k_hat, name = found
-        if not name:
+        labels, columns = evidence.scalars(evidence.draws.x[kept])
+        vague = np.flatnonzero(~(_relative_errors(columns, weights) <= self.vague))
+        tails = [(k_hat_of_square(np.log(weights), columns[:, i]), labels[i], i) for i in vague]
+        k_hat, name, i = max(tails, default=(0.0, "", 0))
+        if k_hat <= self.heavy:
             return None
-        positive = bool((values_by_name[name.split("[")[0]] > 0).all())
+        positive = bool((columns[:, i] > 0).all())
         return Finding(
             Status.USABLE,
             f"the standard deviation of {name} rests on few far draws: k-hat of its square {k_hat:.2f}",

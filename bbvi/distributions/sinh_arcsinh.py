@@ -1,13 +1,12 @@
 """Coordinates that are bent: skewed, and with lighter or heavier tails."""
 
-from dataclasses import field
 from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
 
 from bbvi.distributions.base import LOG_2PI, Moments, float_type
-from bbvi.distributions.bases import Elliptical, Normal, Warped, invertible
+from bbvi.distributions.bases import Warped, invertible
 from bbvi.distributions.scales import Array, Scale
 from bbvi.runtime.pytree import pytree
 
@@ -17,7 +16,7 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 @pytree
-class Bent(Warped):
+class SinhArcsinhBase(Warped):
     """y = s(e), with s the sinh-arcsinh map of each coordinate of e,
 
         s(e) = (sinh(t (asinh(e) + a)) - sinh(t a)) / (t cosh(t a)),    t = exp(log_tail),
@@ -35,7 +34,6 @@ class Bent(Warped):
     name = "sinh_arcsinh"
     skew: Array
     log_tail: Array
-    noise: Elliptical = field(default=Normal(), kw_only=True)
 
     @classmethod
     def standard(cls, dim: int, dtype: Any = float) -> Self:
