@@ -101,7 +101,7 @@ class Invertible(Scale):
 
     @abstractmethod
     def sd_of(self, sd: Array) -> Array:
-        """Standard deviations of S y `(dim,)`, for uncorrelated coordinates of y with standard deviations `sd` `(dim,)`."""
+        """Standard deviations of S y `(dim,)`, for uncorrelated coordinates of y with these, `(dim,)`."""
 
     def square(self, x: Array) -> Array:
         return (self.solve(x) ** 2).sum()

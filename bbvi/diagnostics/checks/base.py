@@ -100,7 +100,7 @@ class Evidence:
         return np.random.default_rng((self.seed, RandomStream.CHECKS))
 
     def scalars(self, x: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """Labels of all scalar parameters, and their values `(n, k)` at draws x `(n, dim)`, on the constrained scale."""
+        """Labels of the k scalar parameters, and their constrained values `(n, k)` at draws x `(n, dim)`."""
         parameters = replace(self.problem.parameters, turns=False)  # angles as numbers, not modulo 2 pi
         labels, columns = [], []
         for name, values in parameters.named(parameters.structure(x)).items():
