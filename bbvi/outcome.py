@@ -24,7 +24,7 @@ class Finding(NamedTuple):
         status: the best one that it allows: RELIABLE for a word that leaves the status alone.
         message: what was found, as the printed verdict has it.
         remedy: what to do.
-        inherent: whether it is of the posterior itself, so that a better approximation would not end it: "auto" looks for
+        inherent: whether it is of the posterior itself: a better approximation would not end it, and "auto" looks for
             none.
     """
 
