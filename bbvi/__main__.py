@@ -77,7 +77,7 @@ def _info() -> None:
     print(f"{'platform':<10} {jax.default_backend()}")
     print(f"{'devices':<10} {', '.join(f'{each.device_kind} ({each.platform})' for each in jax.devices())}")
     print(f"{'precision':<10} {'double' if use_double('auto') else 'single'} unless fit is told otherwise")
-    print("\nup to so many coordinates")
+    print("up to so many coordinates:")
     for name, limit in table():
         print(f"  {name:<16} {limit:>7}")
 
