@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import bbvi
-from bbvi.algorithms.numerics.paths import advance, begin, look_ahead
+from bbvi.algorithms.numerics.paths import advance, at_start, look_ahead
 from bbvi.algorithms.numerics.quasi_newton import Compact, Dense, Limited
 from bbvi.algorithms.optimizer import Optimizer
 from bbvi.distributions.affine import Affine
@@ -142,7 +142,7 @@ def test_the_gaussians_of_a_path_are_nearer_to_the_mode_than_its_points(x64):
     """x + H g points uphill: a gradient of the wrong sign would put them on the other side."""
     target = problem(gaussian)
     noise = jnp.asarray([[1.0, -1.0, 0.5, 0.2], [-1.0, 1.0, -0.5, -0.2]])
-    paths = begin(np.zeros((1, DIM)), Dense.identity(DIM, np.float64), judged=True)
+    paths = at_start(np.zeros((1, DIM)), Dense.identity(DIM, np.float64), judged=True)
     path = jax.tree.map(lambda leaf: leaf[0], paths)
     for _ in range(12):
         at = look_ahead(noise, path)

@@ -7,7 +7,7 @@ from numpyro.distributions import constraints
 
 import bbvi
 from bbvi.algorithms.numerics.draws import balanced_draws
-from bbvi.algorithms.numerics.trust_region import judge, propose
+from bbvi.algorithms.numerics.trust_region import judge, propose_step
 from bbvi.draws.importance import draw
 from bbvi.fitting.arguments import METHODS
 from tests.targets import COVARIANCE, DIM, LOG_EVIDENCE, MEAN, PRECISION, gaussian, quadratic_with_data, smooth
@@ -118,17 +118,17 @@ def test_steps_on_a_quadratic_are_newton_steps(x64):
     g = jnp.asarray([1.0, -2.0, 0.5, 3.0])
     exact = np.linalg.solve(PRECISION, g)
     for metric in (1.0, jnp.asarray(np.diag(PRECISION))):
-        step = propose(1e-8 * g, lambda v: PRECISION @ v, 1e3, metric)  # a small gradient is solved tightly
+        step = propose_step(1e-8 * g, lambda v: PRECISION @ v, 1e3, metric)  # a small gradient is solved tightly
         np.testing.assert_allclose(step.move, 1e-8 * exact, rtol=1e-3)
         np.testing.assert_allclose(step.predicted, 0.5e-16 * g @ exact, rtol=1e-4)
         assert step.products <= DIM
-        short = propose(g, lambda v: PRECISION @ v, 0.1, metric)
+        short = propose_step(g, lambda v: PRECISION @ v, 0.1, metric)
         np.testing.assert_allclose(short.length, 0.1, rtol=1e-10)
         assert short.predicted > 0
 
 
 def test_negative_curvature_is_followed_to_the_boundary(x64):
-    step = propose(jnp.array([0.3, 1.0]), lambda v: jnp.array([-1.0, 1.0]) * v, 5.0)
+    step = propose_step(jnp.array([0.3, 1.0]), lambda v: jnp.array([-1.0, 1.0]) * v, 5.0)
     np.testing.assert_allclose(step.length, 5.0)
     assert step.predicted > 0.5  # more than without the direction that rises
 
@@ -138,7 +138,7 @@ def test_negative_curvature_is_followed_to_the_boundary(x64):
     [(1.0, True, 8.0), (0.8, True, 2.0), (0.5, True, 1.0), (0.1, True, 0.25), (-1.0, False, 0.25)],
 )
 def test_the_radius_follows_the_agreement(rise, accepted, factor, x64):
-    step = propose(jnp.array([2.0]), lambda v: v, 1.0)  # to the boundary, with a predicted rise of 1.5
+    step = propose_step(jnp.array([2.0]), lambda v: v, 1.0)  # to the boundary, with a predicted rise of 1.5
     accept, radius = judge(step, 1.5 * jnp.asarray(rise), jnp.asarray(1.0), jnp.asarray(0.0))
     assert bool(accept) == accepted
     np.testing.assert_allclose(radius, factor)
