@@ -149,7 +149,7 @@ def test_the_gaussians_of_a_path_are_nearer_to_the_mode_than_its_points(x64):
         path = advance(path, at, *target.values_and_gradients(at.points))
         mean = path.x + path.curvature.solve(path.gradient)
         energy = lambda x: (x - MEAN) @ PRECISION @ (x - MEAN)
-        assert path.curvature.count == 0 or energy(mean) < energy(path.x) + 1e-12
+        assert path.curvature.seen == 0 or energy(mean) < energy(path.x) + 1e-12
 
 
 def test_a_second_fit_compiles_nothing():
