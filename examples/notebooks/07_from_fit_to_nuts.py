@@ -62,8 +62,8 @@ print(posterior.summary().round(3))
 print(posterior.diagnosis)
 
 # %% [markdown]
-# Importance sampling can correct this Gaussian, at a price: its draws are worth less than half of their number, and what
-# depends on the tail of $\sigma$ is uncertain. Chains do not depend on the tails of $q$.
+# Importance sampling can correct this Gaussian, at a price: its draws are worth half of their number at most, and
+# what depends on the tail of $\sigma$ is uncertain. Chains do not depend on the tails of $q$.
 #
 # ## Warm and cold
 #
