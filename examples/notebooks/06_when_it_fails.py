@@ -252,8 +252,8 @@ print(told.diagnosis)
 print(f"mass that it found: {np.exp(told.diagnosis.log_evidence.value):.2f}")
 
 # %% [markdown]
-# *Reliable*, with the smaller mode alone. (That k-hat is above 0.7 for draws of $q$ alone means nothing here: their
-# weights hardly differ, and the tail of such weights has no shape to speak of.) All that was evaluated is in
+# *Reliable*, with the smaller mode alone. (That k-hat is above 0.7 means nothing here: the weights of draws of $q$
+# hardly differ, and the tail of such weights has no shape to speak of.) All that was evaluated is in
 # agreement, and what was never evaluated leaves no trace. A verdict is about what $q$ and the paths have seen: where
 # modes are to be expected, start from several places, and compare the evidences.
 #
