@@ -341,7 +341,7 @@ figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False
 plt.show()
 
 # %% [markdown]
-# Independent Gaussians are good enough here: with a $q$ of its own, half of the images are within some 0.1 nats of their
+# Independent Gaussians are good enough here: with a $q$ of its own, half of the images are within 0.1 nats of their
 # log likelihood. The mean gap falls from 7.0 nats to 1.3, of which a single image, whose $q$ began too far away, makes
 # up half. So most of the encoder's gap is the price of one network for all images, here images that were not in the
 # training. Importance weights do not make up for a $q$ that lies elsewhere. Where it matters, the encoder's answer can
