@@ -265,5 +265,5 @@ def load(path: str | Path, logprob: Callable[..., Any] | Model | None = None, da
     with scope(posterior.double):
         model = logprob if isinstance(logprob, Model) else Model(logprob=logprob, dim=None, data=data)
         problem = Problem(posterior.parameters, read_rows(model.data, model.logprob), model.logprob)
-        problem.evaluation_size  # noqa: B018  # raises where the log density does not return one real number
+        problem.check()
         return posterior.with_model(model, problem)

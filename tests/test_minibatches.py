@@ -282,7 +282,7 @@ def test_data_elsewhere_of_the_same_shapes_compile_nothing_anew(data, tall):
 @pytest.mark.parametrize("kind", ["arrays", "stream"])
 def test_a_verdict_that_cannot_afford_all_rows_says_so(data, tall, monkeypatch, kind):
     full = bbvi.fit(MODEL, DIM, data=data[kind], **OPTIONS)
-    monkeypatch.setitem(importance.OPERATIONS, "cpu", 2**12)
+    monkeypatch.setitem(importance.AFFORDABLE, "cpu", 2**12)
     part = bbvi.fit(MODEL, DIM, data=data[kind], **OPTIONS)
     assert part.diagnosis.status is bbvi.Status.USABLE
     assert "judged on 100 of 600 rows" in str(part.diagnosis)
@@ -291,7 +291,7 @@ def test_a_verdict_that_cannot_afford_all_rows_says_so(data, tall, monkeypatch, 
 
 
 def test_a_verdict_takes_fewer_draws_where_they_are_costly(data, tall, monkeypatch):
-    monkeypatch.setitem(importance.OPERATIONS, "cpu", 600 * problem(data["arrays"]).operations)
+    monkeypatch.setitem(importance.AFFORDABLE, "cpu", 600 * problem(data["arrays"]).operations)
     posterior = bbvi.fit(MODEL, DIM, data=data["arrays"], **OPTIONS)
     assert posterior.diagnosis.status is bbvi.Status.RELIABLE
     assert len(posterior.pool) == 640

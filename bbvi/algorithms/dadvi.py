@@ -21,7 +21,7 @@ import numpy as np
 
 from bbvi.algorithms.base import CONVERGED, Algorithm, Info, Needs, Result, extract, status
 from bbvi.algorithms.fixed_draws import average, curvature_product, hessian_blocks, metric
-from bbvi.algorithms.numerics.draws import blocks_of_draws, check_pairs
+from bbvi.algorithms.numerics.draws import blocks_of_draws, check_doublings
 from bbvi.algorithms.numerics.trust_region import first_radius, has_arrived, is_stuck, judge, propose_step
 from bbvi.curvature import hessian_diagonal
 from bbvi.distributions import Distribution, LocationScale, MeanField
@@ -83,9 +83,7 @@ class DADVI(Algorithm[DADVIState]):
     name = "dadvi"
 
     def __post_init__(self) -> None:
-        check_pairs(self.num_draws, least=4)
-        if self.max_doublings < 0:
-            raise ValueError(f"max_doublings={self.max_doublings} must not be negative.")
+        check_doublings(self.num_draws, self.max_doublings)
 
     def needs(self, dim: int, q: Distribution | None = None) -> Needs:
         def draws(rng: np.random.Generator) -> Array:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms.base import CONVERGED, RUNNING, STALLED, Algorithm, Info, Needs, Result, extract
-from bbvi.algorithms.numerics.draws import blocks_of_draws, check_pairs
+from bbvi.algorithms.numerics.draws import blocks_of_draws, check_doublings
 from bbvi.algorithms.numerics.trust_region import first_radius
 from bbvi.distributions import Distribution, FullRank, LocationScale
 from bbvi.distributions.affine import Affine
@@ -95,9 +95,7 @@ class VariationalNewton(Algorithm[NewtonState]):
     name = "newton"
 
     def __post_init__(self) -> None:
-        check_pairs(self.num_draws, least=4)
-        if self.max_doublings < 0:
-            raise ValueError(f"max_doublings={self.max_doublings} must not be negative.")
+        check_doublings(self.num_draws, self.max_doublings)
 
     def needs(self, dim: int, q: Distribution | None = None) -> Needs:
         def draws(rng: np.random.Generator) -> Array:

@@ -126,7 +126,7 @@ class Task:
     def problem(self) -> Problem:
         """The target: traced once, which shows what its log density returns, and placed on the devices."""
         problem = Problem(self.parameters, self.data, self.model.logprob, layout=self.layout)
-        problem.evaluation_size  # noqa: B018  # raises where the log density does not return one real number
+        problem.check()
         return problem
 
     def placed(self, problem: Problem) -> Problem:

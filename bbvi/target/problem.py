@@ -87,13 +87,17 @@ class Problem:
             return error
         return None
 
-    @property
-    def evaluation_size(self) -> int:
-        """Numbers that one evaluation of the log density holds in memory, about: the size of the largest array.
+    def check(self) -> None:
+        """Trace the log density once.
 
         Raises:
             TypeError, ValueError: when `logprob` does not return one real number.
         """
+        abstract(self)
+
+    @property
+    def evaluation_size(self) -> int:
+        """Numbers that one evaluation of the log density holds in memory, about: the size of the largest array."""
         return _largest(*abstract(self))
 
     @property

@@ -26,6 +26,17 @@ def antithetic(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
     return np.concatenate([half, -half]).astype(jax.dtypes.canonicalize_dtype(float))
 
 
+def check_doublings(num_draws: int | None, max_doublings: int) -> None:
+    """Refuse a first number of draws from which no error can be told, and a negative number of doublings.
+
+    Raises:
+        ValueError: when one of them is so.
+    """
+    check_pairs(num_draws, least=4)
+    if max_doublings < 0:
+        raise ValueError(f"max_doublings={max_doublings} must not be negative.")
+
+
 def check_pairs(num_draws: int | None, least: int = 2) -> None:
     """Refuse a number of draws that does not make antithetic pairs.
 
