@@ -247,6 +247,7 @@ def _take_steps(
         i, left, _, state, trace = carry
         batch = problem if batches is None else problem.minibatch(_entry(*batches, i))
         state, info = algorithm.step(_entry(*draws, i), batch, state)
+        state = jax.tree.map(_plain, state)
         trace = jax.tree.map(lambda rows, row: rows.at[i].set(row), trace, info)
         cost = jnp.asarray(info.evaluations.gradient_equivalents, left.dtype)
         return i + 1, left - cost, cost, state, trace
@@ -261,6 +262,11 @@ def _take_steps(
 
 _advance = program(_take_steps, static_argnames="algorithm")
 _advance_in_place = program(_take_steps, static_argnames="algorithm", donate_argnames="state")
+
+
+def _plain(leaf: Array) -> Array:
+    """The same array, whose type is no longer weak: a block is compiled once for the states before and after it."""
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
 def _is_gone(state: Any) -> bool:

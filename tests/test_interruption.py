@@ -5,6 +5,7 @@ import os
 import resource
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -36,21 +37,27 @@ METHODS = {
     "adam": {"method": "adam", "family": "mean_field"},
     "natural gradient": {"method": "natural_gradient"},
     "ivon": {"method": "ivon"},
+    "newton": {"method": "newton"},
+    "dadvi": {"method": "dadvi", "init": bbvi.MeanField.standard(DIM)},
 }
 
 
 @pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
 def test_a_fit_that_dies_goes_on_with_the_same_bits(options, tmp_path, monkeypatch):
+    """In blocks whose states are of one type, so that they are compiled once."""
     monkeypatch.setattr("bbvi.callbacks.checkpoint.INTERVAL", 0.0)
-    options = {**options, "num_steps": 40, "init": INIT}
+    states = []
+    options = {"init": INIT, "num_steps": 40, **options}
 
     def die(progress):
+        states.append(progress.state)
         if progress.step > 1:
             raise MemoryError
 
     with pytest.raises(MemoryError):
         bbvi.fit(smooth, DIM, checkpoint=tmp_path / "state", callbacks=[die], **options)
     assert 1 < len(read_arrays(tmp_path / "state")["1.elbo"]) < 40
+    assert not any(leaf.weak_type for state in states for leaf in jax.tree.leaves(state))
     resumed, whole = (bbvi.fit(smooth, DIM, checkpoint=tmp_path / name, **options) for name in ("state", "new"))
     assert same(numbers(resumed), numbers(whole)) == []
 
