@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms.base import CONVERGED, Algorithm, Info, Needs, Result, extract, status
+from bbvi.algorithms.base import Algorithm, Info, Needs, Result, extract, status
 from bbvi.algorithms.fixed_draws import average, curvature_product, hessian_blocks, metric
 from bbvi.algorithms.numerics.draws import blocks_of_draws, check_doublings
 from bbvi.algorithms.numerics.trust_region import first_radius, has_arrived, is_stuck, judge, propose_step
@@ -136,7 +136,7 @@ class DADVI(Algorithm[DADVIState]):
 
     def finish(self, problem: Problem, state: DADVIState) -> Result:
         q = jax.device_get(extract(self, state))
-        if int(self.status(state)) != CONVERGED:
+        if not (state.checked if self.response else state.arrived):
             reason = "the log density is not finite at some of the fixed draws"
             nowhere = state.steps > 0 and not np.isfinite(state.value)
             remedy = "check its constraints, or use a method that draws afresh"

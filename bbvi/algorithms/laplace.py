@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms.base import CONVERGED, Algorithm, Info, Initialisation, Needs, Result, status
+from bbvi.algorithms.base import Algorithm, Info, Initialisation, Needs, Result, status
 from bbvi.algorithms.curvature_at_mode import Mode, curved, dense_precision
 from bbvi.algorithms.laplace_findings import about_mode, about_noise, about_repair
 from bbvi.algorithms.numerics.trust_region import first_radius, has_arrived, is_stuck, judge, propose_step
@@ -107,7 +107,7 @@ class Laplace(Algorithm[LaplaceState]):
         return state.q.around(Affine(state.coordinates(state.y), state.coordinates.scale))
 
     def finish(self, problem: Problem, state: LaplaceState) -> Result:
-        converged = int(self.status(state)) == CONVERGED
+        converged = bool(state.converged)
         mode = Mode(state.coordinates, state.y, state.value, state.precision, np.asarray(converged))
         found = jax.device_get(curved(problem, state.q, mode))
         findings = [
