@@ -160,6 +160,19 @@ def test_saved_and_loaded(posterior, tmp_path):
     assert set(loaded.to_arviz(100).observed_data) == {"y"}
 
 
+NO_DENSITIES = {
+    "vector": (lambda values, data: values["<mu>"] * data["y"], ValueError),
+    "none": (lambda values, data: None, TypeError),
+}
+
+
+@pytest.mark.parametrize(("wrong", "error"), NO_DENSITIES.values(), ids=NO_DENSITIES)
+def test_a_loaded_posterior_refuses_what_is_no_log_density(wrong, error, posterior, tmp_path):
+    posterior.save(tmp_path / "fit.npz")
+    with pytest.raises(error, match="logprob returned"):
+        bbvi.load(tmp_path / "fit.npz", wrong, DATA)
+
+
 STORED = [
     *((3, None, family) for family in FAMILIES if family != "mean_field"),
     ([((1, 2), (2,)), ((2, 1), (1,))], None, "mean_field"),

@@ -88,12 +88,12 @@ class Problem:
         return None
 
     def check(self) -> None:
-        """Trace the log density once.
+        """Trace the log density, and evaluate nothing.
 
         Raises:
             TypeError, ValueError: when `logprob` does not return one real number.
         """
-        abstract(self)
+        _largest(*abstract(self))
 
     @property
     def evaluation_size(self) -> int:
