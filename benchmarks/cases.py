@@ -14,6 +14,8 @@ from numpyro.infer import NUTS
 
 import bbvi
 from bbvi.distributions import Distribution
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.scales import Triangular
 from bbvi.draws.pareto import smooth
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
@@ -109,7 +111,7 @@ def sample_reference(problem: Problem, draws: int = 4000, batches: int = 20) -> 
     """Means and standard deviations of a log-concave posterior, and how they were found."""
     tick = time.perf_counter()
     mode, scale = laplace(problem)
-    white = problem.in_coordinates(mode, scale)
+    white = problem.in_coordinates(Affine(mode, Triangular.of(scale)))
     chain = Chain(white, warm_up=300)
     chain.start(0)
     ys = np.concatenate([chain.advance()[0] for _ in range(draws // BLOCK)])
