@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -46,7 +47,7 @@ def _demo(output: str) -> None:
     from jax.scipy.stats import cauchy, norm
     from numpyro.distributions import constraints
 
-    def logprob(p, data):
+    def logprob(p: dict[str, Any], data: dict[str, Any]) -> Any:
         prior = norm.logpdf(p["mu"], 0, 5) + jnp.log(2) + cauchy.logpdf(p["tau"], 0, 5) + norm.logpdf(p["z"]).sum()
         return prior + norm.logpdf(data["y"], p["mu"] + p["tau"] * p["z"], data["sigma"]).sum()
 

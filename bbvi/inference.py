@@ -27,9 +27,9 @@ from bbvi.fitting.task import Task
 from bbvi.models import Model
 from bbvi.models.provenance import Provenance
 from bbvi.optimise import Callback
-from bbvi.outcome import History
+from bbvi.outcome import Cost, History
 from bbvi.posterior import Posterior
-from bbvi.record import Cost, copy
+from bbvi.record import copy
 from bbvi.runtime.constants import with_clean_caches
 from bbvi.runtime.precision import scope, use_double
 from bbvi.start.find import find_start
@@ -47,7 +47,7 @@ def fit(
     *,
     data: Any = None,
     constraints: Any = None,
-    method: str | Algorithm = "auto",
+    method: str | Algorithm[Any] = "auto",
     family: str | Family | type[Distribution] | Distribution | None = None,
     estimator: str | Estimator | None = None,
     optimizer: Any = None,

@@ -28,10 +28,9 @@ from bbvi.fitting.arguments import choose, positive, read_model, read_seed
 from bbvi.fitting.budget import Stopwatch
 from bbvi.models import Model
 from bbvi.optimise import solve
-from bbvi.outcome import Evaluations, Stop
+from bbvi.outcome import Cost, Evaluations, Stop
 from bbvi.policy import Regime
 from bbvi.posteriors import Fit, Posteriors
-from bbvi.record import Cost
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope, use_double
 from bbvi.runtime.types import Array
@@ -98,7 +97,7 @@ def fit_many(
     model = read_model(logprob, dim, constraints, None if isinstance(logprob, Model) else data)
     parameters = make_parameters(model.dim, model.constraints)
     seed = read_seed(seed)
-    algorithm: Algorithm = choose("family", family, BY_FAMILY)()
+    algorithm: Algorithm[Any] = choose("family", family, BY_FAMILY)()
     if positive("num_checks", num_checks) % 4:
         raise ValueError(f"num_checks={num_checks} must be a multiple of 4.")
     with scope(double := use_double(precision)):
@@ -157,7 +156,7 @@ class _Solutions(NamedTuple):
 
 
 @program(static_argnames="algorithm")
-def _solve(algorithm: Algorithm, problem: Problem, data: Any, draws: Array) -> _Solutions:
+def _solve(algorithm: Algorithm[Any], problem: Problem, data: Any, draws: Array) -> _Solutions:
     dim, dtype = problem.dim, draws.dtype
     pathfinder = Pathfinder(num_paths=1, num_draws=0)
     kind = Dense if Regime.of(dim).dense_start else Limited

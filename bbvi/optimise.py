@@ -37,7 +37,7 @@ class Solved(NamedTuple):
     evaluations: Evaluations  # made by them
 
 
-def solve(algorithm: Algorithm, problem: Problem, state: Any, max_steps: int = NEVER) -> Solved:
+def solve(algorithm: Algorithm[Any], problem: Problem, state: Any, max_steps: int = NEVER) -> Solved:
     """Steps of an algorithm without noise until its status says stop; pure, to be compiled, and mapped where wanted."""
 
     def going(now: Solved) -> Array:
@@ -109,7 +109,7 @@ class Allowance(NamedTuple):
 
 
 @program(static_argnames="algorithm")
-def begin(algorithm: Algorithm, problem: Problem, q: Distribution, around: Affine | None, draws: Any) -> Any:
+def begin(algorithm: Algorithm[Any], problem: Problem, q: Distribution, around: Affine | None, draws: Any) -> Any:
     """The state of an algorithm before its first step.
 
     Arguments:
@@ -120,7 +120,7 @@ def begin(algorithm: Algorithm, problem: Problem, q: Distribution, around: Affin
 
 
 def drive(
-    algorithm: Algorithm,
+    algorithm: Algorithm[Any],
     problem: Problem,
     run: Run,
     limits: Allowance,
@@ -218,7 +218,7 @@ def _left(run: Run, limits: Allowance) -> tuple[int, int]:
 
 
 def _take_steps(
-    algorithm: Algorithm,
+    algorithm: Algorithm[Any],
     problem: Problem,
     state: Any,
     draws: tuple[Any, Array],

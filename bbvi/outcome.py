@@ -1,7 +1,7 @@
 """What may be said about a fit, and what it took: the words that all rooms share."""
 
 import enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -71,6 +71,29 @@ class Evaluations:
 
 
 NOTHING = Evaluations()
+
+
+class Cost(NamedTuple):
+    """What a fit took."""
+
+    log_densities: int  # evaluations without gradient
+    gradients: int  # evaluations of log density and gradient together
+    hessian_vector_products: int
+    compile_seconds: float  # tracing and compiling
+    run_seconds: float  # everything else
+
+    @classmethod
+    def of(cls, evaluations: Evaluations, seconds: float, compiling: float) -> Self:
+        """From what was evaluated, the seconds in all, and those of them spent on compiling."""
+        counts = evaluations.log_densities, evaluations.gradients, evaluations.hessian_vector_products
+        return cls(*counts, compile_seconds=compiling, run_seconds=seconds - compiling)
+
+    def __str__(self) -> str:
+        products = f"{self.hessian_vector_products} Hessian-vector products, " if self.hessian_vector_products else ""
+        return (
+            f"Cost: {self.gradients} gradients, {products}{self.log_densities} log densities, "
+            f"{self.compile_seconds:.1f} s compiling, {self.run_seconds:.1f} s running"
+        )
 
 
 class History(NamedTuple):

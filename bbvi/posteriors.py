@@ -17,9 +17,8 @@ from bbvi.draws.pareto import resample
 from bbvi.draws.random import RandomStream
 from bbvi.fitting.arguments import positive
 from bbvi.models import Model
-from bbvi.outcome import Evaluations, History, Status
+from bbvi.outcome import Cost, Evaluations, History, Status
 from bbvi.posterior import Posterior
-from bbvi.record import Cost
 from bbvi.runtime.precision import scope
 from bbvi.runtime.spelling import nearest
 from bbvi.target.parameters import Parameters, label

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from bbvi.draws.pareto import resample as resample_indices
 from bbvi.draws.random import RandomStream
 from bbvi.models import Model
 from bbvi.models.provenance import Provenance
-from bbvi.outcome import Evaluations, History, StageSummary
+from bbvi.outcome import Cost, History, StageSummary
 from bbvi.policy import Regime
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope
@@ -29,29 +29,6 @@ from bbvi.target.problem import Problem
 
 DRAWS_FOR_EACH = 4  # evaluated for each one resampled
 MOST_NUMBERS = 2**28  # in draws evaluated again, at most
-
-
-class Cost(NamedTuple):
-    """What a fit took."""
-
-    log_densities: int  # evaluations without gradient
-    gradients: int  # evaluations of log density and gradient together
-    hessian_vector_products: int
-    compile_seconds: float  # tracing and compiling
-    run_seconds: float  # everything else
-
-    @classmethod
-    def of(cls, evaluations: Evaluations, seconds: float, compiling: float) -> Self:
-        """From what was evaluated, the seconds in all, and those of them spent on compiling."""
-        counts = evaluations.log_densities, evaluations.gradients, evaluations.hessian_vector_products
-        return cls(*counts, compile_seconds=compiling, run_seconds=seconds - compiling)
-
-    def __str__(self) -> str:
-        products = f"{self.hessian_vector_products} Hessian-vector products, " if self.hessian_vector_products else ""
-        return (
-            f"Cost: {self.gradients} gradients, {products}{self.log_densities} log densities, "
-            f"{self.compile_seconds:.1f} s compiling, {self.run_seconds:.1f} s running"
-        )
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

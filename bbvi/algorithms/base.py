@@ -169,7 +169,7 @@ class Adaptive(Algorithm[State]):
 
 
 @program(static_argnames="algorithm")
-def extract(algorithm: Algorithm, state: Any) -> Distribution:
+def extract(algorithm: Algorithm[Any], state: Any) -> Distribution:
     """`algorithm.extract(state)`, compiled."""
     return algorithm.extract(state)
 

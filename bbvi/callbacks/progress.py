@@ -1,7 +1,7 @@
 """A progress bar as a callback: it lives between compiled blocks and never changes what is compiled."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,7 +38,7 @@ class ProgressBar:
 
 
 @contextmanager
-def showing(progress: bool | None) -> Iterator[list[ProgressBar]]:
+def showing(progress: bool | None) -> Generator[list[ProgressBar]]:
     """A bar in a list, or an empty list; by default a bar in a terminal or a notebook, and nowhere else."""
     if progress is None:
         progress = sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -6,7 +6,7 @@ open store on the host while it runs. So other data of the same schema compile n
 
 import hashlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,7 +111,7 @@ def rows_of(data: Any) -> Rows:
 
 
 @contextmanager
-def plain_errors(data: Any) -> Iterator[None]:
+def plain_errors(data: Any) -> Generator[None]:
     """Inside, what goes wrong while chunks of rows are read is raised as it was, not as compiled code reports it."""
     store = data.store if isinstance(data, OutOfCore) else None
     del data  # whose arrays need not be kept

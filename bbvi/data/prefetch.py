@@ -15,7 +15,7 @@ class Prefetch:
     def __init__(self, make: Callable[[int], Any], count: int | None = None) -> None:
         self._make, self._count = make, count
         self._thread = ThreadPoolExecutor(1, "bbvi-rows")
-        self._next: tuple[int, Future] | None = None
+        self._next: tuple[int, Future[Any]] | None = None
 
     def __call__(self, number: int) -> Any:
         """`make(number)`. What goes wrong in the thread is raised here."""

@@ -11,8 +11,8 @@ from bbvi.distributions.scales import Array, Scale
 from bbvi.runtime.pytree import pytree
 
 # Gauss-Hermite nodes and weights for averages over one standard normal number
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_NODES, _MASSES = np.polynomial.hermite_e.hermegauss(64)
+_WEIGHTS = _MASSES / _MASSES.sum()
 
 
 @pytree

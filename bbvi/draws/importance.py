@@ -88,7 +88,7 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int = 1)
     except OutOfTimeError:
         if not found:
             return _unevaluated(q, sets)
-    columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+    columns: list[Any] = [np.concatenate(column) for column in zip(*found, strict=True)]
     rows = np.arange(len(columns[-1]))
     if problem.is_long:
         columns = [LazyDraws(jax.device_get(q), sets, rows), *columns]

@@ -70,7 +70,7 @@ def read_callbacks(callbacks: Any) -> tuple[Any, ...]:
     return found
 
 
-def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorithm:
+def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorithm[Any]:
     """The algorithm that `method` and the hyper-parameters given (those that are not None) describe.
 
     For "auto" it is the first one to try: the default method of the family, if one is named.
@@ -103,7 +103,7 @@ def read_algorithm(method: Any, family: Any, dim: int, **given: Any) -> Algorith
     return chosen(**options)
 
 
-def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm) -> Distribution:
+def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm[Any]) -> Distribution:
     """A member of the family, for its structure."""
     needs = algorithm.needs(dim)
     fits = lambda q: needs.families is None or any(each.holds(q) for each in needs.families)

@@ -16,7 +16,7 @@ coordinates and, for a fit without a budget, on the time that has passed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from bbvi.target.problem import Problem
 class Stage(NamedTuple):
     """An algorithm and where it begins."""
 
-    algorithm: Algorithm
+    algorithm: Algorithm[Any]
     q: Distribution  # what it begins with, or its structure only
     around: Affine | None = None  # the Gaussian to begin near, None to begin with q itself
 

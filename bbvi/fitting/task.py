@@ -59,7 +59,7 @@ class Task:
     data: Any
     double: bool
     layout: Layout
-    algorithm: Algorithm
+    algorithm: Algorithm[Any]
     automatic: bool
     structure: Distribution
     init: np.ndarray | Distribution | None

@@ -1,7 +1,7 @@
 """A posterior in one file: a zip of NumPy arrays (`.npz`) and a JSON header. Reading it never runs code."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,8 +14,8 @@ from bbvi.diagnostics.verdict import Diagnosis, Value
 from bbvi.distributions.reading import read_distribution
 from bbvi.draws.importance import Draws
 from bbvi.models.provenance import Provenance
-from bbvi.outcome import History, StageSummary, Status, Stop
-from bbvi.record import Cost, Record
+from bbvi.outcome import Cost, History, StageSummary, Status, Stop
+from bbvi.record import Record
 from bbvi.runtime.precision import scope
 from bbvi.runtime.storage import read_arrays, read_path, write_arrays
 from bbvi.target.parameters import Parameters
@@ -56,7 +56,7 @@ def save(posterior: Record, path: str | Path) -> None:
 
 
 @contextmanager
-def damaged(path: Path) -> Iterator[None]:
+def damaged(path: Path) -> Generator[None]:
     """Inside, what does not fit together is said of the file.
 
     Raises:
@@ -131,11 +131,11 @@ def _kinds(name: str) -> str:
 
 
 def _provenance_from_json(items: dict[str, Any] | None) -> Provenance | None:
-    return None if items is None else Provenance(**{**items, "inputs": tuple(items["inputs"])})
+    return None if items is None else Provenance(**_read_fields(items, {"inputs": tuple}))
 
 
 def _stage_from_json(items: dict[str, Any]) -> StageSummary:
-    return StageSummary(**items | {"status": Status[items["status"]], "reasons": tuple(items["reasons"])})
+    return StageSummary(**_read_fields(items, {"status": Status.__getitem__, "reasons": tuple}))
 
 
 def _diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -144,9 +144,13 @@ def _diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _diagnosis_from_json(items: dict[str, Any]) -> Diagnosis:
-    read = {"status": Status.__getitem__, "stop": Stop.__getitem__, "reasons": tuple, "advice": tuple}
+    read: dict[str, Any] = {"status": Status.__getitem__, "stop": Stop.__getitem__, "reasons": tuple, "advice": tuple}
     read |= {name: lambda pair: Value(*pair) for name in ("elbo", "log_evidence")}
-    return Diagnosis(**{name: read.get(name, lambda item: item)(item) for name, item in items.items()})
+    return Diagnosis(**_read_fields(items, read))
+
+
+def _read_fields(items: dict[str, Any], read: dict[str, Any]) -> dict[str, Any]:
+    return {name: read.get(name, lambda item: item)(item) for name, item in items.items()}
 
 
 def _structure_to_json(tree: Any) -> Any:

@@ -1,7 +1,7 @@
 """Matplotlib figures as SVG that stands within a page: no script, no links, in the page's own text colour."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
@@ -27,7 +27,7 @@ INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "
 
 
 @contextmanager
-def style(ink: str = "black") -> Iterator[None]:
+def style(ink: str = "black") -> Generator[None]:
     """Draw figures in the style of reports, with text and axes in the colour `ink`."""
     from matplotlib import rc_context
 

@@ -14,7 +14,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -40,7 +40,7 @@ class OutOfTimeError(TimeoutError):
 
 
 @contextmanager
-def deadline(at: float | None, each: float = float("inf")) -> Iterator[None]:
+def deadline(at: float | None, each: float = float("inf")) -> Generator[None]:
     """Inside, programs that are not done in time raise `OutOfTimeError`.
 
     Arguments:
@@ -70,7 +70,7 @@ def call(function: Callable[[], Any]) -> Any:
     if limit is None:
         return function()
     left = max(min(limit[0] - time.perf_counter(), limit[1]), 0.0)
-    box: queue.SimpleQueue = queue.SimpleQueue()
+    box: queue.SimpleQueue[Any] = queue.SimpleQueue()
     thread = threading.Thread(target=_run, args=(function, _settings(), box), daemon=True)
     thread.start()
     try:
@@ -86,7 +86,7 @@ def call(function: Callable[[], Any]) -> Any:
     return result
 
 
-def _run(function: Callable[[], Any], settings: dict[str, Any], box: queue.SimpleQueue) -> None:
+def _run(function: Callable[[], Any], settings: dict[str, Any], box: queue.SimpleQueue[Any]) -> None:
     before = timing.compile_seconds()
     try:
         with ExitStack() as stack:

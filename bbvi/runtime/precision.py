@@ -1,6 +1,7 @@
 """Which floating point type a fit runs in, without touching JAX's global flag."""
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 
@@ -14,11 +15,11 @@ def use_double(precision: str) -> bool:
     return precision == "double" or (precision == "auto" and jax.default_backend() == "cpu")
 
 
-def scope(double: bool) -> AbstractContextManager:
+def scope(double: bool) -> AbstractContextManager[Any]:
     """Inside, JAX computes in float64 (or float32); only this thread is affected, and only inside."""
     return jax.enable_x64(double)
 
 
-def lenient_promotion() -> AbstractContextManager:
+def lenient_promotion() -> AbstractContextManager[Any]:
     """For libraries that mix integers and floats, where the caller may have asked JAX to be strict."""
     return jax.numpy_dtype_promotion("standard")

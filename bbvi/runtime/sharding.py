@@ -125,6 +125,7 @@ def make_layout(devices: Sequence[Any] | Mesh | None, data: Any) -> Layout:
 
 
 def _read(devices: Any) -> list[Any]:
+    found: list[Any]
     try:
         found = list(devices)
     except TypeError:

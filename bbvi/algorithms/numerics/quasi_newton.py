@@ -84,12 +84,12 @@ class Limited(NamedTuple):
         sy = jnp.sum(self.s * self.y, axis=1)
         rho = jnp.where(sy > 0, 1 / jnp.where(sy > 0, sy, 1), 0)  # empty slots do nothing
 
-        def backward(r: Array, pair: tuple) -> tuple[Array, Array]:
+        def backward(r: Array, pair: tuple[Array, ...]) -> tuple[Array, Array]:
             s, y, rho = pair
             a = rho * (s @ r)
             return r - a * y, a
 
-        def forward(r: Array, pair: tuple) -> tuple[Array, None]:
+        def forward(r: Array, pair: tuple[Array, ...]) -> tuple[Array, None]:
             s, y, rho, a = pair
             return r + s * (a - rho * (y @ r)), None
 
