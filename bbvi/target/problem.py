@@ -76,13 +76,13 @@ class Problem:
         return jax.default_backend() == "cpu" and _has_open_loop(*abstract(self.in_coordinates(None)))
 
     def why_not_differentiable(self, order: int) -> Exception | None:
-        """Why JAX cannot make `order` derivatives of the log density, at most 2; None where it can."""
+        """Why JAX cannot make `order` derivatives of the log density, at most 3; None where it can."""
         if order == 0:
             return None
         x = _point(self)
         try:
             # Some rules are only missed when the program is lowered.
-            _gradient.lower(self, x) if order == 1 else _product.lower(self, x, x)
+            (_gradient, _product, _third)[order - 1].lower(self, x)
         except (NotImplementedError, TypeError, ValueError) as error:  # by which JAX says that it has no rule
             return error
         return None
@@ -249,8 +249,13 @@ def _gradient(problem: Problem, x: Array) -> Array:
 
 
 @jax.jit
-def _product(problem: Problem, x: Array, v: Array) -> Array:
-    return jax.jvp(jax.grad(problem.log_density), (x,), (v,))[1]
+def _product(problem: Problem, x: Array) -> Array:
+    return jax.jvp(jax.grad(problem.log_density), (x,), (x,))[1]
+
+
+@jax.jit
+def _third(problem: Problem, x: Array) -> Array:
+    return jax.jvp(lambda x: _product(problem, x), (x,), (x,))[1]
 
 
 @jax.jit

@@ -1,0 +1,169 @@
+"""Sparse Hessians from few products with vectors."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.sparse import csr_array, eye_array
+
+from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array, Sparse
+from bbvi.structure.partition import by_degree
+from bbvi.target.problem import Problem
+
+POINTS_AT_ONCE = 16  # whose products one call returns
+PRODUCT_NUMBERS = 2**24  # held by the products that are computed side by side, about
+TRIED_DENSE = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # columns that get a product of their own
+
+
+class Hessians(NamedTuple):
+    """Hessians at several points.
+
+    Fields:
+        entries: those of the pattern, `(n, nnz)`.
+        error: of the product with a random vector, relative to the sizes of its terms, `(n,)`.
+    """
+
+    entries: np.ndarray
+    error: np.ndarray
+
+
+@dataclass(eq=False)
+class CompressedHessian:
+    """The Hessian of a log density as a function of points, given its pattern.
+
+    A few columns with many entries get a product each. The others share one where no two of them have an entry in the
+    same row, apart from rows that are known from those few columns, by symmetry.
+
+    Fields:
+        problem: whose log density it is.
+        pattern: `(dim, dim)`, symmetric, with the whole diagonal.
+        seeds: vectors that the Hessian is multiplied with, `(k, dim)`; the last is random.
+        place: for each entry of the pattern its seed and its row in the product, `(2, nnz)`.
+        sd: units of x, `(dim,)`.
+        products: that were taken so far.
+
+    References: Coleman and More 1984; Gebremedhin, Manne and Pothen 2005 (review).
+    """
+
+    problem: Problem
+    pattern: Sparse
+    seeds: np.ndarray
+    place: np.ndarray
+    sd: np.ndarray
+    products: int = 0
+
+    @classmethod
+    def of(cls, problem: Problem, pattern: Sparse, sd: np.ndarray) -> "CompressedHessian":
+        """With seeds for a pattern."""
+        dim = pattern.shape[0]
+        pattern = csr_array(pattern + eye_array(dim, dtype=bool, format="csr"))
+        pattern.sort_indices()
+        dense = _dense_columns(pattern)
+        colour = np.full(dim, -1)
+        colour[dense] = np.arange(len(dense))
+        rest = np.flatnonzero(colour < 0)
+        colour[rest] = len(dense) + colouring(pattern[rest][:, rest])
+        rows, columns = pattern.nonzero()
+        by_symmetry = np.isin(rows, dense) & ~np.isin(columns, dense)
+        place = np.where(by_symmetry, [colour[rows], columns], [colour[columns], rows])
+        seeds = np.zeros((colour.max() + 2, dim))
+        seeds[colour, np.arange(dim)] = 1
+        seeds[-1] = sd * np.random.default_rng(1).standard_normal(dim)
+        return cls(problem, pattern, seeds, place, sd)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the entries, `(nnz,)`."""
+        return np.repeat(np.arange(len(self.sd)), np.diff(self.pattern.indptr))
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Columns of the entries, `(nnz,)`."""
+        return self.pattern.indices
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """Which entries are on the diagonal, `(dim,)`."""
+        return np.flatnonzero(self.rows == self.columns)
+
+    def __call__(self, points: np.ndarray) -> Hessians:
+        """The Hessians at `points` `(n, dim)`."""
+        self.products += len(points) * len(self.seeds)
+        side_by_side = max(1, PRODUCT_NUMBERS // max(self.problem.evaluation_size, len(self.sd)))
+        batch = min(side_by_side, len(self.seeds))
+        seeds = np.concatenate([self.seeds, np.zeros((-len(self.seeds) % batch, len(self.sd)))])
+        entries, errors = [], []
+        for start in range(0, len(points), POINTS_AT_ONCE):
+            some = points[start : start + POINTS_AT_ONCE]
+            filled = np.concatenate([some, np.zeros((POINTS_AT_ONCE - len(some), len(self.sd)))])
+            given = jnp.asarray(filled, float), jnp.asarray(seeds, float), jnp.asarray(len(some))
+            products = np.asarray(_products(self.problem, *given, batch=batch))[: len(some), : len(self.seeds)]
+            entries.append(products[:, self.place[0], self.place[1]])
+            errors.append(self._errors(entries[-1], products[:, -1]))
+        return Hessians(np.concatenate(entries), np.concatenate(errors))
+
+    def is_right(self, hessians: Hessians) -> bool:
+        """Whether there are no entries beside the pattern, as far as Hessians are finite."""
+        tolerance = 1e-6 if jax.dtypes.canonicalize_dtype(float) == np.float64 else 1e-2
+        return not (hessians.error > tolerance).any()
+
+    def _errors(self, entries: np.ndarray, products: np.ndarray) -> np.ndarray:
+        """How far entries are from products with the random vector, given both at several points."""
+        terms = entries * self.seeds[-1][self.columns]
+        starts = self.pattern.indptr[:-1]
+        difference = (products - np.add.reduceat(terms, starts, axis=1)) * self.sd
+        size = np.add.reduceat(np.abs(terms), starts, axis=1) * self.sd
+        return np.linalg.norm(difference, axis=1) / np.maximum(np.linalg.norm(size, axis=1), np.finfo(float).tiny)
+
+
+def colouring(pattern: Sparse) -> np.ndarray:
+    """A colour for each column of a symmetric pattern: columns of one colour have no row in common.
+
+    One colour after the other goes to as many columns as can have it, those with the most neighbours first.
+    """
+    dim = pattern.shape[0]
+    colour = np.full(dim, -1)
+    if not dim:
+        return colour
+    met = csr_array(pattern.astype(np.int32) @ pattern.astype(np.int32))  # columns that have a row in common
+    met.sort_indices()
+    degree = np.diff(met.indptr)
+    rank = np.empty(dim, int)  # from 1; of equals in random order, so that many are chosen at once
+    rank[np.lexsort([np.random.default_rng(0).permutation(dim), degree])] = np.arange(1, dim + 1)
+    current = 0
+    while (free := colour < 0).any():
+        while free.any():
+            ranks = np.where(free, rank, 0)
+            chosen = free & (np.maximum.reduceat(ranks[met.indices], met.indptr[:-1]) == rank)
+            colour[chosen] = current
+            free &= np.maximum.reduceat(chosen[met.indices], met.indptr[:-1]) == 0
+        current += 1
+    return colour
+
+
+def _dense_columns(pattern: Sparse) -> np.ndarray:
+    """The columns that are to have a product of their own: as many as leave the fewest products, about."""
+    ranked = by_degree(pattern, np.zeros(0, int))
+    best, fewest = ranked[:0], np.inf
+    for count in TRIED_DENSE:
+        if count > len(ranked) or count >= fewest:
+            break
+        rest = np.sort(ranked[count:])
+        products = count + np.diff(pattern[rest][:, rest].indptr).max(initial=0)
+        if products < fewest:
+            best, fewest = ranked[:count], products
+    return best
+
+
+@program(static_argnames="batch")
+def _products(problem: Problem, points: Array, seeds: Array, count: Array, *, batch: int) -> Any:
+    """Products of the Hessian with `seeds` `(k, dim)` at the first `count` of `points` `(n, dim)`: `(n, k, dim)`."""
+
+    def fill(i: Any, made: Array) -> Array:
+        product = jax.linearize(jax.grad(problem.log_density), points[i])[1]
+        return jnp.asarray(made).at[i].set(jax.lax.map(product, seeds, batch_size=batch))
+
+    return jax.lax.fori_loop(0, count, fill, jnp.zeros((len(points), *seeds.shape), points.dtype))

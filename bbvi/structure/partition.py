@@ -1,0 +1,86 @@
+"""Hyper-parameters, without which the other coordinates fall into small blocks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+
+from bbvi.runtime.types import Sparse
+
+MOST_HYPER = 64  # hyper-parameters
+LARGE_PATTERN = 100_000  # entries, from which not every number of hyper-parameters is tried
+
+
+def partition(
+    pattern: Sparse, hyper: Sequence[int] | np.ndarray, most: int = MOST_HYPER
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Hyper-parameters, and the blocks into which the others fall.
+
+    To those that are given the k coordinates with the most neighbours are added, and of all k the one is taken with the
+    least s^3 + sum b^3, with s hyper-parameters and blocks of b coordinates; of equals the smallest. None are added
+    where they would leave one block only. There are no more of them than `most` and half of the coordinates, unless
+    more are given.
+
+    Arguments:
+        pattern: of the Hessian, `(dim, dim)`, symmetric.
+        hyper: coordinates that are hyper-parameters, whatever their neighbours.
+        most: hyper-parameters.
+
+    Returns:
+        Coordinates of the hyper-parameters in order; and those of each block, by the first coordinate of each.
+    """
+    dim = pattern.shape[0]
+    given = np.unique(np.asarray(hyper, int))
+    ranked = by_degree(pattern, given)
+    room = max(0, min(most, dim // 2, dim - 1) - len(given))
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for k in _numbers(room, contiguous=pattern.nnz <= LARGE_PATTERN):
+        count = len(given) + k
+        if best is not None and float(count) ** 3 >= best[0]:
+            break
+        rest = np.setdiff1d(np.arange(dim), [*given, *ranked[:k]], assume_unique=True)
+        labels = _components(pattern, rest)
+        if k and labels.max(initial=0) == 0:
+            continue
+        cost = float(count) ** 3 + np.sum(np.bincount(labels).astype(float) ** 3)
+        if best is None or cost < best[0]:
+            best = cost, rest, labels
+    assert best is not None
+    _, rest, labels = best
+    return np.setdiff1d(np.arange(dim), rest, assume_unique=True), _blocks(rest, labels)
+
+
+def components(pattern: Sparse, coordinates: np.ndarray) -> list[np.ndarray]:
+    """The connected parts of some coordinates, given all others."""
+    return _blocks(coordinates, _components(pattern, coordinates))
+
+
+def by_degree(pattern: Sparse, without: np.ndarray) -> np.ndarray:
+    """All coordinates but those `without`, by how many neighbours they have beside these, the most first."""
+    dim = pattern.shape[0]
+    rest = np.setdiff1d(np.arange(dim), without, assume_unique=True)
+    inner = pattern[rest][:, rest]
+    degree = np.diff(inner.indptr) - (inner.diagonal() != 0)
+    return rest[np.argsort(-degree, kind="stable")]
+
+
+def _numbers(room: int, contiguous: bool) -> list[int]:
+    """The numbers of hyper-parameters to try: all, or fewer the larger they are."""
+    if contiguous:
+        return list(range(room + 1))
+    spread = [*range(9), 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64]
+    return [k for k in spread if k <= room]
+
+
+def _components(pattern: Sparse, coordinates: np.ndarray) -> np.ndarray:
+    """For each of some coordinates the number of the connected part it is in."""
+    return connected_components(pattern[coordinates][:, coordinates], directed=False)[1]
+
+
+def _blocks(coordinates: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Coordinates by their label; parts in order of their first coordinate."""
+    if not len(coordinates):
+        return []
+    order = np.argsort(labels, kind="stable")
+    ends = np.cumsum(np.bincount(labels))[:-1]
+    return sorted(np.split(coordinates[order], ends), key=lambda block: block[0])

@@ -1,0 +1,118 @@
+"""Hierarchical log densities, in centred and non-centred forms, and exact answers for those with one effect a group."""
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import logsumexp
+
+SCHOOLS = {
+    "y": np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]),
+    "sd": np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0]),
+}
+
+
+def effects(x, centred):
+    """Mean, log sd, and effects of groups of x = (mean, log sd, one number a group); and the log prior."""
+    mean, log_sd, z = x[0], x[1], x[2:]
+    prior = -0.5 * (mean / 5) ** 2 - 0.5 * (log_sd / 1.5) ** 2
+    if centred:
+        return z, prior - 0.5 * jnp.sum(((z - mean) / jnp.exp(log_sd)) ** 2) - len(z) * log_sd
+    return mean + jnp.exp(log_sd) * z, prior - 0.5 * jnp.sum(z**2)
+
+
+def schools(centred):
+    def logprob(x, data):
+        effect, prior = effects(x, centred)
+        return prior - 0.5 * jnp.sum(((data["y"] - effect) / data["sd"]) ** 2)
+
+    return logprob
+
+
+def counts(centred):
+    """Poisson counts, some a group."""
+
+    def logprob(x, data):
+        effect, prior = effects(x, centred)
+        eta = effect[data["group"]]
+        return prior + jnp.sum(data["y"] * eta - jnp.exp(eta))
+
+    return logprob
+
+
+def trials(centred):
+    """Trials with two outcomes, few a group."""
+
+    def logprob(x, data):
+        effect, prior = effects(x, centred)
+        eta = effect[data["group"]]
+        return prior + jnp.sum(data["y"] * eta - jnp.logaddexp(0, eta))
+
+    return logprob
+
+
+def simulate(kind, groups, per_group, sd=0.8, mean=0.3, seed=0):
+    """Data of groups: `y` and `group`, each `(groups * per_group,)`."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), per_group)
+    eta = mean + sd * rng.standard_normal(groups)[group]
+    y = rng.poisson(np.exp(eta)) if kind is counts else rng.random(len(eta)) < 1 / (1 + np.exp(-eta))
+    return {"y": y.astype(float), "group": group}
+
+
+def exact(kind, data):
+    """Means and sds of mean and log sd, and the log evidence of the non-centred form, by quadrature over a grid."""
+    groups = data["group"].max() + 1
+    total = np.bincount(data["group"], data["y"], groups)
+    rows = np.bincount(data["group"], minlength=groups)
+    z, dz = np.linspace(-8, 8, 401, retstep=True)
+    means, dm = np.linspace(-2, 3, 81, retstep=True)
+    log_sds, ds = np.linspace(-4.5, 2, 105, retstep=True)
+    table = np.empty((len(means), len(log_sds)))
+    patterns, number = np.unique(np.stack([total, rows]), axis=1, return_counts=True)
+    for i, mean in enumerate(means):
+        eta = mean + np.exp(log_sds)[:, None] * z
+        rate = np.exp(eta) if kind is counts else np.logaddexp(0, eta)
+        parts = patterns[0][:, None, None] * eta - patterns[1][:, None, None] * rate - 0.5 * z**2
+        of_groups = number @ (logsumexp(parts, axis=2) + np.log(dz))
+        table[i] = of_groups - 0.5 * (mean / 5) ** 2 - 0.5 * (log_sds / 1.5) ** 2
+    log_evidence = logsumexp(table) + np.log(dm * ds)
+    weights = np.exp(table - logsumexp(table))
+    moments = []
+    for values, marginal in ((means, weights.sum(axis=1)), (log_sds, weights.sum(axis=0))):
+        centre = marginal @ values
+        moments.append((centre, np.sqrt(marginal @ (values - centre) ** 2)))
+    (m, m_sd), (s, s_sd) = moments
+    return np.array([m, s]), np.array([m_sd, s_sd]), log_evidence
+
+
+def slopes(x, data):
+    """A Gaussian regression with an intercept and a slope a group."""
+    mean, log_sd, log_noise = x[:2], x[2:4], x[4]
+    z = x[5:].reshape(-1, 2)
+    beta = mean + jnp.exp(log_sd) * z
+    fit = beta[data["group"], 0] + beta[data["group"], 1] * data["t"]
+    rest = (data["y"] - fit) / jnp.exp(log_noise)
+    prior = -0.5 * jnp.sum((mean / 5) ** 2) - 0.5 * jnp.sum(log_sd**2) - 0.5 * log_noise**2
+    return prior - 0.5 * jnp.sum(z**2) - 0.5 * jnp.sum(rest**2) - len(data["y"]) * log_noise
+
+
+def simulate_slopes(groups=12, per_group=5, seed=0):
+    rng = np.random.default_rng(seed)
+    group, t = np.repeat(np.arange(groups), per_group), np.tile(np.linspace(-1, 1, per_group), groups)
+    beta = np.array([1.0, 0.5]) + np.array([0.8, 0.5]) * rng.standard_normal((groups, 2))
+    return {"group": group, "t": t, "y": beta[group, 0] + beta[group, 1] * t + 0.4 * rng.standard_normal(len(t))}
+
+
+def items(x, data):
+    """Answers of persons to items with a discrimination and a difficulty each: x = (log a, b, log sd, abilities)."""
+    n_items = data["y"].shape[1]
+    a, b, ability = jnp.exp(x[:n_items]), x[n_items : 2 * n_items], x[2 * n_items + 1 :]
+    sd = jnp.exp(x[2 * n_items])
+    eta = a * (sd * ability[:, None] - b)
+    prior = -0.5 * jnp.sum(x[: 2 * n_items + 1] ** 2) - 0.5 * jnp.sum(ability**2)
+    return prior + jnp.sum(data["y"] * eta - jnp.logaddexp(0, eta))
+
+
+def regression(x, data):
+    """Linear, with a log scale as its last coordinate."""
+    rest = (data["y"] - data["X"] @ x[:-1]) * jnp.exp(-x[-1])
+    return -0.5 * jnp.sum(rest**2) - len(data["y"]) * x[-1] - 0.5 * jnp.sum((x / 10) ** 2)
