@@ -7,6 +7,7 @@ memory as few times as can be. `bbvi info` prints the table.
 from dataclasses import dataclass, fields
 
 KEPT_NUMBERS = 2**25  # in the draws behind a verdict, at most
+HYPER_DRAWS, FEWEST_HYPER_DRAWS = 512, 128  # of q(phi), to judge a hierarchy by
 VERDICT_DRAWS, FEWEST_VERDICT_DRAWS = 4096, 256  # of q, to judge it by
 
 
@@ -14,6 +15,8 @@ VERDICT_DRAWS, FEWEST_VERDICT_DRAWS = 4096, 256  # of q, to judge it by
 class Limits:
     """Numbers of coordinates; each field says up to how many something holds."""
 
+    no_structure: int = 7  # there is no room for a structure of hyper-parameters and blocks that is worth a search
+    structure_later: int = 40  # a Gaussian of all coordinates is tried before the structure of a hierarchy is sought
     no_hierarchy: int = 19  # there is no room for a hierarchy whose scales creep: a stalled fit is left at that
     full_rank: int = 100  # full-rank is the family fitted when none is named, and mean-field above
     dense_start: int = 200  # quasi-Newton paths, mass matrices and other modes hold a whole covariance
@@ -31,6 +34,8 @@ LIMITS = Limits()
 class Regime:
     """What suits a problem of so many coordinates."""
 
+    has_room_for_structure: bool
+    structure_later: bool
     has_room_for_hierarchy: bool
     full_rank: bool  # is the default family
     dense_start: bool
@@ -45,6 +50,8 @@ class Regime:
     def of(cls, dim: int) -> "Regime":
         """That of so many coordinates."""
         return cls(
+            has_room_for_structure=dim > LIMITS.no_structure,
+            structure_later=dim <= LIMITS.structure_later,
             has_room_for_hierarchy=dim > LIMITS.no_hierarchy,
             full_rank=dim <= LIMITS.full_rank,
             dense_start=dim <= LIMITS.dense_start,
@@ -60,6 +67,12 @@ class Regime:
 def default_rank(dim: int, most: int = 32) -> int:
     """Directions beside a diagonal, where their number is not given."""
     return max(1, min(most, dim // 4))
+
+
+def hyper_draws(dim: int) -> int:
+    """Draws of the hyper-parameters of a posterior with so many coordinates in all, a power of 2."""
+    most = max(FEWEST_HYPER_DRAWS, min(HYPER_DRAWS, KEPT_NUMBERS // (16 * dim)))
+    return 1 << most.bit_length() - 1
 
 
 def table() -> list[tuple[str, int]]:

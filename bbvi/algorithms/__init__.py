@@ -6,6 +6,7 @@ from bbvi.algorithms.dadvi import DADVI
 from bbvi.algorithms.ivon import IVON
 from bbvi.algorithms.laplace import Laplace
 from bbvi.algorithms.natural_gradient import NaturalGradient
+from bbvi.algorithms.nested_laplace import NestedLaplace
 from bbvi.algorithms.path_gradient import PathGradient
 from bbvi.algorithms.pathfinder import Pathfinder
 from bbvi.algorithms.stochastic_vi import StochasticVI
@@ -19,6 +20,7 @@ __all__ = [
     "BaM",
     "Laplace",
     "NaturalGradient",
+    "NestedLaplace",
     "PathGradient",
     "Pathfinder",
     "StochasticVI",

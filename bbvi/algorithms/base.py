@@ -59,7 +59,7 @@ class Needs:
 
     Fields:
         family: fitted when none is named; a family, or a member that gives its structure.
-        families: all that it fits, None for any.
+        families: all that it fits, each with `holds`; None for any.
         start: where it begins.
         derivatives: of the log density that it takes, 0 to 2.
         rows: of the data in each step, a minibatch; None for all of them.
@@ -68,8 +68,8 @@ class Needs:
             axis of length `steps`.
     """
 
-    family: Family | Distribution
-    families: tuple[Family, ...] | None = None
+    family: Family | type[Distribution] | Distribution
+    families: tuple[Family | type[Distribution], ...] | None = None
     start: Initialisation = Initialisation.BULK
     derivatives: int = 1
     rows: int | None = None

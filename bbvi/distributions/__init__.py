@@ -11,6 +11,7 @@ from bbvi.distributions.families import (
     Spiked,
     StudentT,
 )
+from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.location_scale import Family, LocationScale
 from bbvi.distributions.mixture import Mixture
 
@@ -18,6 +19,7 @@ __all__ = [
     "Distribution",
     "Family",
     "FullRank",
+    "Hierarchical",
     "LocationScale",
     "LowRank",
     "MeanField",

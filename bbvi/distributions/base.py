@@ -109,6 +109,11 @@ class Distribution(Reparameterised):
 
     # -- what follows ------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def holds(cls, q: "Distribution") -> bool:
+        """Whether q is one of these, of whatever structure."""
+        return isinstance(q, cls)
+
     def mean(self) -> Array:
         """Mean, `(dim,)`."""
         return self.moments().mean

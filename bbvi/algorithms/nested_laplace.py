@@ -1,0 +1,84 @@
+"""Nested Laplace: a Gaussian of the hyper-parameters alone, with everything else integrated out.
+
+Variational Newton climbs the ELBO of a Gaussian q(phi), whose target is the marginal density of the hyper-parameters
+(`nested/marginal.py`). What it ends with has the modes and curvatures of the blocks at the mean of q(phi), and how the
+modes move with phi.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from bbvi.algorithms.base import Algorithm, Info, Needs, Result, extract
+from bbvi.algorithms.variational_newton import NewtonState, VariationalNewton
+from bbvi.distributions import Distribution, LocationScale
+from bbvi.distributions.hierarchical import Hierarchical
+from bbvi.distributions.split import Split
+from bbvi.nested.marginal import marginal
+from bbvi.nested.sampling import finished
+from bbvi.outcome import Evaluations
+from bbvi.runtime.types import Array
+from bbvi.target.problem import Problem
+
+ROUNDS = 6  # Newton steps of the blocks for each point, about
+
+
+class NestedState(NamedTuple):
+    """State of `NestedLaplace`."""
+
+    outer: NewtonState  # of the hyper-parameters
+    split: Split
+    z: Array  # (blocks, size) where searches for the modes of the blocks begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class NestedLaplace(Algorithm[NestedState]):
+    """Nested Laplace: the best Gaussian of the hyper-parameters, with small blocks of all others integrated out.
+
+    Which coordinates are which is found from the log density, or said by `fit(latents=)`.
+
+    Arguments:
+        max_steps: of variational Newton, after which it gives up.
+    """
+
+    max_steps: int = 60
+    name = "nested_laplace"
+
+    def _outer(self, k: int) -> VariationalNewton:
+        """Newton for k hyper-parameters, on few draws: each is a search for the modes of all blocks."""
+        return VariationalNewton(num_draws=2 * (k + 8), max_doublings=2, max_steps=self.max_steps)
+
+    def needs(self, dim: int, q: Distribution | None = None) -> Needs:
+        k = q.split.num_hyper if isinstance(q, Hierarchical) else 1
+        return Needs(family=Hierarchical, families=(Hierarchical,), derivatives=2, draws=self._outer(k).needs(k).draws)
+
+    def init(self, problem: Problem, q: Distribution, draws: Array) -> NestedState:
+        assert isinstance(q, Hierarchical)
+        target = marginal(problem, q.split, q.centre)
+        outer = self._outer(q.split.num_hyper).init(target, LocationScale(q.hyper.loc, q.hyper.scale), draws)
+        return NestedState(outer, q.split, q.centre)
+
+    def step(self, noise: Any, problem: Problem, state: NestedState) -> tuple[NestedState, Info]:
+        outer, info = self._outer(state.split.num_hyper).step(
+            None, marginal(problem, state.split, state.z), state.outer
+        )
+        points, size = info.evaluations.gradients, state.split.shape[1]
+        zero = jnp.zeros((), int)
+        spent = Evaluations(
+            log_densities=zero + points,
+            gradients=zero + (ROUNDS + 2) * points,
+            hessian_vector_products=zero + (ROUNDS + 1) * size * points,
+        )
+        return state._replace(outer=outer), info._replace(evaluations=spent)
+
+    def status(self, state: NestedState) -> Array:
+        return state.outer.status
+
+    def extract(self, state: NestedState) -> Distribution:
+        found = state.outer.gaussian
+        return replace(Hierarchical.of_split(state.split, found), centre=state.z)
+
+    def finish(self, problem: Problem, state: NestedState) -> Result:
+        q, evaluations = finished(problem, extract(self, state))
+        return Result((q,), (), evaluations)

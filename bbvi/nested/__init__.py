@@ -1,0 +1,1 @@
+"""Nested Laplace: what a few hyper-parameters leave over is integrated out, block by block, and corrected exactly."""

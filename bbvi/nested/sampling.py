@@ -1,0 +1,210 @@
+"""Draws behind a verdict of nested Laplace: hyper-parameters from q and a wider version, blocks exactly.
+
+Given hyper-parameters phi, each block is drawn from its exact conditional density along lines (`lines.py`), which also
+gives log p^(phi), the marginal density without the error of Laplace's method. Weights are those of phi alone,
+p^(phi) / r(phi): those of the blocks never multiply into one, which is why it works for any number of blocks.
+
+Hyper-parameters come from a scrambled Sobol sequence, so that few of them are enough; each is used for several draws of
+the blocks.
+
+References: pseudo-marginal importance sampling (Beaumont 2003; Tran et al. 2013); randomised quasi-Monte Carlo (Owen).
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import ndtri
+
+from bbvi.distributions import LocationScale
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.base import LOG_2PI
+from bbvi.distributions.hierarchical import Hierarchical
+from bbvi.distributions.scales import Triangular
+from bbvi.draws.importance import WIDE_SHARE, Draws, propose
+from bbvi.nested.conditional import find_mode
+from bbvi.nested.lines import LINES, NODES, along_lines
+from bbvi.nested.marginal import log_volume
+from bbvi.outcome import NOTHING, Evaluations
+from bbvi.policy import KEPT_NUMBERS, hyper_draws
+from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
+from bbvi.target.problem import Problem
+
+COPIES = 8  # draws of the blocks for each draw of the hyper-parameters
+HYPER_AT_ONCE = 32  # hyper-parameters worked on side by side, at most
+COORDINATES_AT_ONCE = 2**19  # coordinates in those, at most
+CORRECTED = 0.05  # standard deviations, within which q(phi) is left as it is
+
+
+class Seen(NamedTuple):
+    """What was seen of the blocks at the draws of the hyper-parameters."""
+
+    found: np.ndarray  # (n,) bool, whether all blocks had a mode
+    log_ratio: np.ndarray  # (n,) log of the exact integral over the blocks, in units of Laplace's estimate
+    error: np.ndarray  # (n,) nats by which line integrals miss the log density
+    at_end: np.ndarray  # (blocks,) share of the mass at the ends of lines, on average
+    effective: np.ndarray  # (blocks,) share of the lines that contribute, on average
+
+
+class NestedDraws(NamedTuple):
+    """Draws of q(phi) and of its wider version, with exact blocks."""
+
+    draws: Draws  # one for each phi
+    pool: Draws  # several for each
+    seen: Seen
+    evaluations: Evaluations
+
+
+class _Visits(NamedTuple):
+    """What is found at n hyper-parameters."""
+
+    x: Array  # (n, copies, dim)
+    log_p: Array  # (n,)
+    found: Array  # (n,)
+    log_ratio: Array  # (n,)
+    error: Array  # (n,)
+    rounds: Array  # (n,) Newton steps
+    z: Array  # (n, blocks, size) modes
+    factor: Array  # (n, blocks, size, size) of the curvatures there
+    at_end: Array  # (n, blocks)
+    effective: Array  # (n, blocks)
+
+
+def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> NestedDraws:
+    """At least `num` draws of q in the pool, and a quarter as many of its wider version."""
+    rng, fewest = np.random.default_rng(seed), hyper_draws(q.dim)
+    copies = _copies(q)
+    narrow = fewest << (-(-num // (copies * fewest)) - 1).bit_length()
+    n = narrow + narrow // WIDE_SHARE
+    hyper = LocationScale(q.hyper.loc, q.hyper.scale)
+    noise = _normal(rng, narrow, hyper.dim), _normal(rng, n - narrow, jax.eval_shape(hyper.widened).noise_dim)
+    phi, log_q, log_r = jax.device_get(_propose(hyper, *noise))
+    from_q = np.arange(n) < narrow
+    kept, at_end, effective = [], np.zeros(q.split.shape[0]), np.zeros(q.split.shape[0])
+    for begin, visits in _visits(problem, q, phi, rng):
+        counts = visits.found & from_q[begin : begin + len(visits.found)]
+        at_end += visits.at_end[counts].sum(axis=0)
+        effective += visits.effective[counts].sum(axis=0)
+        kept.append((visits.x, visits.log_p, visits.found, visits.log_ratio, visits.error, visits.rounds))
+    x, log_p, found, log_ratio, error, rounds = (np.concatenate(column) for column in zip(*kept, strict=True))
+    columns = np.where(np.isfinite(log_p), log_p, -np.inf), log_q, log_r, from_q
+    pool = Draws(np.concatenate(list(np.moveaxis(x, 1, 0))), *(np.tile(each, copies) for each in columns))
+    count = max(1, (found & from_q).sum())
+    seen = Seen(found, log_ratio, error, at_end / count, effective / count)
+    return NestedDraws(Draws(x[:, 0], *columns), pool, seen, _evaluations(q, rounds))
+
+
+def finished(problem: Problem, q: Hierarchical, rounds: int = 4) -> tuple[Hierarchical, Evaluations]:
+    """q as it is with exact blocks: its hyper-parameters corrected, and the blocks as they are at their mean.
+
+    Along each axis of q(phi), at its mean and one standard deviation to both sides, the error of Laplace's method is
+    seen. Its gradient b and curvature c, in standard deviations, move the mean to u = (b - c u') / (1 - c), where u' is
+    the place at which they were found, and divide the standard deviation by sqrt(1 - c). Modes of the blocks at the
+    same points say how these move with phi.
+    """
+    root, spent = np.asarray(q.hyper.scale.matrix()), NOTHING
+    u, there, c = np.zeros(len(root)), q, np.zeros(len(root))
+    for _ in range(rounds):
+        there, visits = _star(problem, replace(q, hyper=Affine(q.hyper.loc + root @ u, q.hyper.scale)))
+        spent += _evaluations(q, visits.rounds)
+        if not visits.found.all():
+            return (there if visits.found[0] else q), spent
+        centre, up, down = visits.log_ratio[0], *np.split(visits.log_ratio[1:], 2)
+        b, c = (up - down) / 2, np.clip(up + down - 2 * centre, -1.0, 0.3)
+        before, u = u, (b - c * u) / (1 - c)
+        if np.abs(u - before).max() < CORRECTED:
+            break
+    return replace(there, hyper=Affine(there.hyper.loc, Triangular.of(root / np.sqrt(1 - c)))), spent
+
+
+def _star(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, _Visits]:
+    """q with the blocks as they are at the mean of the hyper-parameters, and visits there and along its axes.
+
+    Slopes are central differences over a standard deviation of the hyper-parameters.
+    """
+    root = np.asarray(q.hyper.scale.matrix())
+    k = len(root)
+    phi = np.asarray(q.hyper.loc) + np.concatenate([np.zeros((1, k), root.dtype), root.T, -root.T])
+    parts = [part for _, part in _visits(problem, q, phi, np.random.default_rng(0), common=True)]
+    visits = _Visits(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    z = np.asarray(visits.z)
+    slope = np.moveaxis((z[1 : k + 1] - z[k + 1 :]) / 2, 0, -1) @ np.linalg.inv(root)
+    return replace(q, centre=z[0], slope=slope, factor=visits.factor[0]), visits
+
+
+def _evaluations(q: Hierarchical, rounds: Array) -> Evaluations:
+    """What visits with so many Newton steps have cost."""
+    n, newton, size = len(rounds), int(rounds.sum()), q.split.shape[1]
+    return Evaluations((3 * _num_lines(q) + 1) * n, newton + _num_lines(q) * NODES * n, size * newton)
+
+
+def _copies(q: Hierarchical) -> int:
+    """Draws of the blocks for each draw of the hyper-parameters."""
+    return int(np.clip(KEPT_NUMBERS // (hyper_draws(q.dim) * q.dim), 1, COPIES))
+
+
+def _num_lines(q: Hierarchical) -> int:
+    """Lines through each block."""
+    return 1 if q.split.shape[1] == 1 else LINES
+
+
+def _visits(
+    problem: Problem, q: Hierarchical, phi: np.ndarray, rng: np.random.Generator, common: bool = False
+) -> Iterator[tuple[int, _Visits]]:
+    """`_visit` of some hyper-parameters at a time, with the number of the first.
+
+    All calls have as many, the last ones are filled up. Lines have the same directions for all where they are `common`.
+    """
+    (blocks, size), dtype = q.split.shape, phi.dtype
+    at_once = int(np.clip(COORDINATES_AT_ONCE // q.dim, 1, HYPER_AT_ONCE))
+    for begin in range(0, len(phi), at_once):
+        some = phi[begin : begin + at_once]
+        uniform = rng.random((at_once, _copies(q), blocks, 2), dtype)
+        shape = (1 if common else at_once, _num_lines(q), blocks, size)
+        directions = np.ones(shape, dtype)
+        if size > 1:
+            directions = (np.random.default_rng(0) if common else rng).standard_normal(shape, dtype)
+            directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+        directions = np.broadcast_to(directions, (at_once, *shape[1:]))
+        made = _visit(problem, q, np.resize(some, (at_once, phi.shape[1])), directions, uniform)
+        yield begin, _Visits(*(each[: len(some)] for each in jax.device_get(made)))
+
+
+def _normal(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
+    """Standard normal numbers `(num, dim)` that fill space evenly."""
+    from scipy.stats import qmc
+
+    uniform = qmc.Sobol(dim, rng=rng).random(num)
+    return ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)).astype(jax.dtypes.canonicalize_dtype(float))
+
+
+_propose = program(propose)
+
+
+@program
+def _visit(problem: Problem, q: Hierarchical, phis: Array, directions: Array, uniforms: Array) -> _Visits:
+    """What is found at n hyper-parameters."""
+    split = q.split
+
+    def one(phi: Array, directions: Array, uniforms: Array) -> _Visits:
+        mode = find_mode(problem, split, phi, q.centre + q.slope @ (phi - q.hyper.loc))
+        exact = along_lines(problem, split, phi, mode, directions, uniforms)
+        laplace = exact.centre - log_volume(mode.factor) + 0.5 * split.num_latent * LOG_2PI
+        return _Visits(
+            x=jax.vmap(lambda z: split.join(phi, z))(exact.z),
+            log_p=jnp.where(mode.found, laplace + exact.log_ratio, -jnp.inf),
+            found=mode.found,
+            log_ratio=exact.log_ratio,
+            error=exact.error,
+            rounds=mode.rounds,
+            z=mode.z,
+            factor=mode.factor,
+            at_end=exact.at_end,
+            effective=exact.effective / len(directions),
+        )
+
+    return jax.vmap(one)(phis, directions, uniforms)

@@ -1,0 +1,71 @@
+"""What a verdict looks at, whatever the approximation is: its draws, and what making them showed."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bbvi.distributions import Distribution
+from bbvi.distributions.hierarchical import Hierarchical
+from bbvi.draws import importance
+from bbvi.draws.importance import Draws
+from bbvi.draws.pareto import smooth
+from bbvi.nested.sampling import NestedDraws, draw_nested
+from bbvi.outcome import Evaluations, Finding, Status
+from bbvi.structure.names import in_ranges
+from bbvi.target.problem import Problem
+
+MISSED = 0.05  # nats by which line integrals may miss the log density, on average over the posterior
+NOT_FOUND = 0.01  # share of the hyper-parameters at which a mode may not be found
+AT_END = 1e-3  # share of the mass of a block that may lie at the ends of its lines
+FEW_LINES = 0.25  # share of the lines through a block that has to contribute
+
+
+class Look(NamedTuple):
+    """What is seen of an approximation when it is judged."""
+
+    draws: Draws  # whose weights are looked at
+    pool: Draws  # that the posterior is made of
+    findings: Sequence[Finding]
+    evaluations: Evaluations
+
+
+def look(problem: Problem, q: Distribution, seed: tuple[int, ...]) -> Look:
+    """The draws behind a verdict of q, and what making them showed."""
+    if not isinstance(q, Hierarchical):
+        draws = importance.draw(problem, q, seed)
+        return Look(draws, draws, (), Evaluations(log_densities=len(draws)))
+    made = draw_nested(problem, q, seed)
+    return Look(made.draws, made.pool, tuple(_findings(problem, q, made)), made.evaluations)
+
+
+def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int = 1) -> Draws:
+    """At least `num` draws of q, and a quarter as many of its wider version; of a hierarchical q with exact blocks."""
+    if isinstance(q, Hierarchical):
+        return draw_nested(problem, q, seed, num).pool
+    return importance.draw(problem, q, seed, num)
+
+
+def _findings(problem: Problem, q: Hierarchical, made: NestedDraws) -> Iterator[Finding]:
+    names, split, seen = problem.parameters.coordinate_names(), q.split, made.seen
+    latent = np.sort(np.asarray(split.blocks)[np.asarray(split.used)])
+    said = in_ranges([names[i] for i in latent])
+    yield Finding(Status.RELIABLE, f"{said} integrated by Laplace's method, corrected block by block")
+    of_q = made.draws.from_q
+    if (lost := 1 - seen.found[of_q].mean()) > NOT_FOUND:
+        words = f"given {100 * lost:.0f} % of the draws of the hyper-parameters, no mode of the others was found"
+        yield Finding(Status.UNRELIABLE, words)
+    if not seen.found[of_q].any():
+        return
+    with np.errstate(over="ignore"):
+        weights = np.exp(smooth(made.draws.log_p - made.draws.log_r).log_weights)
+    if (missed := weights[seen.found] @ seen.error[seen.found]) > MISSED:
+        words = f"the blocks do not make up the log density, by {missed:.2g} nats: it is not smooth along them"
+        yield Finding(Status.UNRELIABLE, words)
+    of_block = lambda g: in_ranges([names[i] for i in split.blocks[g] if i < split.dim])
+    if (share := seen.at_end.max()) > AT_END:
+        words = f"{100 * share:.1f} % of the mass of {of_block(seen.at_end.argmax())} lies beyond the range looked at"
+        yield Finding(Status.UNRELIABLE, words)
+    if (share := seen.effective.min()) < FEW_LINES:
+        words = f"{of_block(seen.effective.argmin())} is far from Gaussian, given the hyper-parameters"
+        yield Finding(Status.USABLE, words)
