@@ -52,6 +52,7 @@ def fit(
     estimator: str | Estimator | None = None,
     optimizer: Any = None,
     init: Any = None,
+    latents: Sequence[str] | None = None,
     seed: int = 0,
     num_steps: int | None = None,
     num_draws: int | None = None,
@@ -77,8 +78,9 @@ def fit(
         constraints: numpyro constraints in the structure of `dim`. `logprob` receives constrained values, and the
             log-Jacobian is added to it. Parameters left out are unconstrained.
         method: "auto", "newton", "advi", "adam", "laplace", "pathfinder", "dadvi", "natural_gradient", "ivon", "bam",
-            "gsm", or an Algorithm. "auto" tries cheap approximations first and climbs to richer ones while the verdict
-            asks for more (see `bbvi/fitting/schedule.py`); with a family or options, it is one method that fits them.
+            "gsm", "nested_laplace", or an Algorithm. "auto" tries cheap approximations first and climbs to richer ones
+            while the verdict asks for more (see `bbvi/fitting/schedule.py`); with a family or options, it is one method
+            that fits them.
         family: "mean_field", "full_rank", "low_rank", "student_t", "sinh_arcsinh", "mixture", "flow", "spline_flow", a
             Distribution class, or an object of one, which gives its structure (such as the rank of a LowRank); `init`
             says where to start. Each method has its own default.
@@ -86,6 +88,8 @@ def fit(
         optimizer: of "advi": any optax transformation; by default step sizes are found automatically.
         init: where to start: a point in the structure of `dim` on the constrained scale, a Distribution over
             unconstrained vectors, or a Posterior. By default quasi-Newton paths from several points find it.
+        latents: names of the parameters that "nested_laplace" integrates out, such as random effects; by default they
+            are found. Then "auto" tries it first.
         seed: of all random numbers. On one device the same call gives the same result.
         num_steps: steps at most of each method tried, 20 000 by default; each stops as soon as it has converged.
         num_draws: draws in each step, or the fixed draws of a method that has some.
@@ -145,13 +149,12 @@ def fit(
                 callbacks=[*task.callbacks, *bars],
                 checkpoint=kept,
             )
-            around = None if task.begins_with_init else start.gaussian
-            results, pending = fitting.run_stages(Stage(task.algorithm, task.structure, around))
+            plain = Stage(task.algorithm, task.structure, None if task.begins_with_init else start.gaussian)
+            results, pending = fitting.run_stages(plain)
         provenance = Provenance.of(model, _changed(given))
         refit = partial(_refit, model, given)
-        return _posterior(
-            task, start, results, with_what_was_left(results, pending, PATIENCE), watch, refit, provenance
-        )
+        best = with_what_was_left(results, pending, PATIENCE)
+        return _posterior(task, start, results, best, watch, refit, provenance)
 
 
 def _refit(model: Model, given: Mapping[str, Any], new: Any, **changes: Any) -> Posterior:

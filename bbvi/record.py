@@ -12,13 +12,14 @@ import numpy as np
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.diagnostics.weights import mean, quantile, sd
 from bbvi.distributions import Distribution
-from bbvi.draws.importance import Draws, draw, is_costly
+from bbvi.draws.importance import Draws, is_costly
 from bbvi.draws.lazy import pieces
 from bbvi.draws.pareto import Smoothed, smooth
 from bbvi.draws.pareto import resample as resample_indices
 from bbvi.draws.random import RandomStream
 from bbvi.models import Model
 from bbvi.models.provenance import Provenance
+from bbvi.nested.verdict import draw
 from bbvi.outcome import Cost, History, StageSummary
 from bbvi.policy import Regime
 from bbvi.runtime.compiling import program

@@ -154,6 +154,8 @@ SPECIAL = {
     "zeta": Density(lambda x: -jnp.log(special.zeta(1.0 + exp(x[0]), 1.0))),
     "zeta in q": Density(lambda x: -jnp.log(special.zeta(2.0, exp(x[0])))),
 }
+if hasattr(special, "erfcinv"):  # since JAX 0.12.0.1
+    SPECIAL["erfcinv"] = Density(lambda x: near(special.erfcinv(2 * special.expit(x[0])), 0.4))
 
 
 def _scan(x):

@@ -53,6 +53,7 @@ def test_every_method_takes_what_fit_takes(method, tmp_path):
         constraints={"rate": constraints.positive},
         method=method,
         init={"rate": 2.0, "shift": 0.1},
+        latents=["shift"] if method == "nested_laplace" else None,
         precision="single",
         num_steps=3000,
         **options,
@@ -74,7 +75,8 @@ def test_every_method_takes_what_fit_takes(method, tmp_path):
     assert cost.hessian_vector_products >= history.hessian_vector_products.sum()
 
     steps = history.gradient_equivalents
-    if len(steps) > 4:  # a step is taken while what is left suffices for another one like the last
+    # A step is taken while what is left suffices for another one like the last; a verdict may take gradients, too.
+    if len(steps) > 4 and method != "nested_laplace":
         some = fit(budget=bbvi.Budget(gradients=int(cost.gradients - history.gradients.sum() + steps[:3].sum())))
         assert some.diagnosis.stop is bbvi.Stop.BUDGET
         assert 1 <= len(some.history.elbo) <= 4

@@ -128,6 +128,19 @@ def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm[Any]) -> 
     return family
 
 
+def read_latents(latents: Any, parameters: Parameters, method: str | None) -> tuple[str, ...] | None:
+    """Names of parameters to be integrated out, or None."""
+    if latents is None:
+        return None
+    if method not in ("auto", "nested_laplace"):
+        raise ValueError("latents are for method='auto' or 'nested_laplace' without further options: leave these out.")
+    if isinstance(latents, str) or not all(isinstance(name, str) for name in latents):
+        raise TypeError(f"latents={latents!r} must be a list of names of parameters.")
+    for name in latents:
+        choose("latents", name, dict.fromkeys(parameters.names))
+    return tuple(latents)
+
+
 def read_init(init: Any, parameters: Parameters) -> np.ndarray | None:
     """The flat, unconstrained vector `(dim,)` of a starting point, or None for no such point."""
     if init is None:

@@ -1,5 +1,7 @@
 """What `method="auto"` tries, one stage after the other, until its own check is passed.
 
+    nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these:
+                            first from some 40 coordinates on, after Newton below
     variational Newton      the best full-rank Gaussian; most posteriors end here
     DADVI                   where Newton does not converge, and then Newton again from there
     a mixture of Gaussians  where the paths of the start ended in several modes
@@ -22,14 +24,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms import DADVI, Algorithm, PathGradient, VariationalNewton
+from bbvi.algorithms import DADVI, Algorithm, NestedLaplace, PathGradient, VariationalNewton
 from bbvi.diagnostics.modes import find_modes
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.location_scale import structure
 from bbvi.draws.importance import Draws
-from bbvi.outcome import Evaluations, History, StageSummary, Status, Stop
+from bbvi.fitting.hierarchy import find_hierarchy, why_not
+from bbvi.outcome import NOTHING, Evaluations, History, StageSummary, Status, Stop
 from bbvi.policy import Regime
 from bbvi.start.record import Start
 from bbvi.target.problem import Problem
@@ -41,6 +44,7 @@ class Stage(NamedTuple):
     algorithm: Algorithm[Any]
     q: Distribution  # what it begins with, or its structure only
     around: Affine | None = None  # the Gaussian to begin near, None to begin with q itself
+    spent: Evaluations = NOTHING  # on finding out that this is to be done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +97,62 @@ def first_method(dim: int) -> str:
     return "advi" if Regime.of(dim).long else "dadvi"  # which keeps draws
 
 
-def next_stage(problem: Problem, start: Start, results: Sequence[StageResult], seed: int = 0) -> Stage | None:
-    """What to try after these results, or None to leave it at that."""
+def first_stage(
+    problem: Problem, start: Start, plain: Stage, automatic: bool, latents: Sequence[str] | None = None
+) -> Stage:
+    """What to begin with: the stage that does without a structure, or nested Laplace.
+
+    Arguments:
+        plain: the stage without a structure; or nested Laplace, for which one has to be found.
+        automatic: whether nested Laplace may take its place.
+        latents: names of parameters to be integrated out, None to find them.
+
+    Raises:
+        ValueError: where nested Laplace was asked for, and there is no structure for it.
+    """
+    asked = isinstance(plain.algorithm, NestedLaplace)
+    if asked and plain.around is None:
+        return plain
+    if not asked and not (automatic and (latents is not None or not Regime.of(problem.dim).structure_later)):
+        return plain
+    if (stage := nested_stage(problem, start, latents, one_block=asked)) is not None:
+        return stage
+    if not asked and latents is None:
+        return plain
+    reason = why_not(problem, start) or "no small blocks were found that are independent given a few hyper-parameters"
+    argument = "method='nested_laplace'" if latents is None else f"latents={list(latents)!r}"
+    raise ValueError(f"{argument}: {reason}. Name others by latents=[...], or leave this out.")
+
+
+def nested_stage(
+    problem: Problem, start: Start, latents: Sequence[str] | None = None, *, one_block: bool = True
+) -> Stage | None:
+    """Nested Laplace near the start; None where the log density has no structure for it."""
+    found = find_hierarchy(problem, start, latents, one_block=one_block)
+    return None if found is None else Stage(NestedLaplace(), found.q, start.gaussian, found.evaluations)
+
+
+def next_stage(
+    problem: Problem, start: Start, results: Sequence[StageResult], plain: Stage, seed: int = 0
+) -> Stage | None:
+    """What to try after these results, or None to leave it at that; `plain` is the first stage without a structure."""
     last, regime, dim = results[-1].diagnosis, Regime.of(problem.dim), problem.dim
+    methods = [result.stage.algorithm.name for result in results]
+    if methods == [NestedLaplace.name]:
+        return None if last.trusted else plain
     if not last.improvable or last.status is Status.FAILED or last.stop not in (Stop.CONVERGED, Stop.STALLED):
         return None
+    if methods[-1] == NestedLaplace.name and last.trusted and regime.has_room_for_hierarchy:
+        return None
+    if methods == ["newton"] and regime.has_room_for_structure and (stage := nested_stage(problem, start)) is not None:
+        return stage
+    methods = [name for name in methods if name != NestedLaplace.name]
     if not regime.newton or problem.is_irregular:  # a flow looks at thousands of points, one after the other
         return None
-    methods = [result.stage.algorithm.name for result in results]
-    creeps = methods == ["newton"] and last.stop is Stop.STALLED
+    newton = next((result for result in results if result.stage.algorithm.name == "newton"), None)
+    creeps = methods == ["newton"] and newton is not None and newton.diagnosis.stop is Stop.STALLED
     if creeps and regime.has_room_for_hierarchy and problem.why_not_differentiable(2) is None:
-        return Stage(DADVI(), structure(MeanField, dim), results[0].stage.around)
+        return Stage(DADVI(), structure(MeanField, dim), plain.around)
     if methods[-1] == "dadvi":
         return Stage(VariationalNewton(), structure(FullRank, dim), results[-1].q.standardise()[0])
     return _richer(problem, start, results, seed) if regime.flow else None

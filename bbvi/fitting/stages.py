@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,11 +11,12 @@ from bbvi.callbacks.checkpoint import Checkpoint
 from bbvi.diagnostics.checks.base import Evidence
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
-from bbvi.draws.importance import Draws, draw
+from bbvi.draws.importance import Draws
 from bbvi.draws.random import RandomStream
 from bbvi.fitting.budget import Clock
-from bbvi.fitting.schedule import Stage, StageResult, next_stage
+from bbvi.fitting.schedule import Stage, StageResult, first_stage, next_stage
 from bbvi.fitting.task import Task
+from bbvi.nested.verdict import look
 from bbvi.optimise import Allowance, Callback, Run, begin, drive
 from bbvi.outcome import Evaluations, Finding, Stop
 from bbvi.runtime.deadline import OutOfTimeError
@@ -43,13 +45,18 @@ class Fitting:
     callbacks: Sequence[Callback]
     checkpoint: Checkpoint | None
 
-    def run_stages(self, first: Stage) -> tuple[list[StageResult], Stage | None]:
+    def run_stages(self, plain: Stage) -> tuple[list[StageResult], Stage | None]:
         """What came of all stages, and the one for which there was no time or budget.
+
+        Arguments:
+            plain: the first one, unless the log density has a structure for nested Laplace.
 
         Raises:
             TimeoutError: when the first one had no result in time.
         """
         results: list[StageResult] = []
+        task = self.task
+        first = first_stage(self.problem, self.start, plain, task.automatic, task.latents)
         stage: Stage | None = first
         while stage is not None:
             spent = sum((result.evaluations for result in results), self.start.evaluations)
@@ -60,7 +67,7 @@ class Fitting:
             try:
                 limits = limits._replace(gradients=max(0, int(gradients)), seconds=seconds)
                 results.append(self._run(stage, limits))
-                stage = next_stage(self.problem, self.start, results, self.task.seed) if self.task.automatic else None
+                stage = self._next(results, plain)
             except OutOfTimeError as error:
                 if not results:
                     raise TimeoutError(
@@ -68,6 +75,11 @@ class Fitting:
                     ) from error
                 break
         return results, stage
+
+    def _next(self, results: Sequence[StageResult], plain: Stage) -> Stage | None:
+        if not self.task.automatic:
+            return None
+        return next_stage(self.problem, self.start, results, plain, self.task.seed)
 
     def _run(self, stage: Stage, limits: Allowance) -> StageResult:
         """Run one algorithm to its end, and check what it found."""
@@ -95,34 +107,42 @@ class Fitting:
         run = run._replace(state=None)  # whose memory the check may need
         with self.clock.for_check():
             judged = [self._judge(q, run, result.findings) for q in result.candidates]
-        chosen = min(range(len(judged)), key=lambda i: judged[i][2].rank)
-        target, of_chosen, diagnosis = judged[chosen]
-        looked = Evaluations(log_densities=sum(len(each) for _, each, _ in judged))
+        chosen = min(range(len(judged)), key=lambda i: judged[i].diagnosis.rank)
+        looked = sum((each.evaluations for each in judged), Evaluations())
         return StageResult(
             stage=stage,
             q=result.candidates[chosen],
-            problem=target,
-            draws=of_chosen,
-            diagnosis=diagnosis,
+            problem=judged[chosen].problem,
+            draws=judged[chosen].draws,
+            diagnosis=judged[chosen].diagnosis,
             history=run.history,
-            evaluations=run.evaluations + result.evaluations + looked,
+            evaluations=stage.spent + run.evaluations + result.evaluations + looked,
         )
 
-    def _judge(self, q: Distribution, run: Run, remarks: Sequence[Finding]) -> tuple[Problem, Draws, Diagnosis]:
+    def _judge(self, q: Distribution, run: Run, remarks: Sequence[Finding]) -> "_Judged":
         judged, limits = for_verdict(self.problem, q)
-        draws = draw(judged, q, (self.task.seed, RandomStream.VERDICT))
+        seen = look(judged, q, (self.task.seed, RandomStream.VERDICT))
         evidence = Evidence(
             problem=judged,
             q=q,
             start=self.start,
-            draws=draws,
+            draws=seen.draws,
             stop=run.stop,
             elbo=run.history.elbo,
-            limits=limits,
+            limits=[*limits, *seen.findings],
             remarks=remarks,
             seed=self.task.seed,
         )
-        return judged, draws, diagnose(evidence)
+        return _Judged(judged, seen.pool, diagnose(evidence), seen.evaluations)
+
+
+class _Judged(NamedTuple):
+    """What came of looking at an approximation."""
+
+    problem: Problem
+    draws: Draws
+    diagnosis: Diagnosis
+    evaluations: Evaluations
 
 
 def with_what_was_left(results: Sequence[StageResult], pending: Stage | None, patience: float) -> StageResult:

@@ -18,6 +18,7 @@ from bbvi.fitting.arguments import (
     read_callbacks,
     read_family,
     read_init,
+    read_latents,
     read_seed,
 )
 from bbvi.fitting.budget import Budget
@@ -51,6 +52,7 @@ class Task:
         structure: a q of the family to fit.
         init: a point `(dim,)` to start from, a Distribution, or None.
         begins_with_init: whether `init` is itself what the algorithm begins with.
+        latents: names of the parameters to integrate out, None to find them.
         seed, num_steps, budget, callbacks, progress: as in `fit`.
     """
 
@@ -64,6 +66,7 @@ class Task:
     structure: Distribution
     init: np.ndarray | Distribution | None
     begins_with_init: bool
+    latents: tuple[str, ...] | None
     seed: int
     num_steps: int
     budget: Budget
@@ -86,6 +89,7 @@ class Task:
             batch_size = model.batch_size
         plain = all(value is None for value in (family, batch_size, *options.values()))
         algorithm = read_algorithm(method, family, parameters.dim, **options, batch_size=batch_size)
+        latents = read_latents(given["latents"], parameters, named if plain else None)
         if batch_size is not None:
             check_rows(batch_size, model.logprob, model.data)
         budget = budget if isinstance(budget, Budget) else Budget(seconds=budget)
@@ -116,6 +120,7 @@ class Task:
             structure=structure,
             init=init,
             begins_with_init=family is None and _alike(init, structure),
+            latents=latents,
             seed=read_seed(given["seed"]),
             num_steps=num_steps,
             budget=budget,

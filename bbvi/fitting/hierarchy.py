@@ -1,0 +1,69 @@
+"""Whether a posterior is a hierarchy that nested Laplace is for, and where that begins."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from bbvi.data.out_of_core import rows_of
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.hierarchical import Hierarchical
+from bbvi.distributions.scales import Triangular
+from bbvi.distributions.split import Split
+from bbvi.outcome import Evaluations
+from bbvi.start.record import Start
+from bbvi.structure import Structure, find_structure, structure_of
+from bbvi.target.problem import Problem
+
+
+class Hierarchy(NamedTuple):
+    """A structure that was found."""
+
+    q: Hierarchical  # a member with it
+    evaluations: Evaluations  # that it took to find
+
+
+def find_hierarchy(
+    problem: Problem, start: Start, latents: Sequence[str] | None = None, *, one_block: bool = True
+) -> Hierarchy | None:
+    """The structure of the log density; None where it has none that nested Laplace could use.
+
+    Arguments:
+        latents: names of the parameters to integrate out; None to find them.
+        one_block: whether a single block is of use, where they are to be found.
+
+    Raises:
+        ValueError: where there are no parameters of these names.
+    """
+    if why_not(problem, start) is not None:
+        return None
+    loc, sd = start.gaussian.loc, np.asarray(start.gaussian.scale.sd())
+    if latents is None:
+        found = find_structure(problem, loc, sd, one_block=one_block)
+    else:
+        found = structure_of(problem, latents, loc, sd)
+    if found is None or not len(found.hyper):
+        return None
+    return Hierarchy(_blank(found), Evaluations(hessian_vector_products=found.products))
+
+
+def why_not(problem: Problem, start: Start) -> str | None:
+    """What stands against looking for a structure; None where nothing does."""
+    if start.sampled or problem.is_split or not rows_of(problem.data).is_in_memory:
+        return "it needs all rows of the data, in memory"
+    if problem.layout.mesh is not None:
+        return "it runs on one device"
+    if problem.is_irregular:
+        return "the log density has a loop of unknown length"
+    return None
+
+
+def _blank(structure: Structure) -> Hierarchical:
+    """A member with this structure."""
+    split = Split.of(structure.hyper, structure.blocks, structure.dim)
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    hyper = Affine(np.zeros(split.num_hyper, dtype), Triangular(np.zeros((split.num_hyper,) * 2, dtype)))
+    (blocks, size), k = split.shape, split.num_hyper
+    factor = np.broadcast_to(np.eye(size, dtype=dtype), (blocks, size, size))
+    return Hierarchical(split, hyper, np.zeros((blocks, size), dtype), np.zeros((blocks, size, k), dtype), factor)
