@@ -19,7 +19,7 @@ from bbvi.draws.pareto import resample as resample_indices
 from bbvi.draws.random import RandomStream
 from bbvi.models import Model
 from bbvi.models.provenance import Provenance
-from bbvi.nested.verdict import draw
+from bbvi.nested.verdict import draw, most_numbers
 from bbvi.outcome import Cost, History, StageSummary
 from bbvi.policy import Regime
 from bbvi.runtime.compiling import program
@@ -29,7 +29,6 @@ from bbvi.target.parameters import Parameters
 from bbvi.target.problem import Problem
 
 DRAWS_FOR_EACH = 4  # evaluated for each one resampled
-MOST_NUMBERS = 2**28  # in draws evaluated again, at most
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -60,7 +59,7 @@ class Record:
             resample: None corrects the draws by importance resampling when the diagnosis allows it; False gives plain
                 draws of q; True insists.
 
-        Where the log density is costly, which the verdict says, or further draws would be more than 2**28 numbers,
+        Where the log density is costly, which the verdict says, or further draws would be very many numbers,
         corrected draws are resampled from those of the verdict, so that some appear several times.
 
         Returns:
@@ -90,7 +89,7 @@ class Record:
         held = int(self.pool.from_q.sum())
         if self.problem is not None:
             with scope(self.double):
-                costly = num * self.parameters.dim > MOST_NUMBERS or is_costly(self.problem)
+                costly = num * self.parameters.dim > most_numbers(self.distribution) or is_costly(self.problem)
                 if not (costly and (weighted or num <= held)):
                     return draw(self.problem, copy(self.distribution), (seed, RandomStream.SAMPLE), num)
         elif num > held:

@@ -58,14 +58,14 @@ def simulate(kind, groups, per_group, sd=0.8, mean=0.3, seed=0):
     return {"y": y.astype(float), "group": group}
 
 
-def exact(kind, data):
+def exact(kind, data, ranges=((-2, 3), (-4.5, 2)), points=(81, 105)):
     """Means and sds of mean and log sd, and the log evidence of the non-centred form, by quadrature over a grid."""
     groups = data["group"].max() + 1
     total = np.bincount(data["group"], data["y"], groups)
     rows = np.bincount(data["group"], minlength=groups)
     z, dz = np.linspace(-8, 8, 401, retstep=True)
-    means, dm = np.linspace(-2, 3, 81, retstep=True)
-    log_sds, ds = np.linspace(-4.5, 2, 105, retstep=True)
+    means, dm = np.linspace(*ranges[0], points[0], retstep=True)
+    log_sds, ds = np.linspace(*ranges[1], points[1], retstep=True)
     table = np.empty((len(means), len(log_sds)))
     patterns, number = np.unique(np.stack([total, rows]), axis=1, return_counts=True)
     for i, mean in enumerate(means):

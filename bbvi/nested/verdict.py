@@ -46,6 +46,11 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int = 1)
     return importance.draw(problem, q, seed, num)
 
 
+def most_numbers(q: Distribution) -> int:
+    """Numbers in draws that are made when they are asked for, at most; beyond, those of the verdict have to do."""
+    return 2**22 if isinstance(q, Hierarchical) else 2**28
+
+
 def _findings(problem: Problem, q: Hierarchical, made: NestedDraws) -> Iterator[Finding]:
     names, split, seen = problem.parameters.coordinate_names(), q.split, made.seen
     latent = np.sort(np.asarray(split.blocks)[np.asarray(split.used)])

@@ -1,0 +1,56 @@
+"""Random intercepts of many groups by the default: time, cost, and errors against quadrature.
+
+    python -m benchmarks.hierarchies --groups 100 1000 10000
+    python -m benchmarks.hierarchies --kind trials --groups 200 --rows 2
+
+Each size is fitted twice, in its centred form: the first time compiles. Errors are those of the mean and the log
+standard deviation of the intercepts, against sums over a grid in which each group is integrated numerically: in
+posterior standard deviations, and relative for the standard deviations.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+import bbvi
+from tests.hierarchies import counts, exact, simulate, trials
+
+KINDS = {"counts": counts, "trials": trials}
+REACH = 7  # standard deviations, to which the grid goes
+
+
+def main() -> None:
+    """Print a row for each number of groups."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=KINDS, default="counts", help="Poisson counts, or outcomes of trials")
+    parser.add_argument("--groups", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of groups")
+    parser.add_argument("--rows", type=int, default=3, help="rows in each group (default: %(default)s)")
+    parser.add_argument("--non-centred", action="store_true", help="the other form of the same model")
+    parser.add_argument("--method", default="auto", help="the method (default: %(default)s)")
+    given = parser.parse_args()
+    kind = KINDS[given.kind]
+    print("groups   cold s   warm s  gradients  status      k-hat  error of mean  of sd  method")
+    for groups in given.groups:
+        print(_row(kind, kind(not given.non_centred), groups, given.rows, given.method), flush=True)
+
+
+def _row(kind, logprob, groups: int, rows: int, method: str) -> str:
+    data, seconds = simulate(kind, groups, rows), []
+    for _ in range(2):
+        tick = time.perf_counter()
+        posterior = bbvi.fit(logprob, groups + 2, data=data, method=method)
+        seconds.append(time.perf_counter() - tick)
+    mean, sd, cost = posterior.mean()[:2], posterior.sd()[:2], posterior.cost
+    ranges = [(m - REACH * s, m + REACH * s) for m, s in zip(mean, sd, strict=True)]
+    means, sds, _ = exact(kind, data, ranges)
+    error, ratio = np.max(np.abs(mean - means) / sds), np.max(np.abs(sd / sds - 1))
+    gradients = cost.gradients + 2 * cost.hessian_vector_products
+    return (
+        f"{groups:6d} {seconds[0]:8.1f} {seconds[1]:8.2f} {gradients:10d}  {posterior.diagnosis.status.name:11s}"
+        f"{posterior.diagnosis.resampling_k_hat:6.2f} {error:14.3f} {100 * ratio:5.1f}%  {posterior.method}"
+    )
+
+
+if __name__ == "__main__":
+    main()
