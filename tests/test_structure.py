@@ -63,6 +63,8 @@ SAFE = {
     "a choice of elements": lambda x: jnp.sum(jnp.where(np.arange(DIM) < 2, x**2, 2 * x)),
     "a solve from the right": lambda x: jnp.sum(_right(jnp.eye(3) + jnp.tril(jnp.ones((3, 3))), x.reshape(2, 3)) ** 2),
     "a solve with x in the matrix": lambda x: jnp.sum(jnp.linalg.solve(SPD + jnp.diag(jnp.exp(x[:3])), x[3:])),
+    "a solve with x on both sides": lambda x: jnp.linalg.solve(SPD + jnp.outer(x[:3], x[:3]), x[3:]) @ x[3:],
+    "many solves": lambda x: jax.vmap(lambda d: d @ jnp.linalg.solve(SPD[:2, :2] * x[0], d))(x[2:].reshape(2, 2)).sum(),
     "sorting": lambda x: jnp.sum(jnp.sort(x)[:2] ** 2),
 }
 

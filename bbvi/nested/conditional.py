@@ -1,8 +1,8 @@
 """The latent coordinates given the hyper-parameters: their mode, and the curvature there, block by block.
 
 Since no block sees another, the columns of all blocks come from as many Hessian-vector products as the largest block
-has coordinates, and Newton's steps are damped for each block by itself: a step of a block is kept where the slope along
-it has not become steeper.
+has coordinates, and Newton's steps are damped for each block by itself: a step of a block is kept unless it ends where
+the log density falls along it more steeply than it rose at its beginning.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def find_mode(problem: Problem, split: Split, phi: Array, z: Array) -> Mode:
         gradient, matrices = curvature(problem, split, phi, there)
         slope = jnp.sum(gradient * now.step, axis=1)
         is_finite = jnp.isfinite(gradient).all(axis=1) & jnp.isfinite(matrices).all(axis=(1, 2))
-        kept = is_finite & (jnp.abs(slope) <= now.slope)
+        kept = is_finite & (slope >= -now.slope)
         factor = factorise(matrices)
         newton = solve_both(factor, gradient)
         steepest = gradient / jnp.abs(matrices).sum(axis=-1)  # where the curvature is not positive

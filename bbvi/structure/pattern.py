@@ -19,7 +19,7 @@ from scipy.sparse import csr_array, eye_array
 from bbvi.runtime.types import Sparse
 from bbvi.structure.dependence import Couplings, Dependence, NoPatternError, pooled, union
 from bbvi.structure.known import constant, evaluated, known
-from bbvi.structure.operands import as_dependence, dependent, everything
+from bbvi.structure.operands import all_of_all, as_dependence, dependent, everything
 from bbvi.structure.rules import RULES
 
 LONGEST_UNROLLED = 200  # rounds of a scan
@@ -83,6 +83,8 @@ def _outputs(couplings: Couplings, equation: Any, values: Sequence[Any]) -> list
         return _call(couplings, inner, values)
     if not dependent(values):
         return evaluated(equation, values)
+    if name == "custom_linear_solve":
+        return _linear_solve(couplings, equation, values)
     if name == "cond":
         return _branches(couplings, equation, values)
     if name == "scan" and 0 < equation.params["length"] <= LONGEST_UNROLLED:
@@ -92,6 +94,24 @@ def _outputs(couplings: Couplings, equation: Any, values: Sequence[Any]) -> list
 
 def _call(couplings: Couplings, inner: Any, values: Sequence[Any]) -> list[Any]:
     return _run(couplings, getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
+
+
+def _linear_solve(couplings: Couplings, equation: Any, values: Sequence[Any]) -> list[Any]:
+    """A solution depends on its right-hand side as the solver says, and on the whole matrix by a rule of its own."""
+    lengths = equation.params["const_lengths"]
+    before = lengths.matvec + lengths.vecmat
+    given = [*values[before : before + lengths.solve], *values[sum(lengths) :]]
+    made = _call(couplings, equation.params["jaxprs"].solve, given)
+    matrix = dependent(values[: lengths.matvec])
+    if not matrix:
+        return made
+    of_matrix = all_of_all(couplings, equation, matrix)
+    shapes = [variable.aval.shape for variable in equation.outvars]
+    of_right = [as_dependence(each, shape, couplings.dim) for each, shape in zip(made, shapes, strict=True)]
+    solutions = [union(pair) for pair in zip(of_right, of_matrix, strict=True)]
+    for each in solutions:
+        couplings.among(each)
+    return solutions
 
 
 def _branches(couplings: Couplings, equation: Any, values: Sequence[Any]) -> list[Any]:
