@@ -18,6 +18,7 @@ from bbvi.target.problem import Problem
 
 LARGEST_BLOCK = 64  # coordinates
 LARGEST_SINGLE_BLOCK = 300  # coordinates, where there is no other block
+SEARCHED_BLOCK = 20  # the same where the structure is not given: a dense block takes as many products as coordinates
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def find_structure(
     if pattern is None:
         return None
     hyper, blocks = partition(pattern, [])
-    if not _is_of_use(hyper, blocks) or (len(blocks) == 1 and not one_block):
+    if not _is_of_use(hyper, blocks) or (len(blocks) == 1 and not (one_block and len(blocks[0]) <= SEARCHED_BLOCK)):
         return None
     if problem.why_not_differentiable(3) is not None:
         return None
