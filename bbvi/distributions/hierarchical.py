@@ -66,9 +66,9 @@ class Hierarchical(Distribution):
         phi = x[self.split.hyper]
         apart = jnp.where(self.split.used, self.split.latent(x) - self._centre(phi), 0)
         eps = jnp.einsum("gij,gi->gj", self.factor, apart)
-        log_volume = self.hyper.scale.log_det() - jnp.sum(jnp.log(jnp.diagonal(self.factor, axis1=-2, axis2=-1)))
         return (
-            -0.5 * (self.hyper.scale.square(phi - self.hyper.loc) + jnp.sum(eps**2) + self.dim * LOG_2PI) - log_volume
+            -0.5 * (self.hyper.scale.square(phi - self.hyper.loc) + jnp.sum(eps**2) + self.dim * LOG_2PI)
+            - self._log_volume()
         )
 
     def moments(self) -> Moments:
@@ -77,9 +77,8 @@ class Hierarchical(Distribution):
         )
         shared = self.slope @ self.hyper.scale.matrix()
         sd = jnp.sqrt(jnp.sum(own**2, axis=1) + jnp.sum(shared**2, axis=2))
-        log_volume = self.hyper.scale.log_det() - jnp.sum(jnp.log(jnp.diagonal(self.factor, axis1=-2, axis2=-1)))
         mean = self.split.join(self.hyper.loc, self.centre)
-        entropy = 0.5 * self.dim * (1 + LOG_2PI) + log_volume
+        entropy = 0.5 * self.dim * (1 + LOG_2PI) + self._log_volume()
         return Moments(mean, self.split.join(self.hyper.scale.sd(), sd), entropy)
 
     def after(self, affine: Affine) -> Self:
@@ -118,3 +117,7 @@ class Hierarchical(Distribution):
 
     def _centre(self, phi: Array) -> Array:
         return self.centre + self.slope @ (phi - self.hyper.loc)
+
+    def _log_volume(self) -> Array:
+        """Of the map from standard normal noise."""
+        return self.hyper.scale.log_det() - jnp.sum(jnp.log(jnp.diagonal(self.factor, axis1=-2, axis2=-1)))

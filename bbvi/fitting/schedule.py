@@ -149,8 +149,8 @@ def next_stage(
     methods = [name for name in methods if name != NestedLaplace.name]
     if not regime.newton or problem.is_irregular:  # a flow looks at thousands of points, one after the other
         return None
-    newton = next((result for result in results if result.stage.algorithm.name == "newton"), None)
-    creeps = methods == ["newton"] and newton is not None and newton.diagnosis.stop is Stop.STALLED
+    newton = [result.diagnosis.stop for result in results if result.stage.algorithm.name == "newton"]
+    creeps = methods == ["newton"] and newton == [Stop.STALLED]
     if creeps and regime.has_room_for_hierarchy and problem.why_not_differentiable(2) is None:
         return Stage(DADVI(), structure(MeanField, dim), plain.around)
     if methods[-1] == "dadvi":

@@ -44,7 +44,6 @@ class Seen(NamedTuple):
     """What was seen of the blocks at the draws of the hyper-parameters."""
 
     found: np.ndarray  # (n,) bool, whether all blocks had a mode
-    log_ratio: np.ndarray  # (n,) log of the exact integral over the blocks, in units of Laplace's estimate
     error: np.ndarray  # (n,) nats by which line integrals miss the log density
     at_end: np.ndarray  # (blocks,) share of the mass at the ends of lines, on average
     effective: np.ndarray  # (blocks,) share of the lines that contribute, on average
@@ -65,7 +64,7 @@ class _Visits(NamedTuple):
     x: Array  # (n, copies, dim)
     log_p: Array  # (n,)
     found: Array  # (n,)
-    log_ratio: Array  # (n,)
+    log_ratio: Array  # (n,) log of the exact integral over the blocks, in units of Laplace's estimate
     error: Array  # (n,)
     rounds: Array  # (n,) Newton steps
     z: Array  # (n, blocks, size) modes
@@ -89,12 +88,12 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
         counts = visits.found & from_q[begin : begin + len(visits.found)]
         at_end += visits.at_end[counts].sum(axis=0)
         effective += visits.effective[counts].sum(axis=0)
-        kept.append((visits.x, visits.log_p, visits.found, visits.log_ratio, visits.error, visits.rounds))
-    x, log_p, found, log_ratio, error, rounds = (np.concatenate(column) for column in zip(*kept, strict=True))
+        kept.append((visits.x, visits.log_p, visits.found, visits.error, visits.rounds))
+    x, log_p, found, error, rounds = (np.concatenate(column) for column in zip(*kept, strict=True))
     columns = np.where(np.isfinite(log_p), log_p, -np.inf), log_q, log_r, from_q
     pool = Draws(np.concatenate(list(np.moveaxis(x, 1, 0))), *(np.tile(each, copies) for each in columns))
     count = max(1, (found & from_q).sum())
-    seen = Seen(found, log_ratio, error, at_end / count, effective / count)
+    seen = Seen(found, error, at_end / count, effective / count)
     return NestedDraws(Draws(x[:, 0], *columns), pool, seen, _evaluations(q, rounds))
 
 
