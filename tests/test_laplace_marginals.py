@@ -14,7 +14,6 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln
 from jax.scipy.stats import norm
 
-from bbvi.distributions.split import Split
 from bbvi.nested.conditional import find_mode
 from bbvi.nested.marginal import marginal
 from bbvi.structure import structure_of
@@ -82,8 +81,8 @@ MODELS = {
     "orange_big": (orange_big, 5000, 1),
     "socatt": (socatt, 264, 1),
     "nmix": (nmix, 20, 2),
-    "thetalog": (thetalog, 1, 200),
-    "mvrw_sparse": (mvrw_sparse, 1, 300),
+    "thetalog": (thetalog, 18, 12),
+    "mvrw_sparse": (mvrw_sparse, 13, 24),
 }
 
 
@@ -104,7 +103,7 @@ def test_the_published_optimum_is_found_again(name):
         start = np.concatenate([f, np.asarray(data["Y"]) if name == "thetalog" else np.zeros(answer["n_random"])])
         structure = structure_of(problem, ["r"], start, np.ones(len(start)))
         assert structure.blocks.shape == (blocks, size)
-        split = Split.of(structure.hyper, structure.blocks, structure.dim)
+        split = structure.split()
         z = split.latent(jnp.asarray(start))
         value, gradient, found = jax.jit(lambda phi: marginal(problem, split, z).values_and_gradients(phi))(f[None])
         mode = jax.jit(lambda phi: find_mode(problem, split, phi, z))(jnp.asarray(f))

@@ -29,7 +29,7 @@ class NestedState(NamedTuple):
 
     outer: NewtonState  # of the hyper-parameters
     split: Split
-    z: Array  # (blocks, size) where searches for the modes of the blocks begin
+    z: Array  # (places,) where searches for the modes of the blocks begin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class NestedLaplace(Algorithm[NestedState]):
         outer, info = self._outer(state.split.num_hyper).step(
             None, marginal(problem, state.split, state.z), state.outer
         )
-        points, size = info.evaluations.gradients, state.split.shape[1]
+        points, size = info.evaluations.gradients, state.split.num_colours
         zero = jnp.zeros((), int)
         spent = Evaluations(
             log_densities=zero + points,

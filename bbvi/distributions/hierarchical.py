@@ -1,12 +1,12 @@
-"""A Gaussian of hyper-parameters, and of blocks given these: its precision is block-diagonal with a border."""
+"""A Gaussian of hyper-parameters, and of latent coordinates given these, whose precision is in arrow form."""
 
 from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 
 from bbvi.distributions.affine import Affine
+from bbvi.distributions.arrow import Arrow, ArrowFactor
 from bbvi.distributions.base import LOG_2PI, Distribution, Moments
 from bbvi.distributions.scales import Array, Diagonal, Triangular
 from bbvi.distributions.split import Split
@@ -15,23 +15,23 @@ from bbvi.runtime.pytree import pytree
 
 @pytree
 class Hierarchical(Distribution):
-    """Hyper-parameters phi ~ N(m, C C^T), and blocks z_g that are independent given these.
+    """Hyper-parameters phi ~ N(m, C C^T), and latent coordinates z ~ N(a + B (phi - m), (K K^T)^-1) given these.
 
-    A block is N(a_g + B_g (phi - m), (L_g L_g^T)^-1).
+    Blocks of z only depend on one another by separators, or not at all.
 
     Arguments:
-        split: which coordinates are hyper-parameters, and which make a block.
+        split: which coordinates are hyper-parameters, which make a block, and which separate blocks.
         hyper: the Gaussian of phi, with a triangular scale.
-        centre: a `(blocks, size)`.
-        slope: B `(blocks, size, k)`.
-        factor: L `(blocks, size, size)`, lower triangular.
+        centre: a `(places,)`.
+        slope: B `(places, k)`.
+        factor: K, in arrow form.
     """
 
     split: Split
     hyper: Affine
     centre: Array
     slope: Array
-    factor: Array
+    factor: ArrowFactor
     name = "hierarchical"
     default_method = "nested_laplace"
 
@@ -42,11 +42,21 @@ class Hierarchical(Distribution):
 
     @classmethod
     def of_split(cls, split: Split, hyper: Affine) -> Self:
-        """The member with these hyper-parameters and standard normal blocks."""
-        (blocks, size), dtype = split.shape, hyper.loc.dtype
-        eye = jnp.broadcast_to(jnp.eye(size, dtype=dtype), (blocks, size, size))
-        zeros = jnp.zeros((blocks, size), dtype)
-        return cls(split, hyper, zeros, jnp.zeros((blocks, size, split.num_hyper), dtype), eye)
+        """The member with these hyper-parameters and standard normal latent coordinates."""
+        (blocks, size), dtype, at = split.shape, hyper.loc.dtype, split.entries
+        factor = ArrowFactor(
+            jnp.broadcast_to(jnp.eye(size, dtype=dtype), (blocks, size, size)),
+            jnp.zeros(at.border.shape, dtype),
+            jnp.eye(at.num_separators, dtype=dtype),
+            at.touched,
+        )
+        return cls(
+            split,
+            hyper,
+            jnp.zeros(split.num_places, dtype),
+            jnp.zeros((split.num_places, split.num_hyper), dtype),
+            factor,
+        )
 
     @property
     def dim(self) -> int:
@@ -58,25 +68,23 @@ class Hierarchical(Distribution):
 
     def push_one(self, noise: Array) -> Array:
         phi = self.hyper(noise[self.split.hyper])
-        eps = self.split.latent(noise)
-        z = solve_triangular(self.factor, eps[..., None], lower=True, trans=1)[..., 0]
-        return self.split.join(phi, self._centre(phi) + z)
+        z = self.factor.solve_transposed(self.split.latent(noise))
+        return self.split.join(phi, self.mode(phi) + z)
 
     def log_prob_one(self, x: Array) -> Array:
         phi = x[self.split.hyper]
-        apart = jnp.where(self.split.used, self.split.latent(x) - self._centre(phi), 0)
-        eps = jnp.einsum("gij,gi->gj", self.factor, apart)
+        eps = self.factor.multiply_transposed(jnp.where(self.split.used, self.split.latent(x) - self.mode(phi), 0))
         return (
             -0.5 * (self.hyper.scale.square(phi - self.hyper.loc) + jnp.sum(eps**2) + self.dim * LOG_2PI)
             - self._log_volume()
         )
 
     def moments(self) -> Moments:
-        own = solve_triangular(
-            self.factor, jnp.broadcast_to(jnp.eye(self.factor.shape[-1]), self.factor.shape), lower=True
-        )
+        inverse = self.factor.inverse()
+        of_blocks = jnp.ravel(jnp.diagonal(inverse.blocks, axis1=1, axis2=2))
+        own = jnp.concatenate([of_blocks, jnp.diagonal(inverse.corner)]) if self.split.has_separators else of_blocks
         shared = self.slope @ self.hyper.scale.matrix()
-        sd = jnp.sqrt(jnp.sum(own**2, axis=1) + jnp.sum(shared**2, axis=2))
+        sd = jnp.sqrt(own + jnp.sum(shared**2, axis=1))
         mean = self.split.join(self.hyper.loc, self.centre)
         entropy = 0.5 * self.dim * (1 + LOG_2PI) + self._log_volume()
         return Moments(mean, self.split.join(self.hyper.scale.sd(), sd), entropy)
@@ -86,14 +94,14 @@ class Hierarchical(Distribution):
             raise TypeError("the structure of a Hierarchical distribution survives diagonal maps only.")
         outer, loc = affine.scale.diagonal, affine(self.split.join(self.hyper.loc, self.centre))
         of_hyper = outer[self.split.hyper]
-        of_blocks = jnp.where(self.split.used, self.split.latent(outer), 1)
+        of_latents = jnp.where(self.split.used, self.split.latent(outer), 1)
         hyper = Affine(loc[self.split.hyper], self.hyper.scale.after(Diagonal(jnp.log(of_hyper))))
         return type(self)(
             self.split,
             hyper,
             self.split.latent(loc),
-            of_blocks[..., None] * self.slope / of_hyper,
-            self.factor / of_blocks[..., None],
+            of_latents[:, None] * self.slope / of_hyper,
+            self.factor.scaled(of_latents),
         )
 
     def around(self, affine: Affine) -> Self:
@@ -106,18 +114,27 @@ class Hierarchical(Distribution):
 
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
-        split = Split.of(leaves["split.hyper"], leaves["split.blocks"], len(leaves["split.place"]))
+        entries = Arrow(**_under("entries.", leaves))
+        of_split = {name: leaves[f"split.{name}"] for name in ("hyper", "latents", "colour")}
+        split = Split.arranged(**of_split, entries=entries, dim=len(leaves["split.place"]), shape=entries.blocks.shape[:2])
         hyper = Affine(leaves["loc"], Triangular(leaves["raw_tril"]))
-        return cls(split, hyper, leaves["centre"], leaves["slope"], leaves["factor"])
+        return cls(split, hyper, leaves["centre"], leaves["slope"], ArrowFactor(**_under("factor.", leaves)))
 
     def leaves(self) -> dict[str, Array]:
-        parts = {f"split.{name}": getattr(self.split, name) for name in ("hyper", "blocks", "place")}
-        own = {name: getattr(self, name) for name in ("centre", "slope", "factor")}
-        return {**parts, "loc": self.hyper.loc, **vars(self.hyper.scale), **own}
+        own = {"centre": self.centre, "slope": self.slope, "loc": self.hyper.loc, **vars(self.hyper.scale)}
+        of_split = {f"split.{name}": getattr(self.split, name) for name in ("hyper", "latents", "place", "colour")}
+        entries = {f"entries.{name}": each for name, each in vars(self.split.entries).items()}
+        return {**own, **of_split, **entries, **{f"factor.{name}": each for name, each in vars(self.factor).items()}}
 
-    def _centre(self, phi: Array) -> Array:
+    def mode(self, phi: Array) -> Array:
+        """The mean `(places,)` of the latent coordinates given the hyper-parameters `(k,)`."""
         return self.centre + self.slope @ (phi - self.hyper.loc)
 
     def _log_volume(self) -> Array:
         """Of the map from standard normal noise."""
-        return self.hyper.scale.log_det() - jnp.sum(jnp.log(jnp.diagonal(self.factor, axis1=-2, axis2=-1)))
+        return self.hyper.scale.log_det() - self.factor.log_det()
+
+
+def _under(prefix: str, leaves: dict[str, Array]) -> dict[str, Array]:
+    """The leaves whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): each for name, each in leaves.items() if name.startswith(prefix)}

@@ -1,43 +1,69 @@
-"""Coordinates in two groups: hyper-parameters, and latent ones in blocks that do not touch each other."""
+"""Coordinates in two groups: hyper-parameters, and latent ones in blocks that only touch each other by separators."""
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.distributions.arrow import Arrow
 from bbvi.distributions.scales import Array
 from bbvi.runtime.pytree import pytree, static
 
 
 @pytree
 class Split:
-    """A vector x `(dim,)` as hyper-parameters `(k,)` and blocks `(blocks, size)`.
+    """A vector x `(dim,)` as hyper-parameters `(k,)` and latent ones z `(places,)`: the blocks, then the separators.
+
+    A block that is smaller than the largest is filled up with places that hold no coordinate.
 
     Fields:
         hyper: coordinates of the hyper-parameters, `(k,)` integers.
-        blocks: coordinates of each block, `(blocks, size)` integers; `dim` where a block is smaller than the largest.
-        place: where each coordinate is found in the hyper-parameters followed by the blocks, `(dim,)` integers.
+        latents: that of each place of z, `(places,)` integers; `dim` where there is none.
+        place: where each coordinate is found in the hyper-parameters followed by z, `(dim,)` integers.
+        colour: of each place, `(places,)` integers, -1 without a coordinate: how the log density curves along all
+            places of a colour is known from one product with its Hessian.
+        entries: where the entries of a Hessian are found in such products `(colours, places)`, flattened; one beyond
+            their end for an entry that is zero.
+        shape: number of blocks, and the size of the largest.
+        num_colours: number of colours.
     """
 
     hyper: Array
-    blocks: Array
+    latents: Array
     place: Array
+    colour: Array
+    entries: Arrow
     dim: int = static()
+    shape: tuple[int, int] = static()
+    num_colours: int = static()
 
     @classmethod
     def of(cls, hyper: Any, blocks: Any, dim: int) -> "Split":
-        """From the coordinates of both groups, in which each of the `dim` coordinates is found once."""
-        hyper, blocks = np.asarray(hyper, np.int32), np.asarray(blocks, np.int32)
-        order = np.concatenate([hyper, blocks.ravel()])
+        """Without separators, from the coordinates of both groups, in which each of the `dim` is found once.
+
+        Arguments:
+            blocks: `(blocks, size)`, filled up with `dim`.
+        """
+        blocks = np.asarray(blocks, np.int32)
+        count, size = blocks.shape
+        used, index = blocks < dim, np.arange(blocks.size).reshape(count, size)
+        at = np.arange(size) * blocks.size + index[:, :, None]
+        at = np.where(used[:, :, None] & used[:, None, :], at, size * blocks.size)
+        none = np.zeros((count, 0), np.int32)
+        entries = Arrow(at.astype(np.int32), none[:, None].repeat(size, 1), np.zeros((0, 0), np.int32), none)
+        colour = np.where(used, np.arange(size, dtype=np.int32), -1).ravel()
+        return cls.arranged(hyper, blocks.ravel(), colour, entries, dim, (count, size))
+
+    @classmethod
+    def arranged(
+        cls, hyper: Any, latents: Any, colour: Any, entries: Arrow, dim: int, shape: tuple[int, int]
+    ) -> "Split":
+        """From all fields but `place` and `num_colours`."""
+        hyper, latents, colour = (np.asarray(each, np.int32) for each in (hyper, latents, colour))
+        order = np.concatenate([hyper, latents])
         place = np.zeros(dim + 1, np.int32)
         place[order] = np.arange(len(order))
-        return cls(hyper, blocks, place[:dim], dim)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of blocks, and the size of the largest."""
-        blocks, size = self.blocks.shape
-        return blocks, size
+        return cls(hyper, latents, place[:dim], colour, entries, dim, shape, int(colour.max()) + 1)
 
     @property
     def num_hyper(self) -> int:
@@ -46,18 +72,52 @@ class Split:
 
     @property
     def num_latent(self) -> int:
-        """Number of coordinates in blocks."""
+        """Number of latent coordinates."""
         return self.dim - self.num_hyper
 
     @property
+    def num_places(self) -> int:
+        """Number of places of z."""
+        return self.latents.shape[0]
+
+    @property
+    def has_separators(self) -> bool:
+        """Whether blocks touch each other."""
+        return self.entries.num_separators > 0
+
+    @property
     def used(self) -> Array:
-        """Which places in the blocks hold a coordinate, `(blocks, size)` bool."""
-        return self.blocks < self.dim
+        """Which places hold a coordinate, `(places,)` bool."""
+        return self.latents < self.dim
 
     def join(self, phi: Array, z: Array) -> Array:
-        """x `(dim,)` of hyper-parameters `(k,)` and blocks `(blocks, size)`."""
-        return jnp.concatenate([phi, jnp.ravel(z)])[self.place]
+        """x `(dim,)` of hyper-parameters `(k,)` and z `(places,)`."""
+        return jnp.concatenate([phi, z])[self.place]
 
     def latent(self, x: Array) -> Array:
-        """The blocks `(blocks, size)` of x `(dim,)`, with 0 where there is no coordinate."""
-        return jnp.where(self.used, x[jnp.minimum(self.blocks, self.dim - 1)], 0)
+        """z of x `(dim,)`, with 0 where there is no coordinate."""
+        return jnp.where(self.used, x[jnp.minimum(self.latents, self.dim - 1)], 0)
+
+    def in_blocks(self, z: Array) -> Array:
+        """The blocks `(blocks, size)` of z."""
+        blocks, size = self.shape
+        return z[: blocks * size].reshape(blocks, size)
+
+    def seeds(self, dtype: Any) -> Array:
+        """The vectors `(colours, places)` that a Hessian is multiplied with."""
+        colours = jnp.arange(self.num_colours, dtype=self.colour.dtype)
+        return (self.colour == colours[:, None]).astype(dtype)
+
+    def arrow(self, products: Array) -> Arrow:
+        """The matrix of which these are the products `(colours, places)`; 1 on the diagonal without a coordinate."""
+        at, flat = self.entries, jnp.pad(jnp.ravel(products), (0, 1))
+        filled = jnp.where(self.in_blocks(self.used)[:, :, None], 0, jnp.eye(self.shape[1], dtype=flat.dtype))
+        return Arrow(flat[at.blocks] + filled, flat[at.border], flat[at.corner], at.touched)
+
+    def weights(self, arrow: Arrow) -> Array:
+        """Weights `(colours, places)` of products, of which the sum is that of a matrix weighted by `arrow`."""
+        at, length = self.entries, self.num_colours * self.num_places
+        made = jnp.zeros(length + 1, arrow.blocks.dtype).at[at.blocks].add(arrow.blocks)
+        if self.has_separators:  # the border stands for itself and its transpose
+            made = made.at[at.border].add(2 * arrow.border).at[at.corner].add(arrow.corner)
+        return made[:-1].reshape(self.num_colours, self.num_places)

@@ -10,7 +10,6 @@ from bbvi.data.out_of_core import rows_of
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.scales import Triangular
-from bbvi.distributions.split import Split
 from bbvi.outcome import Evaluations
 from bbvi.start.record import Start
 from bbvi.structure import Structure, find_structure, structure_of
@@ -61,9 +60,6 @@ def why_not(problem: Problem, start: Start) -> str | None:
 
 def _blank(structure: Structure) -> Hierarchical:
     """A member with this structure."""
-    split = Split.of(structure.hyper, structure.blocks, structure.dim)
-    dtype = jax.dtypes.canonicalize_dtype(float)
+    split, dtype = structure.split(), jax.dtypes.canonicalize_dtype(float)
     hyper = Affine(np.zeros(split.num_hyper, dtype), Triangular(np.zeros((split.num_hyper,) * 2, dtype)))
-    (blocks, size), k = split.shape, split.num_hyper
-    factor = np.broadcast_to(np.eye(size, dtype=dtype), (blocks, size, size))
-    return Hierarchical(split, hyper, np.zeros((blocks, size), dtype), np.zeros((blocks, size, k), dtype), factor)
+    return jax.tree.map(np.asarray, Hierarchical.of_split(split, hyper))

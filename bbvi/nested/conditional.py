@@ -1,117 +1,113 @@
-"""The latent coordinates given the hyper-parameters: their mode, and the curvature there, block by block.
+"""The latent coordinates given the hyper-parameters: their mode, and the curvature there.
 
-Since no block sees another, the columns of all blocks come from as many Hessian-vector products as the largest block
-has coordinates, and Newton's steps are damped for each block by itself: a step of a block is kept unless it ends where
-the log density falls along it more steeply than it rose at its beginning.
+Places that do not see each other share a Hessian-vector product. Without separators no block sees another, and Newton's
+steps are damped for each block by itself; with separators, for all at once. A step is kept unless it ends where the log
+density falls along it more steeply than it rose at its beginning.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
+from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.split import Split
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-SMALL_SQUARE = 1e-10  # squared length of a Newton step of a block, in its standard deviations, at which it has its mode
+SMALL_SQUARE = 1e-10  # squared length of a Newton step, in standard deviations, at which the mode is found
 MOST_ROUNDS = 60
 
 
 class Mode(NamedTuple):
-    """The mode of all blocks, and how they curve there."""
+    """The mode of the latent coordinates, and how the log density curves there."""
 
-    z: Array  # (blocks, size)
-    factor: Array  # (blocks, size, size) lower triangular, of minus the Hessian of each block
-    found: Array  # () bool, whether every block has arrived at a maximum
+    z: Array  # (places,)
+    factor: ArrowFactor  # of minus the Hessian
+    found: Array  # () bool, whether this is a maximum
     rounds: Array  # () Newton steps
 
 
-def gradient_in_blocks(problem: Problem, split: Split, phi: Array) -> Callable[[Array], Array]:
-    """The gradient `(blocks, size)` of the log density in the blocks, as a function of these."""
+def latent_gradient(problem: Problem, split: Split, phi: Array) -> Callable[[Array], Array]:
+    """The gradient `(places,)` of the log density in the latent coordinates, as a function of these."""
     return jax.grad(lambda z: problem.log_density(split.join(phi, z)))
 
 
 def curvature(problem: Problem, split: Split, phi: Array, z: Array) -> tuple[Array, Array]:
-    """The gradient `(blocks, size)` of the log density in the blocks, and minus their Hessians `(blocks, size, size)`.
-
-    A place without a coordinate has gradient 0 and curvature 1.
-    """
-    of_z, size = gradient_in_blocks(problem, split, phi), z.shape[1]
-    if size == 1:
-        gradient, column = jax.jvp(of_z, (z,), (jnp.ones_like(z),))
-        return gradient, -column[:, :, None]
+    """The gradient `(places,)` of the log density in z, and products `(colours, places)` of minus its Hessian."""
+    of_z, seeds = latent_gradient(problem, split, phi), split.seeds(z.dtype)
+    if len(seeds) == 1:
+        gradient, product = jax.jvp(of_z, (z,), (seeds[0],))
+        return gradient, -product[None]
     gradient, product = jax.linearize(of_z, z)
-    eye = jnp.eye(size, dtype=z.dtype)
-    columns = jax.vmap(lambda unit: product(jnp.broadcast_to(unit, z.shape)))(eye)
-    return gradient, jnp.where(split.used[:, :, None], -jnp.moveaxis(columns, 0, -1), eye)
-
-
-def factorise(matrices: Array) -> Array:
-    """Lower triangular factors of positive definite matrices `(blocks, size, size)`, NaN where one is not."""
-    return jnp.sqrt(matrices) if matrices.shape[-1] == 1 else jnp.linalg.cholesky(matrices)
-
-
-def solve(factor: Array, vectors: Array, *, transposed: bool = False) -> Array:
-    """L^-1 v, or L^-T v, for factors `(blocks, size, size)` and vectors `(blocks, size)`."""
-    if factor.shape[-1] == 1:
-        return vectors / factor[:, :, 0]
-    return solve_triangular(factor, vectors[..., None], lower=True, trans=int(transposed))[..., 0]
-
-
-def solve_both(factor: Array, vectors: Array) -> Array:
-    """(L L^T)^-1 v for each block."""
-    return solve(factor, solve(factor, vectors), transposed=True)
+    return gradient, -jax.vmap(product)(seeds)
 
 
 class _Search(NamedTuple):
-    """Where a search is."""
+    """Where a search is; a part is a block, or all of z where there are separators."""
 
-    z: Array  # (blocks, size)
-    step: Array  # (blocks, size) to be taken from there
-    share: Array  # (blocks,) of that step
-    slope: Array  # (blocks,) of the log density along the step, at z
-    factor: Array  # (blocks, size, size) at z
+    z: Array  # (places,)
+    step: Array  # (places,) to be taken from there
+    share: Array  # (parts,) of that step
+    slope: Array  # (parts,) of the log density along the step, at z
+    factor: ArrowFactor  # at z
     rounds: Array  # ()
 
 
 def find_mode(problem: Problem, split: Split, phi: Array, z: Array) -> Mode:
-    """The mode of the blocks for these hyper-parameters `(k,)`, from z `(blocks, size)`."""
+    """The mode of the latent coordinates for these hyper-parameters `(k,)`, from z `(places,)`."""
+    parts = 1 if split.has_separators else split.shape[0]
+    spread = lambda values: jnp.repeat(values, split.num_places // parts, total_repeat_length=split.num_places)
+    summed = lambda values: values.reshape(parts, -1).sum(axis=1)
 
     def going(now: _Search) -> Array:
         return (now.slope.max() > SMALL_SQUARE) & (now.rounds < MOST_ROUNDS)
 
     def body(now: _Search) -> _Search:
-        there = now.z + now.share[:, None] * now.step
-        gradient, matrices = curvature(problem, split, phi, there)
-        slope = jnp.sum(gradient * now.step, axis=1)
-        is_finite = jnp.isfinite(gradient).all(axis=1) & jnp.isfinite(matrices).all(axis=(1, 2))
+        there = now.z + spread(now.share) * now.step
+        gradient, products = curvature(problem, split, phi, there)
+        slope = summed(gradient * now.step)
+        is_finite = jnp.isfinite(summed(gradient + products.sum(axis=0)))
         kept = is_finite & (slope >= -now.slope)
-        factor = factorise(matrices)
-        newton = solve_both(factor, gradient)
-        steepest = gradient / jnp.abs(matrices).sum(axis=-1)  # where the curvature is not positive
-        step = jnp.where(jnp.isfinite(newton).all(axis=1, keepdims=True), newton, steepest)
+        factor = split.arrow(products).factorise()
+        newton = factor.solve_both(gradient)
+        steepest = gradient / jnp.maximum(jnp.abs(products).sum(axis=0), jnp.finfo(z.dtype).tiny)
+        step = jnp.where(spread(jnp.isfinite(summed(newton))), newton, steepest)  # if the curvature is not positive
         shorter = jnp.where(is_finite, jnp.clip(now.slope / (now.slope - slope), 0.1, 0.5), 0.25)
         return _Search(
-            z=jnp.where(kept[:, None], there, now.z),
-            step=jnp.where(kept[:, None], step, now.step),
+            z=jnp.where(spread(kept), there, now.z),
+            step=jnp.where(spread(kept), step, now.step),
             share=jnp.where(kept, 1.0, now.share * shorter),
-            slope=jnp.where(kept, jnp.sum(gradient * step, axis=1), now.slope),
-            factor=jnp.where(kept[:, None, None], factor, now.factor),
+            slope=jnp.where(kept, summed(gradient * step), now.slope),
+            factor=_chosen(kept, factor, now.factor),
             rounds=now.rounds + 1,
         )
 
-    blocks, size = split.shape
     first = _Search(
         z=z,
         step=jnp.zeros_like(z),
-        share=jnp.ones(blocks, z.dtype),
-        slope=jnp.full(blocks, jnp.inf, z.dtype),
-        factor=jnp.full((blocks, size, size), jnp.nan, z.dtype),
+        share=jnp.ones(parts, z.dtype),
+        slope=jnp.full(parts, jnp.inf, z.dtype),
+        factor=_unknown(split, z.dtype),
         rounds=jnp.zeros((), int),
     )
     end = jax.lax.while_loop(going, body, first)
-    found = (end.slope.max() <= SMALL_SQUARE) & jnp.isfinite(end.factor).all()
+    found = (end.slope.max() <= SMALL_SQUARE) & jnp.isfinite(end.factor.log_det())
     return Mode(end.z, end.factor, found, end.rounds)
+
+
+def _chosen(kept: Array, new: ArrowFactor, old: ArrowFactor) -> ArrowFactor:
+    """The new factor where it is kept, `(blocks,)` or `(1,)` bool."""
+    wide = kept[:, None, None]
+    corner = jnp.where(wide[0], new.corner, old.corner) if new.has_separators else new.corner
+    return ArrowFactor(
+        jnp.where(wide, new.blocks, old.blocks), jnp.where(wide, new.border, old.border), corner, new.touched
+    )
+
+
+def _unknown(split: Split, dtype: Any) -> ArrowFactor:
+    """A factor of NaN."""
+    at = split.entries
+    blank = (jnp.full(each.shape, jnp.nan, dtype) for each in (at.blocks, at.border, at.corner))
+    return ArrowFactor(*blank, jnp.asarray(at.touched))

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from bbvi.distributions.split import Split
-from bbvi.nested.conditional import Mode, gradient_in_blocks, solve
+from bbvi.nested.conditional import Mode, latent_gradient
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
@@ -39,7 +39,7 @@ class Exact(NamedTuple):
 
     centre: Array  # () log density at the mode
     log_ratio: Array  # () log of the integral over all blocks, in units of Laplace's estimate
-    z: Array  # (copies, blocks, size) draws
+    z: Array  # (copies, places) draws
     error: Array  # () nats by which the line integrals, summed over blocks, miss the log density
     at_end: Array  # (blocks,) share of the mass in the outermost cells
     effective: Array  # (blocks,) lines that contribute
@@ -86,13 +86,15 @@ def along_lines(problem: Problem, split: Split, phi: Array, mode: Mode, directio
     """
     size, dtype = split.shape[1], mode.z.dtype
     nodes, integrals, middles, log_base = (jnp.asarray(each, dtype) for each in rule(size))
-    gradient = gradient_in_blocks(problem, split, phi)
+    gradient = latent_gradient(problem, split, phi)
+    whitened = lambda unit: mode.factor.solve_transposed(jnp.ravel(unit))
+    used = split.in_blocks(split.used)
 
     def one(unit: Array) -> tuple[Array, Array, Array]:
         """Cells `(CELLS, blocks)` of l_g along a line, by how much their sum misses the log density, and that at z."""
-        d = solve(mode.factor, unit, transposed=True)
-        idle = jnp.sum(jnp.where(split.used, 0, unit) ** 2, axis=1)  # places without a coordinate are standard normal
-        slope = lambda t: jnp.sum(gradient(mode.z + t * d) * d, axis=1)
+        d = whitened(unit)
+        idle = jnp.sum(jnp.where(used, 0, unit) ** 2, axis=1)  # places without a coordinate are standard normal
+        slope = lambda t: jnp.sum(split.in_blocks(gradient(mode.z + t * d) * d), axis=1)
         slopes = jax.lax.map(slope, nodes)
         found = integrals @ slopes
         height = jax.vmap(lambda t: problem.log_density(split.join(phi, mode.z + t * d)))
@@ -114,7 +116,7 @@ def along_lines(problem: Problem, split: Split, phi: Array, mode: Mode, directio
         line, cell = jnp.divmod(jnp.minimum(at, cumulative.shape[1] - 1), CELLS)
         t = middles[cell] + (u[:, 1] - 0.5) * (middles[1] - middles[0])
         unit = jnp.take_along_axis(directions, line[None, :, None], axis=0)[0]
-        return mode.z + t[:, None] * solve(mode.factor, unit, transposed=True)
+        return mode.z + whitened(t[:, None] * unit)
 
     return Exact(
         centre=centres[0],

@@ -1,6 +1,6 @@
-"""The log density of the hyper-parameters, with the blocks integrated by Laplace's method.
+"""The log density of the hyper-parameters, with the latent coordinates integrated by Laplace's method.
 
-With z* the mode of the blocks given phi, and A minus the Hessian there,
+With z* the mode of these given phi, and A minus the Hessian there,
 
     m(phi) = f(phi, z*) - h(phi, z*) + n log(2 pi) / 2,    h = log |A| / 2.
 
@@ -8,8 +8,9 @@ Its gradient does without that of the search. The mode moves by dz* = A^-1 f_zph
 
     m' = f_phi - h_phi - f_phiz A^-1 h_z,
 
-and the gradient of h is that of -D^2 f [E, A^-1 E] / 2, summed over the unit vectors E of all blocks side by side, with
-A^-1 held fixed: a directional derivative of a directional derivative of the gradient of f.
+and the gradient of h = log |A| / 2 is that of tr(A^-1 A) / 2 with A^-1 held fixed. Of A^-1 only the entries count at
+which A is not zero. So h is -sum_c D^2 f [E_c, U_c] / 2, with E_c all places of a colour and U_c the entries of A^-1 that
+go with them: a directional derivative of a directional derivative of the gradient of f.
 
 References: Rue, Martino and Chopin 2009; Kristensen et al. 2016 (TMB); Margossian et al. 2020 (arXiv:2004.12550).
 """
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 
 from bbvi.distributions.base import LOG_2PI
 from bbvi.distributions.split import Split
-from bbvi.nested.conditional import find_mode, solve_both
+from bbvi.nested.conditional import find_mode
 from bbvi.runtime.pytree import pytree
 from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
@@ -38,7 +39,7 @@ class Marginal(Problem):
         return False
 
     def values_and_gradients(self, ys: Array) -> tuple[Array, Array, Array]:
-        """Log densities `(n,)`, their gradients `(n, k)` and at which points the blocks have a mode, `(n,)` bool."""
+        """Log densities `(n,)`, their gradients `(n, k)` and at which points a mode was found, `(n,)` bool."""
 
         def one(y: Array) -> tuple[Array, Array, Array]:
             if self.coordinates is None:
@@ -53,7 +54,7 @@ class Marginal(Problem):
 
 
 def marginal(problem: Problem, split: Split, z: Array) -> Marginal:
-    """The density of the hyper-parameters, whose searches for the mode of the blocks begin at z `(blocks, size)`."""
+    """The density of the hyper-parameters, whose searches for the mode of the others begin at z `(places,)`."""
     shape = (split.num_hyper,)
     parameters = Parameters((None,), jax.tree.structure(0), (shape,), (shape,), ("phi",))
     return Marginal(parameters, (problem, split, z), _value)
@@ -64,27 +65,22 @@ def _value(phi: Array, given: Any) -> Array:
 
 
 def log_marginal(phi: Array, problem: Problem, split: Split, z: Array) -> tuple[Array, Array, Array]:
-    """m and its gradient `(k,)` at phi `(k,)`, and whether the blocks have a mode there."""
+    """m and its gradient `(k,)` at phi `(k,)`, and whether a mode was found there."""
     mode = find_mode(problem, split, phi, z)
     density = jax.grad(problem.log_density)  # of all coordinates
     nothing = jnp.zeros_like(phi)
     along = lambda d: split.join(nothing, d)
     x = split.join(phi, mode.z)
 
-    def of_volume(unit: Array) -> Array:
-        """The gradient `(dim,)` of -D^2 f [E, A^-1 E] / 2 for one place in all blocks."""
-        e = jnp.broadcast_to(unit, z.shape)
-        once = lambda x: jax.jvp(density, (x,), (along(e),))[1]
-        return -0.5 * jax.jvp(once, (x,), (along(solve_both(mode.factor, e)),))[1]
+    def of_volume(seed: Array, weights: Array) -> Array:
+        """The gradient `(dim,)` of -D^2 f [E_c, U_c] / 2."""
+        once = lambda x: jax.jvp(density, (x,), (along(seed),))[1]
+        return -0.5 * jax.jvp(once, (x,), (along(weights),))[1]
 
-    eye = jnp.eye(z.shape[1], dtype=z.dtype)
-    h = of_volume(eye[0]) if len(eye) == 1 else jax.vmap(of_volume)(eye).sum(axis=0)
-    towards = along(solve_both(mode.factor, split.latent(h)))
+    seeds, weights = split.seeds(z.dtype), split.weights(mode.factor.inverse())
+    one = len(seeds) == 1
+    h = of_volume(seeds[0], weights[0]) if one else jax.vmap(of_volume)(seeds, weights).sum(axis=0)
+    towards = along(mode.factor.solve_both(split.latent(h)))
     (value, gradient), (_, mixed) = jax.jvp(jax.value_and_grad(problem.log_density), (x,), (towards,))
-    m = value - log_volume(mode.factor) + 0.5 * split.num_latent * LOG_2PI
+    m = value - mode.factor.log_det() + 0.5 * split.num_latent * LOG_2PI
     return m, (gradient - h - mixed)[split.hyper], mode.found
-
-
-def log_volume(factor: Array) -> Array:
-    """log |A| / 2 of all blocks, from their factors `(blocks, size, size)`."""
-    return jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)))

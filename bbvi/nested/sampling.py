@@ -21,13 +21,13 @@ from scipy.special import ndtri
 
 from bbvi.distributions import LocationScale
 from bbvi.distributions.affine import Affine
+from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.base import LOG_2PI
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.scales import Triangular
 from bbvi.draws.importance import WIDE_SHARE, Draws, propose
 from bbvi.nested.conditional import find_mode
 from bbvi.nested.lines import LINES, NODES, along_lines
-from bbvi.nested.marginal import log_volume
 from bbvi.outcome import NOTHING, Evaluations
 from bbvi.policy import KEPT_NUMBERS, hyper_draws
 from bbvi.runtime.compiling import program
@@ -67,8 +67,8 @@ class _Visits(NamedTuple):
     log_ratio: Array  # (n,) log of the exact integral over the blocks, in units of Laplace's estimate
     error: Array  # (n,)
     rounds: Array  # (n,) Newton steps
-    z: Array  # (n, blocks, size) modes
-    factor: Array  # (n, blocks, size, size) of the curvatures there
+    z: Array  # (n, places) modes
+    factor: ArrowFactor  # of the curvatures there
     at_end: Array  # (n, blocks)
     effective: Array  # (n, blocks)
 
@@ -129,10 +129,10 @@ def _star(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, _Visits]:
     k = len(root)
     phi = np.asarray(q.hyper.loc) + np.concatenate([np.zeros((1, k), root.dtype), root.T, -root.T])
     parts = [part for _, part in _visits(problem, q, phi, np.random.default_rng(0), common=True)]
-    visits = _Visits(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    z = np.asarray(visits.z)
-    slope = np.moveaxis((z[1 : k + 1] - z[k + 1 :]) / 2, 0, -1) @ np.linalg.inv(root)
-    return replace(q, centre=z[0], slope=slope, factor=visits.factor[0]), visits
+    visits = jax.tree.map(lambda *column: np.concatenate(column), *parts)
+    z = visits.z
+    slope = ((z[1 : k + 1] - z[k + 1 :]) / 2).T @ np.linalg.inv(root)
+    return replace(q, centre=z[0], slope=slope, factor=jax.tree.map(lambda each: each[0], visits.factor)), visits
 
 
 def _evaluations(q: Hierarchical, rounds: Array) -> Evaluations:
@@ -170,7 +170,7 @@ def _visits(
             directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
         directions = np.broadcast_to(directions, (at_once, *shape[1:]))
         made = _visit(problem, q, np.resize(some, (at_once, phi.shape[1])), directions, uniform)
-        yield begin, _Visits(*(each[: len(some)] for each in jax.device_get(made)))
+        yield begin, jax.tree.map(lambda each: each[: len(some)], jax.device_get(made))
 
 
 def _normal(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
@@ -190,9 +190,9 @@ def _visit(problem: Problem, q: Hierarchical, phis: Array, directions: Array, un
     split = q.split
 
     def one(phi: Array, directions: Array, uniforms: Array) -> _Visits:
-        mode = find_mode(problem, split, phi, q.centre + q.slope @ (phi - q.hyper.loc))
+        mode = find_mode(problem, split, phi, q.mode(phi))
         exact = along_lines(problem, split, phi, mode, directions, uniforms)
-        laplace = exact.centre - log_volume(mode.factor) + 0.5 * split.num_latent * LOG_2PI
+        laplace = exact.centre - mode.factor.log_det() + 0.5 * split.num_latent * LOG_2PI
         return _Visits(
             x=jax.vmap(lambda z: split.join(phi, z))(exact.z),
             log_p=jnp.where(mode.found, laplace + exact.log_ratio, -jnp.inf),

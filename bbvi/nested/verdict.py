@@ -53,7 +53,7 @@ def most_numbers(q: Distribution) -> int:
 
 def _findings(problem: Problem, q: Hierarchical, made: NestedDraws) -> Iterator[Finding]:
     names, split, seen = problem.parameters.coordinate_names(), q.split, made.seen
-    latent = np.sort(np.asarray(split.blocks)[np.asarray(split.used)])
+    latent = np.sort(split.latents[split.used])
     said = in_ranges([names[i] for i in latent])
     yield Finding(Status.RELIABLE, f"{said} integrated by Laplace's method, corrected block by block")
     of_q = made.draws.from_q
@@ -67,7 +67,7 @@ def _findings(problem: Problem, q: Hierarchical, made: NestedDraws) -> Iterator[
     if (missed := weights[seen.found] @ seen.error[seen.found]) > MISSED:
         words = f"the blocks do not make up the log density, by {missed:.2g} nats: it is not smooth along them"
         yield Finding(Status.UNRELIABLE, words)
-    of_block = lambda g: in_ranges([names[i] for i in split.blocks[g] if i < split.dim])
+    of_block = lambda g: in_ranges([names[i] for i in split.in_blocks(split.latents)[g] if i < split.dim])
     if (share := seen.at_end.max()) > AT_END:
         words = f"{100 * share:.1f} % of the mass of {of_block(seen.at_end.argmax())} lies beyond the range looked at"
         yield Finding(Status.UNRELIABLE, words)

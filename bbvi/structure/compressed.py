@@ -10,6 +10,7 @@ from scipy.sparse import csr_array, eye_array
 
 from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array, Sparse
+from bbvi.structure.colouring import colouring, meeting
 from bbvi.structure.partition import by_degree
 from bbvi.target.problem import Problem
 
@@ -65,7 +66,7 @@ class CompressedHessian:
         colour = np.full(dim, -1)
         colour[dense] = np.arange(len(dense))
         rest = np.flatnonzero(colour < 0)
-        colour[rest] = len(dense) + colouring(pattern[rest][:, rest])
+        colour[rest] = len(dense) + colouring(meeting(pattern[rest][:, rest]))
         rows, columns = pattern.nonzero()
         by_symmetry = np.isin(rows, dense) & ~np.isin(columns, dense)
         place = np.where(by_symmetry, [colour[rows], columns], [colour[columns], rows])
@@ -117,31 +118,6 @@ class CompressedHessian:
         difference = (products - np.add.reduceat(terms, starts, axis=1)) * self.sd
         size = np.add.reduceat(np.abs(terms), starts, axis=1) * self.sd
         return np.linalg.norm(difference, axis=1) / np.maximum(np.linalg.norm(size, axis=1), np.finfo(float).tiny)
-
-
-def colouring(pattern: Sparse) -> np.ndarray:
-    """A colour for each column of a symmetric pattern: columns of one colour have no row in common.
-
-    One colour after the other goes to as many columns as can have it, those with the most neighbours first.
-    """
-    dim = pattern.shape[0]
-    colour = np.full(dim, -1)
-    if not dim:
-        return colour
-    met = csr_array(pattern.astype(np.int32) @ pattern.astype(np.int32))  # columns that have a row in common
-    met.sort_indices()
-    degree = np.diff(met.indptr)
-    rank = np.empty(dim, int)  # from 1; of equals in random order, so that many are chosen at once
-    rank[np.lexsort([np.random.default_rng(0).permutation(dim), degree])] = np.arange(1, dim + 1)
-    current = 0
-    while (free := colour < 0).any():
-        while free.any():
-            ranks = np.where(free, rank, 0)
-            chosen = free & (np.maximum.reduceat(ranks[met.indices], met.indptr[:-1]) == rank)
-            colour[chosen] = current
-            free &= np.maximum.reduceat(chosen[met.indices], met.indptr[:-1]) == 0
-        current += 1
-    return colour
 
 
 def _dense_columns(pattern: Sparse) -> np.ndarray:

@@ -1,16 +1,19 @@
-"""The structure of a posterior: hyper-parameters, and blocks that are independent given them."""
+"""The structure of a posterior: hyper-parameters, and blocks that are nearly independent given them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import jax
 import numpy as np
 
+from bbvi.distributions.split import Split
 from bbvi.runtime.spelling import nearest
 from bbvi.runtime.types import Array, Sparse
+from bbvi.structure.arrangement import arrange, filled_up
 from bbvi.structure.compressed import CompressedHessian
 from bbvi.structure.curvature_test import CurvatureTest
+from bbvi.structure.dissection import Dissection, dissect
 from bbvi.structure.names import in_ranges
 from bbvi.structure.partition import MOST_HYPER, components, partition
 from bbvi.structure.pattern import hessian_pattern
@@ -19,33 +22,34 @@ from bbvi.target.problem import Problem
 LARGEST_BLOCK = 64  # coordinates
 LARGEST_SINGLE_BLOCK = 300  # coordinates, where there is no other block
 SEARCHED_BLOCK = 20  # the same where the structure is not given: a dense block takes as many products as coordinates
+LARGEST_COST = 3e8  # multiplications in a factorisation of blocks between separators, about
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """Coordinates of x that are hyper-parameters, and blocks of the others that are independent given these.
+    """Coordinates of x that are hyper-parameters, and blocks of the others that do not touch each other.
+
+    Blocks are independent given the hyper-parameters and, in a chain or a lattice, the separators.
 
     Fields:
         names: of all coordinates.
+        pattern: of the Hessian, `(dim, dim)`, symmetric, with the whole diagonal.
         hyper: coordinates of the hyper-parameters in order, `(k,)`.
+        separators: coordinates of the separators in order, `(s,)`; none where blocks are independent without them.
         blocks: coordinates of each block, `(G, b)`; blocks smaller than the largest are filled up with `dim`.
         products: with a Hessian, that it took to find them.
     """
 
     names: tuple[str, ...]
+    pattern: Sparse
     hyper: np.ndarray
+    separators: np.ndarray
     blocks: np.ndarray
     products: int = 0
 
-    @classmethod
-    def of(
-        cls, names: Iterable[str], hyper: np.ndarray, blocks: Sequence[np.ndarray], products: int = 0
-    ) -> "Structure":
-        """With blocks as a list of their coordinates."""
-        names, sizes = tuple(names), np.array(list(map(len, blocks)))
-        filled = np.full((len(blocks), sizes.max()), len(names))
-        filled[np.arange(sizes.max()) < sizes[:, None]] = np.concatenate(blocks)
-        return cls(names, hyper, filled, products)
+    def split(self) -> Split:
+        """What takes a vector apart, and finds the entries of Hessians in few products."""
+        return arrange(self.pattern, self.hyper, self.separators, self.blocks)
 
     @property
     def dim(self) -> int:
@@ -54,8 +58,8 @@ class Structure:
 
     @property
     def latent(self) -> np.ndarray:
-        """Coordinates of all blocks, in order."""
-        return np.sort(self.blocks[self.blocks < self.dim])
+        """Coordinates of all blocks and separators, in order."""
+        return np.sort(np.concatenate([self.separators, self.blocks[self.blocks < self.dim]]))
 
     @property
     def sizes(self) -> np.ndarray:
@@ -66,7 +70,8 @@ class Structure:
         sizes = self.sizes
         hyper = _count(len(self.hyper), "hyper-parameter") + self._named(self.hyper)
         size = f"{sizes.max()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
-        return f"{hyper} and {_count(len(sizes), 'block')} of {size}{self._named(self.latent)}"
+        between = f" between {_count(len(self.separators), 'separator')}" if len(self.separators) else ""
+        return f"{hyper} and {_count(len(sizes), 'block')} of {size}{between}{self._named(self.latent)}"
 
     def _named(self, coordinates: np.ndarray) -> str:
         return f" ({in_ranges([self.names[i] for i in coordinates])})" if len(coordinates) else ""
@@ -88,7 +93,8 @@ def find_structure(
     if pattern is None:
         return None
     hyper, blocks = partition(pattern, [])
-    if not _is_of_use(hyper, blocks) or (len(blocks) == 1 and not (one_block and len(blocks[0]) <= SEARCHED_BLOCK)):
+    parts = _parts(pattern, hyper, blocks)
+    if parts is None or (len(parts.blocks) == 1 and not (one_block and len(parts.blocks[0]) <= SEARCHED_BLOCK)):
         return None
     if problem.why_not_differentiable(3) is not None:
         return None
@@ -96,10 +102,7 @@ def find_structure(
     hyper = CurvatureTest()(hessian, np.asarray(x), np.asarray(sd))
     if hyper is None:
         return None
-    hyper, blocks = partition(pattern, hyper)
-    if not _is_of_use(hyper, blocks):
-        return None
-    return Structure.of(problem.parameters.coordinate_names(), hyper, blocks, hessian.products)
+    return _structure(problem, hessian, *partition(pattern, hyper))
 
 
 def structure_of(
@@ -132,14 +135,12 @@ def structure_of(
     if pattern is None or problem.why_not_differentiable(3) is not None:
         return None
     hyper, blocks = np.flatnonzero(~is_latent), components(pattern, np.flatnonzero(is_latent))
-    if not _is_of_use(hyper, blocks):
-        return None
     x, sd = np.asarray(x), np.asarray(sd)
     hessian = CompressedHessian.of(problem, pattern, sd)
     near = x + 0.1 * sd * np.random.default_rng(0).standard_normal((1, len(x)))
     if not hessian.is_right(hessian(near)):
         return None
-    return Structure.of(parameters.coordinate_names(), hyper, blocks, hessian.products)
+    return _structure(problem, hessian, hyper, blocks)
 
 
 def _pattern(problem: Problem, seconds: float) -> Sparse | None:
@@ -150,10 +151,28 @@ def _pattern(problem: Problem, seconds: float) -> Sparse | None:
         return None  # a version of JAX may have primitives of another form; a fit goes on without a structure
 
 
-def _is_of_use(hyper: np.ndarray, blocks: Sequence[np.ndarray]) -> bool:
+def _structure(
+    problem: Problem, hessian: CompressedHessian, hyper: np.ndarray, blocks: Sequence[np.ndarray]
+) -> Structure | None:
+    parts = _parts(hessian.pattern, hyper, blocks)
+    if parts is None:
+        return None
+    names, filled = tuple(problem.parameters.coordinate_names()), filled_up(parts.blocks, problem.dim)
+    return Structure(names, hessian.pattern, hyper, parts.separators, filled, hessian.products)
+
+
+def _parts(pattern: Sparse, hyper: np.ndarray, blocks: Sequence[np.ndarray]) -> Dissection | None:
+    """Separators, if any, and blocks that are small enough; None where there are none."""
     if not blocks or len(hyper) > MOST_HYPER:
-        return False
-    return max(map(len, blocks)) <= (LARGEST_SINGLE_BLOCK if len(blocks) == 1 else LARGEST_BLOCK)
+        return None
+    whole = Dissection(hyper[:0], list(blocks))
+    largest = max(map(len, blocks))
+    if largest <= (SEARCHED_BLOCK if len(blocks) == 1 else LARGEST_BLOCK):
+        return whole
+    found = dissect(pattern, np.sort(np.concatenate(blocks)))
+    if found is not None and found.cost < min(LARGEST_COST, whole.cost / 2):
+        return found
+    return whole if len(blocks) == 1 and largest <= LARGEST_SINGLE_BLOCK else None
 
 
 def _count(number: int, noun: str) -> str:
