@@ -15,6 +15,8 @@ from bbvi.algorithms.variational_newton import NewtonState, VariationalNewton
 from bbvi.distributions import Distribution, LocationScale
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.split import Split
+from bbvi.nested.chains import settled
+from bbvi.nested.lines import suit
 from bbvi.nested.marginal import marginal
 from bbvi.nested.sampling import finished
 from bbvi.outcome import Evaluations
@@ -80,5 +82,7 @@ class NestedLaplace(Algorithm[NestedState]):
         return replace(Hierarchical.of_split(state.split, found), centre=state.z)
 
     def finish(self, problem: Problem, state: NestedState) -> Result:
-        q, evaluations = finished(problem, extract(self, state))
+        q = extract(self, state)
+        assert isinstance(q, Hierarchical)
+        q, evaluations = (finished if suit(q.split) else settled)(problem, q)
         return Result((q,), (), evaluations)

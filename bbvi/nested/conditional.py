@@ -31,7 +31,8 @@ class Mode(NamedTuple):
 
 def latent_gradient(problem: Problem, split: Split, phi: Array) -> Callable[[Array], Array]:
     """The gradient `(places,)` of the log density in the latent coordinates, as a function of these."""
-    return jax.grad(lambda z: problem.log_density(split.join(phi, z)))
+    gradient = jax.grad(problem.log_density)  # taken apart afterwards, since to transpose `join` would be slow
+    return lambda z: split.latent(gradient(split.join(phi, z)))
 
 
 def curvature(problem: Problem, split: Split, phi: Array, z: Array) -> tuple[Array, Array]:

@@ -10,6 +10,8 @@ from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws import importance
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import smooth
+from bbvi.nested.chains import AGREED, CHAINS, SMALL_ERROR, ChainDraws, run_chains
+from bbvi.nested.lines import suit
 from bbvi.nested.sampling import NestedDraws, draw_nested
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.structure.names import in_ranges
@@ -18,6 +20,7 @@ from bbvi.target.problem import Problem
 MISSED = 0.05  # nats by which line integrals may miss the log density, on average over the posterior
 NOT_FOUND = 0.01  # share of the hyper-parameters at which a mode may not be found
 AT_END = 1e-3  # share of the mass of a block that may lie at the ends of its lines
+NEARLY_AGREED, FAIR_ERROR = 1.05, 0.1  # nested R-hat, and Monte Carlo error in standard deviations, of chains
 FEW_LINES = 0.25  # share of the lines through a block that has to contribute
 
 
@@ -35,6 +38,8 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...]) -> Look:
     if not isinstance(q, Hierarchical):
         draws = importance.draw(problem, q, seed)
         return Look(draws, draws, (), Evaluations(log_densities=len(draws)))
+    if not suit(q.split):
+        return _look_at_chains(problem, q, run_chains(problem, q, seed))
     made = draw_nested(problem, q, seed)
     return Look(made.draws, made.pool, tuple(_findings(problem, q, made)), made.evaluations)
 
@@ -42,13 +47,42 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...]) -> Look:
 def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int = 1) -> Draws:
     """At least `num` draws of q, and a quarter as many of its wider version; of a hierarchical q with exact blocks."""
     if isinstance(q, Hierarchical):
-        return draw_nested(problem, q, seed, num).pool
+        return (draw_nested if suit(q.split) else run_chains)(problem, q, seed, num).pool
     return importance.draw(problem, q, seed, num)
 
 
 def most_numbers(q: Distribution) -> int:
     """Numbers in draws that are made when they are asked for, at most; beyond, those of the verdict have to do."""
     return 2**22 if isinstance(q, Hierarchical) else 2**28
+
+
+def _look_at_chains(problem: Problem, q: Hierarchical, made: ChainDraws) -> Look:
+    """Draws of the posterior itself, as many as are worth independent ones."""
+    effective = int(np.clip(made.agreement.effective, 1, len(made.pool)))
+    few = made.pool.take(np.linspace(0, len(made.pool) - 1, effective).astype(int))
+    return Look(few, made.pool, tuple(_findings_of_chains(problem, q, made)), made.evaluations)
+
+
+def _findings_of_chains(problem: Problem, q: Hierarchical, made: ChainDraws) -> Iterator[Finding]:
+    names, latent = problem.parameters.coordinate_names(), np.sort(q.split.latents[q.split.used])
+    said = in_ranges([names[i] for i in latent])
+    yield Finding(Status.RELIABLE, f"{said} integrated by Laplace's method for q; draws are those of chains from there")
+    r_hat, error = made.agreement.r_hat.max(), made.agreement.error.max()
+    worst = names[int(made.agreement.r_hat.argmax())]
+    figures = f"nested R-hat {r_hat:.3f}, largest for {worst}; Monte Carlo error {error:.2g} sd"
+    if r_hat < AGREED and error < SMALL_ERROR:
+        yield Finding(Status.RELIABLE, f"{CHAINS} chains agree ({figures})")
+    elif r_hat < NEARLY_AGREED and error < FAIR_ERROR:
+        yield Finding(Status.USABLE, f"{CHAINS} chains nearly agree ({figures})")
+    else:
+        yield Finding(Status.UNRELIABLE, f"{CHAINS} chains do not agree ({figures})")
+    if made.lost > NOT_FOUND:
+        words = f"given {100 * made.lost:.0f} % of the draws of the hyper-parameters, no mode of the others was found"
+        yield Finding(Status.USABLE, words)
+    moments = q.moments()
+    off = np.abs(made.pool.x.mean(axis=0) - np.asarray(moments.mean)) / made.pool.x.std(axis=0)
+    words = f"q itself is off by up to {off.max():.2g} sd, in the mean of {names[int(off.argmax())]}"
+    yield Finding(Status.RELIABLE, words)
 
 
 def _findings(problem: Problem, q: Hierarchical, made: NestedDraws) -> Iterator[Finding]:

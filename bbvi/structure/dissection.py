@@ -7,6 +7,7 @@ lattice some rows and columns.
 References: George 1973; George and Liu 1978 (level structures).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from scipy.sparse.csgraph import dijkstra
 from bbvi.runtime.types import Sparse
 from bbvi.structure.partition import components, partition
 
-BLOCK_SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # that are tried
 MOST_SEPARATORS = 1000
 MIDDLE = 0.3, 0.7  # of the part lie before the level that splits it
 
@@ -40,45 +40,46 @@ def dissect(pattern: Sparse, coordinates: np.ndarray) -> Dissection | None:
         pattern: of the Hessian, `(dim, dim)`, symmetric.
     """
     inner = pattern[coordinates][:, coordinates]
-    hubs, rest = partition(inner, [], MOST_SEPARATORS)
-    candidates = [Dissection(hubs, rest)]
-    candidates += [_bisected(inner, size) for size in BLOCK_SIZES if size < len(coordinates)]
+    candidates = [Dissection(*partition(inner, [], MOST_SEPARATORS)), *_bisections(inner)]
     best = min(candidates, key=lambda each: each.cost)
     if len(best.separators) > MOST_SEPARATORS or not len(best.separators):
         return None
     return Dissection(coordinates[best.separators], [coordinates[block] for block in best.blocks])
 
 
-def _bisected(pattern: Sparse, size: int) -> Dissection:
-    """All coordinates in blocks of at most that size."""
-    separators: list[np.ndarray] = []
-    small: list[np.ndarray] = []
-    waiting = [np.arange(pattern.shape[0])]
-    while waiting:
-        for part in components(pattern, waiting.pop()):
+def _bisections(pattern: Sparse) -> Iterator[Dissection]:
+    """All coordinates in blocks, from large ones to small ones."""
+    dim = pattern.shape[0]
+    size, smallest = dim, dim**0.4 / 1.5  # the best for a chain, about, is larger
+    parts, separators = components(pattern, np.arange(dim)), [np.zeros(0, int)]
+    while size > smallest:
+        size = max(map(len, parts)) // 2 + 1
+        small: list[np.ndarray] = []
+        while parts:
+            part = parts.pop()
             if len(part) <= size:
                 small.append(part)
                 continue
             thin = _thin_level(pattern[part][:, part])
             separators.append(part[thin])
-            waiting.append(part[~thin])
-    chosen = np.sort(np.concatenate([np.zeros(0, int), *separators]))
-    return Dissection(chosen, _filled(small, size))
+            parts += components(pattern, part[~thin])
+        parts = small
+        yield Dissection(np.sort(np.concatenate(separators)), _filled(parts, size))
 
 
 def _thin_level(pattern: Sparse) -> np.ndarray:
     """Which coordinates of a connected part separate what lies before them from what lies behind, bool."""
-    rim = np.argmax(_distances(pattern, 0))
-    distance = _distances(pattern, int(rim))
-    order = np.argsort(distance, kind="stable")
-    below, above = (distance[order[int(share * (len(order) - 1))]] for share in MIDDLE)
-    best = None
-    for level in range(below, max(below, min(above, distance.max() - 1)) + 1):
-        behind = pattern[distance == level + 1].sum(axis=0) > 0
-        rim_of_level = (distance == level) & np.asarray(behind).ravel()
-        if best is None or rim_of_level.sum() < best.sum():
-            best = rim_of_level
-    return best if best is not None and best.any() else distance == below
+    rim = int(np.argmax(_distances(pattern, 0)))
+    distance = _distances(pattern, rim)
+    row, column = pattern.nonzero()
+    before = np.zeros(len(distance), bool)  # of a level, those that the next one touches
+    before[row[distance[column] > distance[row]]] = True
+    thickness = np.bincount(distance[before])
+    lie_before = np.cumsum(np.bincount(distance))[: len(thickness)] / len(distance)
+    is_near = (lie_before >= MIDDLE[0]) & (lie_before <= MIDDLE[1])
+    off = np.abs(lie_before - 0.5)
+    level = np.lexsort([off, thickness, ~is_near])[0] if is_near.any() else np.argmin(off)
+    return before & (distance == level)
 
 
 def _distances(pattern: Sparse, start: int) -> np.ndarray:
@@ -87,13 +88,14 @@ def _distances(pattern: Sparse, start: int) -> np.ndarray:
 
 
 def _filled(parts: list[np.ndarray], size: int) -> list[np.ndarray]:
-    """Parts put together, the largest first, as long as a block is not too large."""
-    blocks: list[list[np.ndarray]] = []
+    """Parts of which the smallest are put together, as long as a block is not too large."""
+    blocks = [part for part in parts if 4 * len(part) > size]
+    rest = [part for part in parts if 4 * len(part) <= size]
     room = 0
-    for part in sorted(parts, key=len, reverse=True):
+    for part in sorted(rest, key=len, reverse=True):
         if len(part) > room:
-            blocks.append([])
+            blocks.append(part[:0])
             room = size
-        blocks[-1].append(part)
+        blocks[-1] = np.concatenate([blocks[-1], part])
         room -= len(part)
-    return [np.sort(np.concatenate(block)) for block in blocks]
+    return [np.sort(block) for block in blocks]

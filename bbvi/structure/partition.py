@@ -9,6 +9,7 @@ from bbvi.runtime.types import Sparse
 
 MOST_HYPER = 64  # hyper-parameters
 LARGE_BLOCK = 64  # coordinates, from which zeros within a block are looked at
+WORTH = 4  # times cheaper has to be what needs more hyper-parameters and still leaves a large block
 LARGE_PATTERN = 100_000  # entries, from which not every number of hyper-parameters is tried
 
 
@@ -44,8 +45,9 @@ def partition(
         labels = _components(pattern, rest)
         if k and labels.max(initial=0) == 0 and len(rest) <= LARGE_BLOCK:
             continue
+        is_large = np.bincount(labels).max(initial=0) > LARGE_BLOCK
         cost = float(count) ** 3 + _cost(pattern, rest, labels)
-        if best is None or cost < best[0]:
+        if best is None or cost * (WORTH if is_large else 1) < best[0]:
             best = cost, rest, labels
     assert best is not None
     _, rest, labels = best
@@ -84,9 +86,8 @@ def _cost(pattern: Sparse, coordinates: np.ndarray, labels: np.ndarray) -> float
 
 def _numbers(room: int, contiguous: bool) -> list[int]:
     """The numbers of hyper-parameters to try: all, or fewer the larger they are."""
-    if contiguous:
-        return list(range(room + 1))
-    spread = [*range(9), 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64]
+    dense = MOST_HYPER if contiguous else 8
+    spread = [*range(dense), *np.unique(np.geomspace(dense, max(room, dense), 24).astype(int))]
     return [k for k in spread if k <= room]
 
 

@@ -1,0 +1,164 @@
+"""Draws of a hierarchy whose blocks touch each other: many short chains that begin at draws of q and end by agreeing.
+
+Weights of all latent coordinates together would fail with their number, so draws are made by moves that leave the
+posterior as it is (`kernel.py`). The evidence comes from a bridge between the draws of q and those of the chains.
+
+Reference: Meng and Wong 1996 (bridge sampling).
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.distributions.hierarchical import Hierarchical
+from bbvi.distributions.split import Split
+from bbvi.draws.agreement import Agreement, agreement
+from bbvi.draws.importance import Draws
+from bbvi.draws.pareto import log_sum_exp
+from bbvi.nested.clusters import Clusters, clusters_of
+from bbvi.nested.conditional import Mode, find_mode
+from bbvi.nested.kernel import JOINT_MOVES, NODES, Place, RandomNumbers, Step, arrive, log_nested, random_numbers, step
+from bbvi.outcome import Evaluations
+from bbvi.policy import KEPT_NUMBERS
+from bbvi.runtime.compiling import program
+from bbvi.runtime.deadline import OutOfTimeError
+from bbvi.runtime.types import Array
+from bbvi.target.problem import Problem
+
+CHAINS = 64
+SUPERCHAINS = 16  # that begin at one draw of q each
+STEPS_AT_ONCE = 16
+MOST_STEPS = 512
+SETTLING = 1 / 3  # of the steps are left out
+AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in standard deviations, at which chains end
+BRIDGE_ROUNDS, BRIDGE_PARTS = 100, 8
+
+
+class ChainDraws(NamedTuple):
+    """What chains have shown."""
+
+    pool: Draws  # all draws after the chains have settled, of equal weight
+    agreement: Agreement
+    log_evidence: tuple[float, float]  # and its standard error
+    accepted: np.ndarray  # (3,) shares of the moves: of hyper-parameters, of all latent coordinates, of clusters
+    lost: float  # share of the draws of q without a mode
+    evaluations: Evaluations
+
+
+def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> ChainDraws:
+    """Chains from draws of q until they agree and have made at least `num` draws, or have taken too many steps."""
+    rng, split = np.random.default_rng(seed), q.split
+    clusters = clusters_of(split)
+    begun, log_ratio_of_q, lost = _begun(problem, q, rng)
+    places = jax.tree.map(lambda each: np.repeat(each, CHAINS // SUPERCHAINS, axis=0), begun)
+    made: list[Step] = []
+    agreed, most = None, MOST_STEPS + -(-num // CHAINS)
+    while STEPS_AT_ONCE * len(made) < most:
+        given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS))
+        try:
+            places, steps = _advance(problem, q, clusters, places, given)
+        except OutOfTimeError:
+            if agreed is None:
+                raise
+            break
+        made.append(jax.device_get(steps))
+        kept = made[int(SETTLING * len(made)) :]
+        agreed = agreement(np.concatenate([each.x for each in kept]), SUPERCHAINS)
+        enough = num <= CHAINS * STEPS_AT_ONCE * len(kept)
+        if enough and agreed.r_hat.max() < AGREED and agreed.error.max() < SMALL_ERROR:
+            break
+        if 2 * len(made) * STEPS_AT_ONCE * CHAINS * q.dim > 3 * KEPT_NUMBERS and enough:
+            break
+    assert agreed is not None
+    kept = made[int(SETTLING * len(made)) :]
+    x, log_p, log_q = (np.concatenate([getattr(each, name) for each in kept]) for name in ("x", "log_p", "log_q"))
+    evidence = _bridge(np.ravel(log_p - log_q), log_ratio_of_q)
+    log_r = np.ravel(log_p) - evidence[0]
+    pool = Draws(x.reshape(-1, q.dim), np.ravel(log_p), log_r, log_r, np.ones(log_r.shape, bool))
+    accepted = np.mean([each.accepted.mean(axis=(0, 1)) for each in kept], axis=0)
+    return ChainDraws(pool, agreed, evidence, accepted, lost, _evaluations(split, clusters, len(made)))
+
+
+def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
+    """q with the latent coordinates as they are at the mean of the hyper-parameters, and how their mode moves there."""
+    root = np.asarray(q.hyper.scale.matrix())
+    k = len(root)
+    u = np.concatenate([np.zeros((1, k), root.dtype), np.eye(k, dtype=root.dtype), -np.eye(k, dtype=root.dtype)])
+    modes = jax.device_get(_find_modes(problem, q, u))
+    rounds, z = int(modes.rounds.sum()), modes.z
+    spent = Evaluations(gradients=rounds, hessian_vector_products=q.split.num_colours * rounds)
+    if not modes.found[0]:
+        return q, spent
+    slope = q.slope if not modes.found.all() else ((z[1 : k + 1] - z[k + 1 :]) / 2).T @ np.linalg.inv(root)
+    factor = jax.tree.map(lambda each: each[0], modes.factor)
+    return replace(q, centre=z[0], slope=slope, factor=factor), spent
+
+
+def _begun(problem: Problem, q: Hierarchical, rng: np.random.Generator) -> tuple[Place, np.ndarray, float]:
+    """Places of some draws of q, one for each superchain; log p - log q of all that were made; what was lost."""
+    dtype = q.centre.dtype
+    u = rng.standard_normal((CHAINS, q.split.num_hyper)).astype(dtype)
+    e = rng.standard_normal((CHAINS, q.split.num_places)).astype(dtype) * np.asarray(q.split.used)
+    places, log_q, found = jax.device_get(_arrive(problem, q, u, e))
+    if not found.any():
+        raise OutOfTimeError("no draw of q has a density")
+    chosen = np.resize(np.flatnonzero(found), SUPERCHAINS)
+    first = jax.tree.map(lambda each: each[chosen], places)
+    return first, (places.log_p - log_q)[found], float(1 - found.mean())
+
+
+def _bridge(of_p: np.ndarray, of_q: np.ndarray) -> tuple[float, float]:
+    """Log evidence and its standard error, from log p - log q at draws of p and at draws of q."""
+    whole = _bridged(of_p, of_q)
+    parts = range(BRIDGE_PARTS)
+    each = [_bridged(of_p[len(of_p) * i // BRIDGE_PARTS :][: len(of_p) // BRIDGE_PARTS], of_q[i::BRIDGE_PARTS]) for i in parts]
+    return whole, float(np.std(each) / (BRIDGE_PARTS - 1) ** 0.5)
+
+
+def _bridged(of_p: np.ndarray, of_q: np.ndarray) -> float:
+    """The fixed point of the optimal bridge."""
+    log_z, shift = float(np.median(of_q)), np.log(len(of_p) / len(of_q))
+    for _ in range(BRIDGE_ROUNDS):
+        from_q = _log_mean(of_q - log_z - np.logaddexp(0, shift + of_q - log_z))
+        from_p = _log_mean(-np.logaddexp(0, shift + of_p - log_z))
+        log_z += from_q - from_p
+    return log_z
+
+
+def _log_mean(x: np.ndarray) -> float:
+    return log_sum_exp(x) - float(np.log(len(x)))
+
+
+def _evaluations(split: Split, clusters: Clusters | None, blocks: int) -> Evaluations:
+    steps = blocks * STEPS_AT_ONCE * CHAINS
+    lines = 0 if clusters is None else NODES * len(clusters.members)
+    arrivals = steps + CHAINS
+    return Evaluations((2 + JOINT_MOVES) * steps, arrivals + lines * steps, split.num_colours * arrivals)
+
+
+@program
+def _find_modes(problem: Problem, q: Hierarchical, u: Array) -> Mode:
+    """Modes of the latent coordinates, given noise `(n, k)` of the hyper-parameters."""
+    return jax.vmap(lambda u: find_mode(problem, q.split, q.hyper(u), q.centre))(u)
+
+
+@program
+def _arrive(problem: Problem, q: Hierarchical, u: Array, e: Array) -> tuple[Place, Array, Array]:
+    """Places of noise `(n, k)` and `(n, places)`, log_q and whether there are places."""
+
+    def one(u: Array, e: Array) -> tuple[Place, Array, Array]:
+        place, found = arrive(problem, q, q.hyper(u), e)
+        return place, log_nested(q, place), found
+
+    return jax.vmap(one)(u, e)
+
+
+@program
+def _advance(
+    problem: Problem, q: Hierarchical, clusters: Clusters | None, places: Place, given: RandomNumbers
+) -> tuple[Place, Step]:
+    """All chains after some steps, and what these have shown, `(steps, chains, ...)`."""
+    return jax.lax.scan(jax.vmap(lambda place, each: step(problem, q, clusters, place, each)), places, given)

@@ -1,0 +1,146 @@
+"""Which latent coordinates are moved together: clusters, in classes of which no two clusters touch each other.
+
+All clusters of a class are independent given everything else. There are two sets of clusters that overlap, so that none
+has the same rim in both.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from bbvi.distributions.split import Split
+from bbvi.runtime.pytree import pytree
+from bbvi.runtime.types import Array
+
+SIZE = 16  # coordinates in a cluster, at most
+MOST_CLASSES = 24  # each costs as many gradients as a line integral has nodes
+
+
+@pytree
+class Clusters:
+    """Clusters, and where the entries of the precision are found in products `(colours, places)`, flattened.
+
+    Fields:
+        beside: the places at which a row of the precision has entries, `(places, most)`; their number as a filler.
+        entries: these entries, `(places, most)`.
+        members: places of the clusters of each class, `(classes, clusters, size)`; the number of places as a filler.
+        inner: entries of the precision within each cluster, `(classes, clusters, size, size)`.
+        position: where each place is found among the members of a class, flattened, `(classes, places)`; one beyond
+            their end for a place that is not moved.
+    """
+
+    beside: Array
+    entries: Array
+    members: Array
+    inner: Array
+    position: Array
+
+
+class _Pattern(NamedTuple):
+    """Entries of the precision: rows, columns, and where they are found."""
+
+    row: np.ndarray
+    column: np.ndarray
+    at: np.ndarray
+
+
+def clusters_of(split: Split) -> Clusters | None:
+    """Clusters of the latent coordinates; None where too many of them touch each other."""
+    pattern, places = _pattern(split), split.num_places
+    near: list[list[int]] = [[] for _ in range(places)]
+    for i, j in zip(pattern.row.tolist(), pattern.column.tolist(), strict=True):
+        if i != j:
+            near[i].append(j)
+    latents = np.asarray(split.latents)
+    order = np.argsort(latents, kind="stable")[: split.num_latent]
+    first = _grown(near, order)
+    crosses = np.array([sum(first[i] != first[j] for j in near[i]) for i in range(places)])
+    second = _grown(near, order[np.argsort(-crosses[order], kind="stable")])
+    classes: list[list[np.ndarray]] = []
+    for label in (first, second):
+        of_label = [np.flatnonzero(label == g) for g in range(label.max() + 1)]
+        colour = _coloured(label, near, len(of_label))
+        classes += [[of_label[g] for g in np.flatnonzero(colour == c)] for c in range(colour.max() + 1)]
+    if len(classes) > MOST_CLASSES:
+        return None
+    members = np.full((len(classes), max(map(len, classes)), SIZE), places, np.int32)
+    for row, members_of in zip(members, classes, strict=True):
+        for place, cluster in zip(row, members_of, strict=False):
+            place[: len(cluster)] = cluster
+    position = np.full((len(classes), places + 1), members[0].size, np.int32)
+    np.put_along_axis(position, members.reshape(len(classes), -1), np.arange(members[0].size)[None], axis=1)
+    return Clusters(*_rows(pattern, split), members, _inner(pattern, split, members), position[:, :-1])
+
+
+def _pattern(split: Split) -> _Pattern:
+    at, (blocks, size) = split.entries, split.shape
+    separators = blocks * size + np.arange(at.num_separators + 1)
+    of_blocks = np.arange(blocks * size).reshape(blocks, size)
+    touched = separators[np.asarray(at.touched)]
+    parts = [
+        (of_blocks[:, :, None], of_blocks[:, None, :], at.blocks),
+        (of_blocks[:, :, None], touched[:, None, :], at.border),
+        (touched[:, None, :], of_blocks[:, :, None], at.border),
+        (separators[:-1, None], separators[None, :-1], at.corner),
+    ]
+    row, column, found = (
+        np.concatenate(column)
+        for column in zip(*(map(np.ravel, np.broadcast_arrays(*map(np.asarray, part))) for part in parts), strict=True)
+    )
+    known = found < split.num_colours * split.num_places
+    return _Pattern(row[known], column[known], found[known])
+
+
+def _grown(near: list[list[int]], order: np.ndarray) -> np.ndarray:
+    """The cluster of each place, -1 without a coordinate: each grows from the first in order that is left."""
+    label, current = np.full(len(near), -1), 0
+    for seed in order.tolist():
+        if label[seed] >= 0:
+            continue
+        waiting, count = deque([seed]), 0
+        while waiting and count < SIZE:
+            i = waiting.popleft()
+            if label[i] < 0:
+                label[i] = current
+                count += 1
+                waiting.extend(j for j in near[i] if label[j] < 0)
+        current += 1
+    return label
+
+
+def _coloured(label: np.ndarray, near: list[list[int]], count: int) -> np.ndarray:
+    """A colour for each cluster, of which those of one colour do not touch."""
+    touching: list[set[int]] = [set() for _ in range(count)]
+    for i, others in enumerate(near):
+        touching[label[i]].update(int(label[j]) for j in others if label[j] != label[i])
+    colour = np.full(count, -1)
+    for g in range(count):
+        taken = {int(colour[h]) for h in touching[g]}
+        colour[g] = next(c for c in range(count) if c not in taken)
+    return colour
+
+
+def _rows(pattern: _Pattern, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """For each place where its row has entries, and where these are found."""
+    order = np.argsort(pattern.row, kind="stable")
+    row, starts = pattern.row[order], np.searchsorted(pattern.row[order], np.arange(split.num_places))
+    slot = np.arange(len(row)) - starts[row]
+    beside = np.full((split.num_places, slot.max() + 1), split.num_places, np.int32)
+    entries = np.full(beside.shape, split.num_colours * split.num_places, np.int32)
+    beside[row, slot], entries[row, slot] = pattern.column[order], pattern.at[order]
+    return beside, entries
+
+
+def _inner(pattern: _Pattern, split: Split, members: np.ndarray) -> np.ndarray:
+    """Where the entries within clusters are found."""
+    inner = np.full((*members.shape, SIZE), split.num_colours * split.num_places, np.int32)
+    for of_class, places in zip(inner, members, strict=True):
+        cluster, within = (np.full(split.num_places + 1, -1) for _ in range(2))
+        cluster[places] = np.arange(len(places))[:, None]
+        within[places] = np.arange(SIZE)
+        cluster[-1] = -1
+        same = (cluster[pattern.row] >= 0) & (cluster[pattern.row] == cluster[pattern.column])
+        row, column = pattern.row[same], pattern.column[same]
+        of_class[cluster[row], within[row], within[column]] = pattern.at[same]
+    return inner

@@ -1,0 +1,192 @@
+"""Moves of chains through a hierarchy, each of which leaves the posterior as it is.
+
+With q(phi) = N(m, C C^T), z*(phi) the mode of the latent coordinates given phi and K(phi) the factor of their precision,
+let phi = m + C u and z = z*(phi) + K(phi)^-T e. Were the posterior what nested Laplace takes it for, u and e would be
+standard normal. Moves are right for any z* and K that depend on phi alone, so z* is where one Newton step from the
+modes of q leads to, and K is of the precision at the beginning of this step.
+
+    phi     u -> sqrt(1 - b^2) u + b noise, with e kept: neither the centred nor the other form of a model slows it
+    all     e -> sqrt(1 - b^2) e + b noise
+    blocks  clusters of latent coordinates are drawn from their Gaussian given the others. Each is accepted or rejected
+            for itself, by its own part of the log density: the line integral of its own part of the gradient
+
+The first two are reversible for standard normal u and e, so that they are accepted by how the posterior differs from
+that. The acceptance of the last does not fall with the number of coordinates.
+
+References: Neal 1999 and Cotter, Roberts, Stuart and White 2013 (moves of the first kind); Knorr-Held and Rue 2002
+(blocks).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+
+from bbvi.distributions.arrow import ArrowFactor
+from bbvi.distributions.base import LOG_2PI
+from bbvi.distributions.hierarchical import Hierarchical
+from bbvi.nested.clusters import Clusters
+from bbvi.nested.conditional import curvature, latent_gradient
+from bbvi.runtime.types import Array
+from bbvi.target.problem import Problem
+
+NODES = 6  # gradients for a line integral, by Gauss and Legendre
+SHORTEST, LONGEST_SHARE = 0.1, 0.5  # b is 1 so often, and else between this and 1, evenly on a log scale
+JOINT_MOVES = 2  # of all latent coordinates, for each of the hyper-parameters
+
+
+class Place(NamedTuple):
+    """Where a chain is."""
+
+    phi: Array  # (k,)
+    z: Array  # (places,)
+    mode: Array  # (places,) z*(phi)
+    factor: ArrowFactor  # K(phi)
+    products: Array  # (colours, places) of the precision, by which its entries are found
+    log_p: Array  # () log density
+
+
+class RandomNumbers(NamedTuple):
+    """What a step needs of chance."""
+
+    u: Array  # (k,) standard normal
+    e: Array  # (JOINT_MOVES, places)
+    shares: Array  # (1 + JOINT_MOVES,) b of the moves
+    choices: Array  # (1 + JOINT_MOVES,) logarithms of uniform numbers
+    clusters: Array  # (classes, clusters, size) standard normal
+    of_clusters: Array  # (classes, clusters) logarithms of uniform numbers
+
+
+class Step(NamedTuple):
+    """What a step has shown."""
+
+    x: Array  # (dim,)
+    log_p: Array  # ()
+    log_q: Array  # () what log_p would be if u and e were standard normal
+    accepted: Array  # (3,) shares of the moves of each kind
+
+
+def arrive(problem: Problem, q: Hierarchical, phi: Array, e: Array) -> tuple[Place, Array]:
+    """The place with these hyper-parameters `(k,)` and noise `(places,)`, and whether there is one."""
+    before = q.mode(phi)
+    gradient, products = curvature(problem, q.split, phi, before)
+    factor = q.split.arrow(products).factorise()
+    mode = before + factor.solve_both(gradient)
+    z = mode + factor.solve_transposed(e)
+    log_p = problem.log_density(q.split.join(phi, z))
+    return Place(phi, z, mode, factor, products, log_p), jnp.isfinite(log_p)
+
+
+def noise_of(q: Hierarchical, place: Place) -> tuple[Array, Array]:
+    """u `(k,)` and e `(places,)`."""
+    return q.hyper.scale.solve(place.phi - q.hyper.loc), place.factor.multiply_transposed(place.z - place.mode)
+
+
+def log_nested(q: Hierarchical, place: Place) -> Array:
+    """The log density at a place if u and e were standard normal."""
+    u, e = noise_of(q, place)
+    squares = jnp.sum(u**2) + jnp.sum(e**2)
+    return -0.5 * (squares + q.dim * LOG_2PI) - q.hyper.scale.log_det() + place.factor.log_det()
+
+
+def random_numbers(
+    rng: np.random.Generator, q: Hierarchical, clusters: Clusters | None, shape: tuple[int, ...]
+) -> RandomNumbers:
+    """Those of as many steps as `shape` says, made on the host: to compile a generator would take seconds."""
+    dtype, split = q.centre.dtype, q.split
+    normal = lambda *of: rng.standard_normal((*shape, *of), dtype)
+    log_uniform = lambda *of: np.log1p(-rng.random((*shape, *of), dtype))
+    classes, count, size = (0, 0, 0) if clusters is None else clusters.members.shape
+    longer = rng.random((*shape, 1 + JOINT_MOVES)) < LONGEST_SHARE
+    shares = np.where(longer, 1, SHORTEST ** rng.random(longer.shape)).astype(dtype)
+    return RandomNumbers(
+        u=normal(split.num_hyper),
+        e=normal(JOINT_MOVES, split.num_places) * np.asarray(split.used, dtype),
+        shares=shares,
+        choices=log_uniform(1 + JOINT_MOVES),
+        clusters=normal(classes, count, size),
+        of_clusters=log_uniform(classes, count),
+    )
+
+
+def step(
+    problem: Problem, q: Hierarchical, clusters: Clusters | None, place: Place, given: RandomNumbers
+) -> tuple[Place, Step]:
+    """One move of each kind."""
+    place, of_hyper = _move_hyper(problem, q, place, given.u, given.shares[0], given.choices[0])
+
+    def body(place: Place, given: tuple[Array, Array, Array]) -> tuple[Place, Array]:
+        return _move_all(problem, q, place, *given)
+
+    place, of_all = jax.lax.scan(body, place, (given.e, given.shares[1:], given.choices[1:]))
+    of_clusters = jnp.ones((), of_all.dtype)
+    if clusters is not None:
+        place, of_clusters = _move_clusters(problem, q, clusters, place, given.clusters, given.of_clusters)
+    accepted = jnp.stack([of_hyper, of_all.mean(), of_clusters])
+    return place, Step(q.split.join(place.phi, place.z), place.log_p, log_nested(q, place), accepted)
+
+
+def _shifted(before: Array, noise: Array, share: Array) -> Array:
+    """Standard normal numbers, moved towards others."""
+    return jnp.sqrt(1 - share**2) * before + share * noise
+
+
+def _move_hyper(
+    problem: Problem, q: Hierarchical, place: Place, noise: Array, share: Array, choice: Array
+) -> tuple[Place, Array]:
+    u, e = noise_of(q, place)
+    there = _shifted(u, noise, share)
+    new, found = arrive(problem, q, q.hyper(there), e)
+    height = lambda place, u: place.log_p - place.factor.log_det() + 0.5 * jnp.sum(u**2)
+    accept = found & (choice < height(new, there) - height(place, u))
+    chosen = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, place)
+    return chosen, accept.astype(u.dtype)
+
+
+def _move_all(
+    problem: Problem, q: Hierarchical, place: Place, noise: Array, share: Array, choice: Array
+) -> tuple[Place, Array]:
+    _, e = noise_of(q, place)
+    there = _shifted(e, noise, share)
+    z = place.mode + place.factor.solve_transposed(there)
+    log_p = problem.log_density(q.split.join(place.phi, z))
+    accept = choice < log_p - place.log_p + 0.5 * (jnp.sum(there**2) - jnp.sum(e**2))  # not where it is not a number
+    moved = place._replace(z=jnp.where(accept, z, place.z), log_p=jnp.where(accept, log_p, place.log_p))
+    return moved, accept.astype(e.dtype)
+
+
+def _move_clusters(
+    problem: Problem, q: Hierarchical, clusters: Clusters, place: Place, noises: Array, choices: Array
+) -> tuple[Place, Array]:
+    """All classes of clusters, one after the other; and the share of clusters that were moved."""
+    split, dtype = q.split, place.z.dtype
+    products = jnp.pad(jnp.ravel(place.products), (0, 1))
+    rows = products[clusters.entries]
+    gradient = latent_gradient(problem, split, place.phi)
+    unit, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = jnp.asarray((unit + 1) / 2, dtype), jnp.asarray(weights / 2, dtype)
+
+    def of_class(z: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
+        members, inner, position, noise, choice = given
+        used = members < split.num_places
+        gathered = lambda v: jnp.where(used, jnp.pad(v, (0, 1))[members], 0)
+        force = jnp.sum(rows * jnp.pad(z - place.mode, (0, 1))[clusters.beside], axis=1)
+        filled = jnp.where(used[:, :, None], 0, jnp.eye(used.shape[1], dtype=dtype))
+        root = jnp.linalg.cholesky(products[inner] + filled)
+        before = solve_triangular(root, gathered(force)[..., None], lower=True)[..., 0]  # noise that z would come of
+        after = jnp.where(used, noise, 0)
+        moved = solve_triangular(root, (after - before)[..., None], lower=True, trans=1)[..., 0]
+        whole = jnp.pad(jnp.ravel(moved), (0, 1))[position]
+        gains = jax.lax.map(lambda t: jnp.sum(gathered(gradient(z + t * whole) * whole), axis=1), nodes)
+        gain = weights @ gains + 0.5 * (jnp.sum(after**2, axis=1) - jnp.sum(before**2, axis=1))
+        accept = choice < gain
+        kept = jnp.broadcast_to(accept[:, None], members.shape)
+        z += jnp.where(jnp.pad(jnp.ravel(kept), (0, 1))[position], whole, 0)
+        return z, jnp.sum(accept & used[:, 0]) / jnp.sum(used[:, 0])
+
+    given = clusters.members, clusters.inner, clusters.position, noises, choices
+    z, shares = jax.lax.scan(of_class, place.z, given)
+    log_p = problem.log_density(split.join(place.phi, z))
+    return place._replace(z=z, log_p=log_p), shares.mean().astype(dtype)
