@@ -116,3 +116,49 @@ def regression(x, data):
     """Linear, with a log scale as its last coordinate."""
     rest = (data["y"] - data["X"] @ x[:-1]) * jnp.exp(-x[-1])
     return -0.5 * jnp.sum(rest**2) - len(data["y"]) * x[-1] - 0.5 * jnp.sum((x / 10) ** 2)
+
+
+def walk(x, data):
+    """Counts whose log rate is a random walk: x = (log sd of its steps, log rates)."""
+    log_sd, f = x[0], x[1:]
+    steps = -0.5 * jnp.sum(jnp.diff(f) ** 2) * jnp.exp(-2 * log_sd) - (len(data["y"]) - 1) * log_sd
+    return -2 * (log_sd + 1) ** 2 - 0.5 * f[0] ** 2 + steps + jnp.sum(data["y"] * f - jnp.exp(f))
+
+
+def simulate_walk(length=60, sd=0.4, seed=0):
+    rng = np.random.default_rng(seed)
+    return {"y": rng.poisson(np.exp(np.cumsum(sd * rng.standard_normal(length)))).astype(float)}
+
+
+def exact_walk(data):
+    """Means and sds of log sd and of all log rates, and the log evidence, by sums over grids, forwards and backwards."""
+    grid, df = np.linspace(-5, 5, 401, retstep=True)
+    log_sds, ds = np.linspace(-3, 1, 61, retstep=True)
+    seen = data["y"][:, None] * grid - np.exp(grid)
+    heights, means, squares = [], [], []
+    for log_sd in log_sds:
+        steps = -0.5 * (grid[:, None] - grid) ** 2 * np.exp(-2 * log_sd) - log_sd + np.log(df)
+        move = np.exp(steps - steps.max())
+        ahead, behind = [-0.5 * grid**2 + seen[0]], [np.zeros_like(grid)]
+        through = lambda logs, move=move, top=steps.max(): np.log(np.exp(logs - logs.max()) @ move) + logs.max() + top
+        with np.errstate(divide="ignore"):
+            for t in range(1, len(seen)):
+                ahead.append(through(ahead[-1]) + seen[t])
+                behind.append(through(behind[-1] + seen[-t]))
+        marginals = np.stack(ahead) + np.stack(behind[::-1])
+        weights = np.exp(marginals - logsumexp(marginals, axis=1, keepdims=True))
+        heights.append(logsumexp(ahead[-1]) + np.log(df) - 2 * (log_sd + 1) ** 2)
+        means.append(weights @ grid)
+        squares.append(weights @ grid**2)
+    weights = np.exp(heights - logsumexp(heights))
+    of_all = np.concatenate([log_sds[:, None], means], axis=1)
+    mean, square = weights @ of_all, weights @ np.concatenate([log_sds[:, None] ** 2, squares], axis=1)
+    return mean, np.sqrt(square - mean**2), logsumexp(heights) + np.log(ds)
+
+
+def lattice(x, data):
+    """Counts on a lattice, with a Gaussian field: x = (log sd, log rates)."""
+    log_sd, f = x[0], x[1:].reshape(data["y"].shape)
+    rough = jnp.sum(jnp.diff(f, axis=0) ** 2) + jnp.sum(jnp.diff(f, axis=1) ** 2) + 0.1 * jnp.sum(f**2)
+    prior = -0.5 * rough * jnp.exp(-2 * log_sd) - f.size * log_sd - 0.5 * log_sd**2
+    return prior + jnp.sum(data["y"] * f - jnp.exp(f))

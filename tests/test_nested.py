@@ -14,13 +14,28 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.distributions.split import Split
-from bbvi.nested.conditional import find_mode
+from bbvi.nested.conditional import curvature, find_mode
 from bbvi.nested.lines import along_lines
 from bbvi.nested.marginal import marginal
 from bbvi.outcome import Status
+from bbvi.structure import find_structure
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
-from tests.hierarchies import SCHOOLS, counts, exact, regression, schools, simulate, simulate_slopes, slopes, trials
+from tests.hierarchies import (
+    SCHOOLS,
+    counts,
+    exact,
+    exact_walk,
+    lattice,
+    regression,
+    schools,
+    simulate,
+    simulate_slopes,
+    simulate_walk,
+    slopes,
+    trials,
+    walk,
+)
 
 GROUPS = 12
 COUNTS = simulate(counts, GROUPS, 3)
@@ -59,7 +74,7 @@ def member():
     slope = rng.standard_normal((4, 2)) * used[..., None]
     blocks = np.array([[[1.5, 0.0], [0.4, 0.8]], [[2.0, 0.0], [0.0, 1.0]]])
     entries = UNEVEN.entries
-    factor = ArrowFactor(blocks, np.zeros(entries.border.shape), np.zeros((0, 0)), entries.touched)
+    factor = ArrowFactor.of(blocks, np.zeros(entries.border.shape), np.zeros((0, 0)), entries.touched)
     return Hierarchical(UNEVEN, hyper, rng.standard_normal(4) * used, slope, factor)
 
 
@@ -100,6 +115,78 @@ def test_leaves_give_the_same_distribution_back():
     again = Hierarchical.from_leaves(q.leaves())
     x = np.random.default_rng(1).standard_normal((4, 5))
     np.testing.assert_array_equal(again.log_prob(x), q.log_prob(x))
+
+
+# -- chains and lattices ----------------------------------------------------------------------------------------------
+
+WALK = simulate_walk()
+FIELD = {"y": np.random.default_rng(0).poisson(1.5, (9, 9)).astype(float)}
+
+
+@cache
+def connected(logprob, dim, seconds=10.0):
+    """A problem whose latent coordinates touch each other, its structure, and the dense precision at some point."""
+    target = problem(logprob, dim, WALK if logprob is walk else FIELD)
+    with jax.numpy_dtype_promotion("standard"):
+        structure = find_structure(target, np.full(dim, 0.1), np.ones(dim), seconds)
+        x = 0.3 * np.random.default_rng(0).standard_normal(dim)
+        hessian = -np.asarray(jax.hessian(target.log_density)(jnp.asarray(x)))
+    return target, structure, x, hessian
+
+
+def at_places(split, hessian):
+    """The precision of all places of z."""
+    used, at = np.asarray(split.used), np.asarray(split.latents)
+    dense = np.eye(split.num_places)
+    dense[np.ix_(used, used)] = hessian[np.ix_(at[used], at[used])]
+    return dense
+
+
+CONNECTED = {"a chain": (walk, 61), "a lattice": (lattice, 82)}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", CONNECTED)
+def test_blocks_only_touch_separators(name):
+    _, structure, _, hessian = connected(*CONNECTED[name])
+    assert list(structure.hyper) == [0]
+    assert len(structure.separators) > 0
+    blocks = [block[block < structure.dim] for block in structure.blocks]
+    assert sorted(np.concatenate([*blocks, structure.separators])) == list(range(1, structure.dim))
+    for i, block in enumerate(blocks):
+        others = np.concatenate(blocks[:i] + blocks[i + 1 :])
+        assert not hessian[np.ix_(block, others)].any()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", CONNECTED)
+def test_the_arrow_form_is_that_of_the_dense_precision(name):
+    """Read from a few products, and then factored, solved and inverted."""
+    target, structure, x, hessian = connected(*CONNECTED[name])
+    split = structure.split()
+    with jax.numpy_dtype_promotion("standard"):
+        _, products = curvature(target, split, x[split.hyper], split.latent(jnp.asarray(x)))
+    assert len(products) < 20
+    arrow, dense = split.arrow(products), at_places(split, hessian)
+    factor = arrow.factorise()
+    v = np.random.default_rng(1).standard_normal(split.num_places)
+    np.testing.assert_allclose(factor.solve_both(v), np.linalg.solve(dense, v), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(factor.log_det(), 0.5 * np.linalg.slogdet(dense)[1], rtol=1e-10)
+    np.testing.assert_allclose(factor.multiply_transposed(factor.solve_transposed(v)), v, rtol=1e-8)
+    np.testing.assert_allclose(jnp.sum(factor.multiply_transposed(v) ** 2), v @ dense @ v, rtol=1e-8)
+    weights = split.weights(factor.inverse())  # the trace of the identity
+    np.testing.assert_allclose(jnp.sum(weights * products), split.num_latent, rtol=1e-8)
+
+
+def test_counts_on_a_chain_are_right():
+    mean, sd, log_evidence = exact_walk(WALK)
+    posterior = bbvi.fit(walk, 61, data=WALK, method="nested_laplace")
+    assert posterior.diagnosis.status is Status.RELIABLE, posterior.diagnosis
+    np.testing.assert_allclose((posterior.mean() - mean) / sd, 0, atol=0.12)
+    np.testing.assert_allclose(posterior.sd() / sd, 1, atol=0.1)
+    np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, log_evidence, atol=0.1)
+    again = posterior.sample(2000, seed=1)
+    np.testing.assert_allclose((again.mean(axis=0) - mean) / sd, 0, atol=0.2)
 
 
 # -- the marginal -----------------------------------------------------------------------------------------------------

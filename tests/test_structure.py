@@ -86,7 +86,7 @@ def test_the_pattern_is_that_of_the_hessian(name):
 @pytest.mark.parametrize("name", SAFE)
 def test_the_pattern_leaves_out_nothing(name):
     with jax.numpy_dtype_promotion("standard"):
-        found = hessian_pattern(SAFE[name], jax.ShapeDtypeStruct((DIM,), float)).toarray()
+        found = hessian_pattern(SAFE[name], jax.ShapeDtypeStruct((DIM,), float), 60.0).toarray()
         if "loop" not in name:  # which has no second derivative to compare with
             assert found[hessian(SAFE[name])].all()
     assert (found == found.T).all()

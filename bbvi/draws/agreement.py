@@ -9,6 +9,10 @@ References: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari and Gelman 2024 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import chi2
+
+
+SURE = 0.95  # of the time a single coordinate of chains that agree just so is below a limit
 
 
 class Agreement(NamedTuple):
@@ -16,6 +20,17 @@ class Agreement(NamedTuple):
 
     r_hat: np.ndarray  # (dim,) nested R-hat, the larger one of x and of its squared distance from the mean
     error: np.ndarray  # (dim,) Monte Carlo error of the mean, in standard deviations
+    superchains: int
+
+    def within(self, r_hat: float) -> bool:
+        """Whether no coordinate is above a limit for one of them.
+
+        The largest of many is larger by chance, as the variance between few superchains is hardly known: the limit is
+        widened by quantiles of a chi-squared distribution.
+        """
+        freedom, dim = self.superchains - 1, len(self.r_hat)
+        wider = chi2.ppf(1 - (1 - SURE) / dim, freedom) / chi2.ppf(SURE, freedom)
+        return bool(self.r_hat.max() < np.sqrt(1 + wider * (r_hat**2 - 1)))
 
     @property
     def effective(self) -> float:
@@ -35,5 +50,6 @@ def agreement(x: np.ndarray, superchains: int) -> Agreement:
         within = means.var(axis=1, ddof=1).mean(axis=0) + values.var(axis=0, ddof=min(1, n - 1)).mean(axis=0)
         within = np.maximum(within, np.finfo(float).tiny)
         r_hat[row] = np.sqrt(1 + between / within)
-        error[row] = np.sqrt(between / superchains / np.maximum(values.var(axis=(0, 1)), np.finfo(float).tiny))
-    return Agreement(r_hat.max(axis=0), error[0])
+        variance = np.maximum(values.var(axis=(0, 1)), np.finfo(float).tiny)
+        error[row] = np.sqrt(values.mean(axis=0).var(axis=0, ddof=1) / chains / variance)
+    return Agreement(r_hat.max(axis=0), error[0], superchains)

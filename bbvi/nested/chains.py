@@ -68,7 +68,7 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: in
         kept = made[int(SETTLING * len(made)) :]
         agreed = agreement(np.concatenate([each.x for each in kept]), SUPERCHAINS)
         enough = num <= CHAINS * STEPS_AT_ONCE * len(kept)
-        if enough and agreed.r_hat.max() < AGREED and agreed.error.max() < SMALL_ERROR:
+        if enough and agreed.within(AGREED) and agreed.error.max() < SMALL_ERROR:
             break
         if 2 * len(made) * STEPS_AT_ONCE * CHAINS * q.dim > 3 * KEPT_NUMBERS and enough:
             break

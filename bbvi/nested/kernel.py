@@ -32,7 +32,7 @@ from bbvi.nested.conditional import curvature, latent_gradient
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-NODES = 6  # gradients for a line integral, by Gauss and Legendre
+NODES = 4  # gradients for a line integral, by Gauss and Legendre
 SHORTEST, LONGEST_SHARE = 0.1, 0.5  # b is 1 so often, and else between this and 1, evenly on a log scale
 JOINT_MOVES = 2  # of all latent coordinates, for each of the hyper-parameters
 

@@ -70,9 +70,9 @@ def _findings_of_chains(problem: Problem, q: Hierarchical, made: ChainDraws) -> 
     r_hat, error = made.agreement.r_hat.max(), made.agreement.error.max()
     worst = names[int(made.agreement.r_hat.argmax())]
     figures = f"nested R-hat {r_hat:.3f}, largest for {worst}; Monte Carlo error {error:.2g} sd"
-    if r_hat < AGREED and error < SMALL_ERROR:
+    if made.agreement.within(AGREED) and error < SMALL_ERROR:
         yield Finding(Status.RELIABLE, f"{CHAINS} chains agree ({figures})")
-    elif r_hat < NEARLY_AGREED and error < FAIR_ERROR:
+    elif made.agreement.within(NEARLY_AGREED) and error < FAIR_ERROR:
         yield Finding(Status.USABLE, f"{CHAINS} chains nearly agree ({figures})")
     else:
         yield Finding(Status.UNRELIABLE, f"{CHAINS} chains do not agree ({figures})")

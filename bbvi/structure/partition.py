@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from bbvi.runtime.types import Sparse
 
 MOST_HYPER = 64  # hyper-parameters
-LARGE_BLOCK = 64  # coordinates, from which zeros within a block are looked at
+LARGE_BLOCK = 20  # coordinates, from which zeros within a block are looked at
 WORTH = 4  # times cheaper has to be what needs more hyper-parameters and still leaves a large block
 LARGE_PATTERN = 100_000  # entries, from which not every number of hyper-parameters is tried
 
@@ -80,7 +80,8 @@ def _cost(pattern: Sparse, coordinates: np.ndarray, labels: np.ndarray) -> float
         inner = inner[order][:, order].tocoo()
         first = np.arange(len(some))
         np.minimum.at(first, inner.row, inner.col)
-        cost += 3 * float(np.sum((np.arange(len(some)) - first + 1.0) ** 2))
+        envelope = 3 * float(np.sum((np.arange(len(some)) - first + 1.0) ** 2))
+        cost += min(envelope, float(np.sum(sizes[large].astype(float) ** 3)))
     return cost
 
 
