@@ -1,0 +1,56 @@
+"""The yardsticks, each fitted by `bbvi.fit` with no options, and what is wrong with it.
+
+    python -m benchmarks.yardsticks [FOLDER [NAME ...]] [--seed 0]
+
+FOLDER holds `bugs/` and `gym/`; without one, the environment variable BBVI_YARDSTICKS is it. NAMEs are those of
+posteriors, all by default. Errors are those of 10 000 draws, over all quantities with published moments: the largest
+error of a mean beyond two Monte Carlo errors of the published one, in posterior standard deviations, and the largest
+relative error of a standard deviation, each with its quantity. In gradients, a Hessian-vector product counts as two.
+Seconds are of the fit, compiling included.
+"""
+
+import argparse
+import os
+import time
+
+import bbvi
+from benchmarks.yardsticks import MODELS, compute_quantities, find_errors, load, read_reference
+
+SAMPLES = 10_000  # draws by which an approximation is judged
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", default=os.environ.get("BBVI_YARDSTICKS"))
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.folder is None:
+        parser.error("give the folder that holds bugs/ and gym/, or set BBVI_YARDSTICKS to it")
+    if unknown := set(arguments.names) - set(MODELS):
+        parser.error(f"no posteriors of these names: {', '.join(sorted(unknown))}. There are {', '.join(MODELS)}")
+    print("| posterior | dim | last stage | status | k-hat | error of a mean | of an sd | gradients | s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in arguments.names or MODELS:
+        print(row(arguments.folder, name, arguments.seed), flush=True)
+
+
+def row(folder: str, name: str, seed: int) -> str:
+    """Fit a posterior, and judge it."""
+    case = load(folder, name)
+    tick = time.perf_counter()
+    posterior = bbvi.fit(case.logprob, case.shapes, data=case.data, constraints=case.constraints, seed=seed)
+    seconds = time.perf_counter() - tick
+    errors = find_errors(read_reference(folder, name), compute_quantities(case, posterior.sample(SAMPLES)))
+    last, cost, diagnosis = posterior.ladder[-1], posterior.cost, posterior.diagnosis
+    return (
+        f"| {name} | {posterior.parameters.dim} | {last.method} ({last.family}) | {diagnosis.status.name.lower()} "
+        f"| {diagnosis.resampling_k_hat:.2f} | {errors.mean.value:.3f} {errors.mean.quantity} "
+        f"| {errors.sd.value:.3f} {errors.sd.quantity} | {cost.gradients + 2 * cost.hessian_vector_products} "
+        f"| {seconds:.1f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
