@@ -9,31 +9,22 @@ relative error of a standard deviation, each with its quantity. In gradients, a 
 Seconds are of the fit, compiling included.
 """
 
-import argparse
-import os
 import time
 
 import bbvi
-from benchmarks.yardsticks import MODELS, compute_quantities, find_errors, load, read_reference
+from benchmarks.yardsticks import compute_quantities, find_errors, load, read_reference
+from benchmarks.yardsticks.command import read_arguments
 
 SAMPLES = 10_000  # draws by which an approximation is judged
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", default=os.environ.get("BBVI_YARDSTICKS"))
-    parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    if arguments.folder is None:
-        parser.error("give the folder that holds bugs/ and gym/, or set BBVI_YARDSTICKS to it")
-    if unknown := set(arguments.names) - set(MODELS):
-        parser.error(f"no posteriors of these names: {', '.join(sorted(unknown))}. There are {', '.join(MODELS)}")
+    folder, names, seed = read_arguments(__doc__, "--seed", 0, "of the fits")
     print("| posterior | dim | last stage | status | k-hat | error of a mean | of an sd | gradients | s |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for name in arguments.names or MODELS:
-        print(row(arguments.folder, name, arguments.seed), flush=True)
+    for name in names:
+        print(row(folder, name, seed), flush=True)
 
 
 def row(folder: str, name: str, seed: int) -> str:

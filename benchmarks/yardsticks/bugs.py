@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn import log_sigmoid, sigmoid, softplus
-from jax.scipy.special import betaln, gammaln, logit
+from jax.scipy.special import gammaln, logit
 from scipy.linalg import helmert
 
 from benchmarks.posteriordb.parts import (
@@ -274,24 +274,25 @@ def cervix_quantities(p: Params, d: Data) -> Params:
     return {k: p[k] for k in ("beta", "beta0C", "q")} | indexed("phi", p["phi"]) | gammas
 
 
-def litters_shapes(p: Params, d: Data) -> tuple[jax.Array, jax.Array]:
-    """a = nbar mu phi and b = nbar (1 - mu) phi with phi = nbar theta / (1 - theta), for each group."""
-    size = jnp.mean(d["n"], axis=1)
-    total = size**2 * p["theta"] / (1 - p["theta"])
-    return (total * p["mu"])[:, None], (total * (1 - p["mu"]))[:, None]
+def litters_scale(p: Params, d: Data) -> jax.Array:
+    """1 / (a + b) for each group, a = mu / it and b = (1 - mu) / it: (1 - theta) / (theta nbar^2)."""
+    return ((1 - p["theta"]) / p["theta"] / jnp.mean(d["n"], axis=1) ** 2)[:, None]
 
 
 def litters(p: Params, d: Data) -> jax.Array:
     """mu, theta uniform, p ~ Beta(a, b), cut at 0.9999; r ~ Bin(n, p)."""
-    a, b = litters_shapes(p, d)
+    scale, mu = litters_scale(p, d), p["mu"][:, None]
+    a, b = mu / scale, (1 - mu) / scale
     powers = (a + d["r"] - 1) * jnp.log(p["p"]) + (b + d["n"] - d["r"] - 1) * jnp.log1p(-p["p"])
-    return jnp.sum(powers - betaln(a, b))
+    return jnp.sum(powers - gammaln(a) - gammaln(b) + gammaln(a + b))
 
 
 def litters_marginal(p: Params, d: Data) -> jax.Array:
-    """The same without the cut, p integrated out: a beta-binomial."""
-    a, b = litters_shapes(p, d)
-    return jnp.sum(betaln(a + d["r"], b + d["n"] - d["r"]) - betaln(a, b))
+    """The same without the cut, p integrated out: a beta-binomial, by the factors of its rising factorials."""
+    scale, mu, i = litters_scale(p, d)[..., None], p["mu"][:, None, None], jnp.arange(13.0)
+    r, n = d["r"][..., None], d["n"][..., None]
+    factors = jnp.where(i < r, jnp.log(mu + i * scale), 0.0) + jnp.where(i < n - r, jnp.log(1 - mu + i * scale), 0.0)
+    return jnp.sum(factors - jnp.where(i < n, jnp.log1p(i * scale), 0.0))
 
 
 def litters_quantities(p: Params, d: Data) -> Params:
