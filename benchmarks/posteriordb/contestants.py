@@ -105,9 +105,11 @@ class Sampler:
             progress_bar=False,
         )
 
-    def run(self, seed: int) -> Chains:
-        """Run all chains."""
-        self._mcmc.run(jax.random.PRNGKey(seed), self._problem, extra_fields=("num_steps", "diverging"))
+    def run(self, seed: int, start: np.ndarray | None = None) -> Chains:
+        """Run all chains, from random points or from an unconstrained one."""
+        first = None if start is None else {"x": np.tile(start, (self._chains, 1))}
+        fields = "num_steps", "diverging"
+        self._mcmc.run(jax.random.PRNGKey(seed), self._problem, extra_fields=fields, init_params=first)
         x, extra = self._mcmc.get_samples(group_by_chain=True)["x"], self._mcmc.get_extra_fields()
         return Chains(np.asarray(x), int(extra["num_steps"].sum()), int(extra["diverging"].sum()))
 

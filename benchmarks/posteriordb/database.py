@@ -10,7 +10,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from benchmarks.posteriordb.models import MODELS
-from benchmarks.posteriordb.parts import Data, Logprob, Params
+from benchmarks.posteriordb.parts import Data, Logprob, Model, Params
 
 
 class Case(NamedTuple):
@@ -51,7 +51,11 @@ def load(folder: str | Path, name: str) -> Case:
     """The posterior of that name, ready to evaluate."""
     entry = _entry(folder, name)
     model = MODELS[entry["model_name"]]
-    raw = _unzip(_database(folder) / "data" / "data" / f"{entry['data_name']}.json.zip")
+    return make_case(name, model, _unzip(_database(folder) / "data" / "data" / f"{entry['data_name']}.json.zip"))
+
+
+def make_case(name: str, model: Model, raw: Data) -> Case:
+    """A model with its data, as they are in a file."""
     raw = {key: np.asarray(value) if isinstance(value, list) else value for key, value in raw.items()}
     shapes = {k: tuple(raw[n] if isinstance(n, str) else n for n in v.shape) for k, v in model.params.items()}
     constrained = {k: _constraint(*v.constraint) for k, v in model.params.items() if v.constraint}
