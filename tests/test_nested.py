@@ -74,7 +74,7 @@ def member():
     slope = rng.standard_normal((4, 2)) * used[..., None]
     blocks = np.array([[[1.5, 0.0], [0.4, 0.8]], [[2.0, 0.0], [0.0, 1.0]]])
     entries = UNEVEN.entries
-    factor = ArrowFactor.of(blocks, np.zeros(entries.border.shape), np.zeros((0, 0)), entries.touched)
+    factor = ArrowFactor(blocks, np.zeros(entries.border.shape), np.zeros((0, 0)), entries.touched)
     return Hierarchical(UNEVEN, hyper, rng.standard_normal(4) * used, slope, factor)
 
 

@@ -9,11 +9,10 @@ all blocks, one block after the other, and then the separators. Without separato
 """
 
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
+from jax.scipy.linalg import cho_solve, solve_triangular
 
 from bbvi.distributions.scales import Array
 from bbvi.runtime.pytree import pytree
-
 
 
 @pytree
@@ -40,13 +39,11 @@ class Arrow:
     def factorise(self) -> "ArrowFactor":
         """K of a positive definite matrix; NaN where it is not positive definite."""
         root = jnp.sqrt(self.blocks) if self.blocks.shape[-1] == 1 else jnp.linalg.cholesky(self.blocks)
-        inverse = inverse_lower(root)
         if not self.num_separators:
-            return ArrowFactor(root, inverse, self.border, self.corner, self.corner, self.touched)
-        border = inverse @ self.border
+            return ArrowFactor(root, self.border, self.corner, self.touched)
+        border = _solve(root, self.border)
         schur = self.corner - self._summed(jnp.einsum("gim,gin->gmn", border, border))
-        corner = jnp.linalg.cholesky(schur)
-        return ArrowFactor(root, inverse, border, corner, inverse_lower(corner), self.touched)
+        return ArrowFactor(root, border, jnp.linalg.cholesky(schur), self.touched)
 
     def _summed(self, parts: Array) -> Array:
         """A matrix of the separators from matrices `(blocks, touched, touched)` of those that each block touches."""
@@ -56,28 +53,19 @@ class Arrow:
 
 @pytree
 class ArrowFactor:
-    """K of a matrix K K^T in arrow form. Inverses are kept, since to multiply is faster than to solve.
+    """K of a matrix K K^T in arrow form.
 
     Fields:
         blocks: L `(blocks, size, size)`, lower triangular.
-        inverse_blocks: L^-1.
         border: W `(blocks, size, touched)`.
         corner: R `(separators, separators)`, lower triangular.
-        inverse_corner: R^-1.
         touched: as of `Arrow`.
     """
 
     blocks: Array
-    inverse_blocks: Array
     border: Array
     corner: Array
-    inverse_corner: Array
     touched: Array
-
-    @classmethod
-    def of(cls, blocks: Array, border: Array, corner: Array, touched: Array) -> "ArrowFactor":
-        """From its parts."""
-        return cls(blocks, inverse_lower(blocks), border, corner, inverse_lower(corner), touched)
 
     @property
     def has_separators(self) -> bool:
@@ -87,26 +75,26 @@ class ArrowFactor:
     def solve(self, v: Array) -> Array:
         """K^-1 v."""
         of_blocks, of_separators = self._parts(v)
-        of_blocks = jnp.einsum("gij,gj->gi", self.inverse_blocks, of_blocks)
+        of_blocks = _solve(self.blocks, of_blocks)
         if not self.has_separators:
             return jnp.ravel(of_blocks)
-        rest = of_separators - self._summed(jnp.einsum("gim,gi->gm", self.border, of_blocks))
-        return self._joined(of_blocks, self.inverse_corner @ rest)
+        rest = of_separators - self._summed(jnp.einsum("gim,gi->gm", self.border, of_blocks[..., 0]))
+        return self._joined(of_blocks, solve_triangular(self.corner, rest, lower=True))
 
     def solve_transposed(self, v: Array) -> Array:
         """K^-T v: of standard normal noise, a vector with precision K K^T."""
         of_blocks, of_separators = self._parts(v)
         if self.has_separators:
-            of_separators = self.inverse_corner.T @ of_separators
-            of_blocks = of_blocks - jnp.einsum("gim,gm->gi", self.border, self._seen(of_separators))
-        return self._joined(jnp.einsum("gji,gj->gi", self.inverse_blocks, of_blocks), of_separators)
+            of_separators = solve_triangular(self.corner, of_separators, lower=True, trans=1)
+            of_blocks = of_blocks - self.border @ self._seen(of_separators)[..., None]
+        return self._joined(_solve(self.blocks, of_blocks, transposed=True), of_separators)
 
     def multiply_transposed(self, v: Array) -> Array:
         """K^T v."""
         of_blocks, of_separators = self._parts(v)
-        made = jnp.einsum("gji,gj->gi", self.blocks, of_blocks)
+        made = jnp.einsum("gij,gik->gjk", self.blocks, of_blocks)
         if self.has_separators:
-            made = made + jnp.einsum("gim,gm->gi", self.border, self._seen(of_separators))
+            made = made + self.border @ self._seen(of_separators)[..., None]
         return self._joined(made, self.corner.T @ of_separators)
 
     def solve_both(self, v: Array) -> Array:
@@ -120,14 +108,15 @@ class ArrowFactor:
 
     def inverse(self) -> Arrow:
         """The entries of (K K^T)^-1 at the places of an `Arrow`; those between blocks, not zero either, left out."""
-        root = self.inverse_blocks
-        own = root**2 if root.shape[-1] == 1 else jnp.einsum("gki,gkj->gij", root, root)
+        size, dtype = self.blocks.shape[-1], self.blocks.dtype
+        root = _solve(self.blocks, jnp.broadcast_to(jnp.eye(size, dtype=dtype), self.blocks.shape))
+        own = jnp.einsum("gki,gkj->gij", root, root)
         if not self.has_separators:
             return Arrow(own, self.border, self.corner, self.touched)
-        corner = self.inverse_corner.T @ self.inverse_corner
+        corner = cho_solve((self.corner, True), jnp.eye(len(self.corner), dtype=dtype))
         padded = jnp.pad(corner, ((0, 1), (0, 1)))
         between = padded[self.touched[:, :, None], self.touched[:, None, :]]
-        towards = jnp.einsum("gji,gjm->gim", root, self.border)
+        towards = _solve(self.blocks, self.border, transposed=True)
         border = -towards @ between
         return Arrow(own - border @ jnp.moveaxis(towards, 1, 2), border, corner, self.touched)
 
@@ -135,12 +124,12 @@ class ArrowFactor:
         """That of the precision after a vector was multiplied by `by`, place by place."""
         of_blocks, of_separators = self._parts(by)
         border = self.border / self._seen(of_separators)[:, None, :] if self.has_separators else self.border
-        return self.of(self.blocks / of_blocks[..., None], border, self.corner / of_separators[:, None], self.touched)
+        return ArrowFactor(self.blocks / of_blocks, border, self.corner / of_separators[:, None], self.touched)
 
     def _parts(self, v: Array) -> tuple[Array, Array]:
-        """The places of the blocks `(blocks, size)`, and the separators."""
+        """The places of the blocks as columns `(blocks, size, 1)`, and the separators."""
         blocks, size, _ = self.blocks.shape
-        return jnp.reshape(v[: blocks * size], (blocks, size)), v[blocks * size :]
+        return jnp.reshape(v[: blocks * size], (blocks, size, 1)), v[blocks * size :]
 
     def _joined(self, of_blocks: Array, of_separators: Array) -> Array:
         return jnp.concatenate([jnp.ravel(of_blocks), of_separators]) if self.has_separators else jnp.ravel(of_blocks)
@@ -154,9 +143,6 @@ class ArrowFactor:
         return jnp.zeros(len(self.corner) + 1, parts.dtype).at[self.touched].add(parts)[:-1]
 
 
-def inverse_lower(root: Array) -> Array:
-    """The inverses of lower triangular matrices `(..., n, n)`."""
-    n = root.shape[-1]
-    if n <= 1:
-        return 1 / root
-    return solve_triangular(root, jnp.broadcast_to(jnp.eye(n, dtype=root.dtype), root.shape), lower=True)
+def _solve(root: Array, columns: Array, *, transposed: bool = False) -> Array:
+    """L^-1, or L^-T, times columns `(blocks, size, n)`."""
+    return columns / root if root.shape[-1] == 1 else solve_triangular(root, columns, lower=True, trans=int(transposed))

@@ -44,7 +44,7 @@ class Hierarchical(Distribution):
     def of_split(cls, split: Split, hyper: Affine) -> Self:
         """The member with these hyper-parameters and standard normal latent coordinates."""
         (blocks, size), dtype, at = split.shape, hyper.loc.dtype, split.entries
-        factor = ArrowFactor.of(
+        factor = ArrowFactor(
             jnp.broadcast_to(jnp.eye(size, dtype=dtype), (blocks, size, size)),
             jnp.zeros(at.border.shape, dtype),
             jnp.eye(at.num_separators, dtype=dtype),
@@ -118,13 +118,13 @@ class Hierarchical(Distribution):
         of_split = {name: leaves[f"split.{name}"] for name in ("hyper", "latents", "colour")}
         split = Split.arranged(**of_split, entries=entries, dim=len(leaves["split.place"]), shape=entries.blocks.shape[:2])
         hyper = Affine(leaves["loc"], Triangular(leaves["raw_tril"]))
-        return cls(split, hyper, leaves["centre"], leaves["slope"], ArrowFactor.of(**_under("factor.", leaves)))
+        return cls(split, hyper, leaves["centre"], leaves["slope"], ArrowFactor(**_under("factor.", leaves)))
 
     def leaves(self) -> dict[str, Array]:
         own = {"centre": self.centre, "slope": self.slope, "loc": self.hyper.loc, **vars(self.hyper.scale)}
         of_split = {f"split.{name}": getattr(self.split, name) for name in ("hyper", "latents", "place", "colour")}
         entries = {f"entries.{name}": each for name, each in vars(self.split.entries).items()}
-        factor = {f"factor.{name}": getattr(self.factor, name) for name in ("blocks", "border", "corner", "touched")}
+        factor = {f"factor.{name}": each for name, each in vars(self.factor).items()}
         return {**own, **of_split, **entries, **factor}
 
     def mode(self, phi: Array) -> Array:

@@ -20,7 +20,7 @@ from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import log_sum_exp
 from bbvi.nested.clusters import Clusters, clusters_of
 from bbvi.nested.conditional import Mode, find_mode
-from bbvi.nested.kernel import JOINT_MOVES, NODES, Place, RandomNumbers, Step, arrive, log_nested, random_numbers, step
+from bbvi.nested.kernel import NODES, Place, RandomNumbers, Step, arrive, joint_moves, log_nested, random_numbers, step, wide_noise
 from bbvi.outcome import Evaluations
 from bbvi.policy import KEPT_NUMBERS
 from bbvi.runtime.compiling import program
@@ -100,7 +100,7 @@ def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluation
 def _begun(problem: Problem, q: Hierarchical, rng: np.random.Generator) -> tuple[Place, np.ndarray, float]:
     """Places of some draws of q, one for each superchain; log p - log q of all that were made; what was lost."""
     dtype = q.centre.dtype
-    u = rng.standard_normal((CHAINS, q.split.num_hyper)).astype(dtype)
+    u = wide_noise(rng, (CHAINS, q.split.num_hyper), dtype)
     e = rng.standard_normal((CHAINS, q.split.num_places)).astype(dtype) * np.asarray(q.split.used)
     places, log_q, found = jax.device_get(_arrive(problem, q, u, e))
     if not found.any():
@@ -134,9 +134,9 @@ def _log_mean(x: np.ndarray) -> float:
 
 def _evaluations(split: Split, clusters: Clusters | None, blocks: int) -> Evaluations:
     steps = blocks * STEPS_AT_ONCE * CHAINS
-    lines = 0 if clusters is None else NODES * len(clusters.members)
+    lines = 0 if clusters is None else NODES * clusters.num_classes
     arrivals = steps + CHAINS
-    return Evaluations((2 + JOINT_MOVES) * steps, arrivals + lines * steps, split.num_colours * arrivals)
+    return Evaluations((2 + joint_moves(clusters)) * steps, arrivals + lines * steps, split.num_colours * arrivals)
 
 
 @program
@@ -161,4 +161,9 @@ def _advance(
     problem: Problem, q: Hierarchical, clusters: Clusters | None, places: Place, given: RandomNumbers
 ) -> tuple[Place, Step]:
     """All chains after some steps, and what these have shown, `(steps, chains, ...)`."""
-    return jax.lax.scan(jax.vmap(lambda place, each: step(problem, q, clusters, place, each)), places, given)
+
+    def body(places: Place, now: tuple[Array, RandomNumbers]) -> tuple[Place, Step]:
+        some = None if clusters is None else clusters.of_set(now[0])
+        return jax.vmap(lambda place, each: step(problem, q, some, place, each))(places, now[1])
+
+    return jax.lax.scan(body, places, (jnp.arange(len(given.u)), given))

@@ -1,7 +1,7 @@
 """Which latent coordinates are moved together: clusters, in classes of which no two clusters touch each other.
 
-All clusters of a class are independent given everything else. There are two sets of clusters that overlap, so that none
-has the same rim in both.
+All clusters of a class are independent given everything else. There are two sets of clusters, used in turn, that
+overlap: none has the same rim in both.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from bbvi.runtime.pytree import pytree
 from bbvi.runtime.types import Array
 
 SIZE = 16  # coordinates in a cluster, at most
-MOST_CLASSES = 24  # each costs as many gradients as a line integral has nodes
+MOST_CLASSES = 12  # in a set; each costs as many gradients as a line integral has nodes
 
 
 @pytree
@@ -24,9 +24,10 @@ class Clusters:
     Fields:
         beside: the places at which a row of the precision has entries, `(places, most)`; their number as a filler.
         entries: these entries, `(places, most)`.
-        members: places of the clusters of each class, `(classes, clusters, size)`; the number of places as a filler.
-        inner: entries of the precision within each cluster, `(classes, clusters, size, size)`.
-        position: where each place is found among the members of a class, flattened, `(classes, places)`; one beyond
+        members: places of the clusters of each class of both sets, `(2, classes, clusters, size)`; the number of places
+            as a filler.
+        inner: entries of the precision within each cluster, `(2, classes, clusters, size, size)`.
+        position: where each place is found among the members of a class, flattened, `(2, classes, places)`; one beyond
             their end for a place that is not moved.
     """
 
@@ -35,6 +36,16 @@ class Clusters:
     members: Array
     inner: Array
     position: Array
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes in a set."""
+        return self.members.shape[1]
+
+    def of_set(self, number: Array) -> "Clusters":
+        """With one of the sets only."""
+        chosen = (each[number % 2] for each in (self.members, self.inner, self.position))
+        return Clusters(self.beside, self.entries, *chosen)
 
 
 class _Pattern(NamedTuple):
@@ -57,20 +68,19 @@ def clusters_of(split: Split) -> Clusters | None:
     first = _grown(near, order)
     crosses = np.array([sum(first[i] != first[j] for j in near[i]) for i in range(places)])
     second = _grown(near, order[np.argsort(-crosses[order], kind="stable")])
-    classes: list[list[np.ndarray]] = []
-    for label in (first, second):
-        of_label = [np.flatnonzero(label == g) for g in range(label.max() + 1)]
-        colour = _coloured(label, near, len(of_label))
-        classes += [[of_label[g] for g in np.flatnonzero(colour == c)] for c in range(colour.max() + 1)]
-    if len(classes) > MOST_CLASSES:
+    sets = [_classes(first, near), _classes(second, near)]
+    num_classes, largest = max(map(len, sets)), max(len(clusters) for classes in sets for clusters in classes)
+    if num_classes > MOST_CLASSES:
         return None
-    members = np.full((len(classes), max(map(len, classes)), SIZE), places, np.int32)
-    for row, members_of in zip(members, classes, strict=True):
-        for place, cluster in zip(row, members_of, strict=False):
-            place[: len(cluster)] = cluster
-    position = np.full((len(classes), places + 1), members[0].size, np.int32)
-    np.put_along_axis(position, members.reshape(len(classes), -1), np.arange(members[0].size)[None], axis=1)
-    return Clusters(*_rows(pattern, split), members, _inner(pattern, split, members), position[:, :-1])
+    members = np.full((2, num_classes, largest, SIZE), places, np.int32)
+    for number, classes in enumerate(sets):
+        for row, clusters in zip(members[number], classes, strict=False):
+            for place, cluster in zip(row, clusters, strict=False):
+                place[: len(cluster)] = cluster
+    flat = members.reshape(2, num_classes, -1)
+    position = np.full((2, num_classes, places + 1), flat.shape[2], np.int32)
+    np.put_along_axis(position, flat, np.arange(flat.shape[2])[None, None], axis=2)
+    return Clusters(*_rows(pattern, split), members, _inner(pattern, split, members), position[..., :-1])
 
 
 def _pattern(split: Split) -> _Pattern:
@@ -109,8 +119,9 @@ def _grown(near: list[list[int]], order: np.ndarray) -> np.ndarray:
     return label
 
 
-def _coloured(label: np.ndarray, near: list[list[int]], count: int) -> np.ndarray:
-    """A colour for each cluster, of which those of one colour do not touch."""
+def _classes(label: np.ndarray, near: list[list[int]]) -> list[list[np.ndarray]]:
+    """Clusters, each by its places, in classes of which none touches another."""
+    count = label.max() + 1
     touching: list[set[int]] = [set() for _ in range(count)]
     for i, others in enumerate(near):
         touching[label[i]].update(int(label[j]) for j in others if label[j] != label[i])
@@ -118,7 +129,8 @@ def _coloured(label: np.ndarray, near: list[list[int]], count: int) -> np.ndarra
     for g in range(count):
         taken = {int(colour[h]) for h in touching[g]}
         colour[g] = next(c for c in range(count) if c not in taken)
-    return colour
+    clusters = [np.flatnonzero(label == g) for g in range(count)]
+    return [[clusters[g] for g in np.flatnonzero(colour == c)] for c in range(colour.max() + 1)]
 
 
 def _rows(pattern: _Pattern, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +147,8 @@ def _rows(pattern: _Pattern, split: Split) -> tuple[np.ndarray, np.ndarray]:
 def _inner(pattern: _Pattern, split: Split, members: np.ndarray) -> np.ndarray:
     """Where the entries within clusters are found."""
     inner = np.full((*members.shape, SIZE), split.num_colours * split.num_places, np.int32)
-    for of_class, places in zip(inner, members, strict=True):
+    pairs = zip(inner.reshape(-1, *inner.shape[2:]), members.reshape(-1, *members.shape[2:]), strict=True)
+    for of_class, places in pairs:
         cluster, within = (np.full(split.num_places + 1, -1) for _ in range(2))
         cluster[places] = np.arange(len(places))[:, None]
         within[places] = np.arange(SIZE)

@@ -6,7 +6,6 @@ density falls along it more steeply than it rose at its beginning.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -100,16 +99,16 @@ def find_mode(problem: Problem, split: Split, phi: Array, z: Array) -> Mode:
 
 
 def _chosen(kept: Array, new: ArrowFactor, old: ArrowFactor) -> ArrowFactor:
-    """The new factor where it is kept, `(blocks,)` or, with separators, `(1,)` bool."""
-    if new.has_separators:
-        return jax.tree.map(lambda one, other: jnp.where(kept[0], one, other), new, old)
-    choose = lambda one, other: jnp.where(kept[:, None, None], one, other)
-    blocks, inverse = choose(new.blocks, old.blocks), choose(new.inverse_blocks, old.inverse_blocks)
-    return replace(new, blocks=blocks, inverse_blocks=inverse)
+    """The new factor where it is kept, `(blocks,)` or `(1,)` bool."""
+    wide = kept[:, None, None]
+    corner = jnp.where(wide[0], new.corner, old.corner) if new.has_separators else new.corner
+    return ArrowFactor(
+        jnp.where(wide, new.blocks, old.blocks), jnp.where(wide, new.border, old.border), corner, new.touched
+    )
 
 
 def _unknown(split: Split, dtype: Any) -> ArrowFactor:
     """A factor of NaN."""
     at = split.entries
-    blocks, border, corner = (jnp.full(each.shape, jnp.nan, dtype) for each in (at.blocks, at.border, at.corner))
-    return ArrowFactor(blocks, blocks, border, corner, corner, jnp.asarray(at.touched))
+    blank = (jnp.full(each.shape, jnp.nan, dtype) for each in (at.blocks, at.border, at.corner))
+    return ArrowFactor(*blank, jnp.asarray(at.touched))

@@ -5,24 +5,27 @@ let phi = m + C u and z = z*(phi) + K(phi)^-T e. Were the posterior what nested 
 standard normal. Moves are right for any z* and K that depend on phi alone, so z* is where one Newton step from the
 modes of q leads to, and K is of the precision at the beginning of this step.
 
-    phi     u -> sqrt(1 - b^2) u + b noise, with e kept: neither the centred nor the other form of a model slows it
+    phi     u -> sqrt(1 - b^2) u + b noise, or a draw with wide tails, with e kept: neither the centred nor the other form
+            of a model slows it
     all     e -> sqrt(1 - b^2) e + b noise
     blocks  clusters of latent coordinates are drawn from their Gaussian given the others. Each is accepted or rejected
             for itself, by its own part of the log density: the line integral of its own part of the gradient
 
-The first two are reversible for standard normal u and e, so that they are accepted by how the posterior differs from
-that. The acceptance of the last does not fall with the number of coordinates.
+Moves by shares b are reversible for standard normal u and e, so that they are accepted by how the posterior differs from
+that; draws with wide tails, by how it differs from these. The acceptance of the last kind does not fall with the number
+of coordinates.
 
 References: Neal 1999 and Cotter, Roberts, Stuart and White 2013 (moves of the first kind); Knorr-Held and Rue 2002
 (blocks).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
+from scipy.special import gammaln
 
 from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.base import LOG_2PI
@@ -33,8 +36,9 @@ from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
 NODES = 4  # gradients for a line integral, by Gauss and Legendre
-SHORTEST, LONGEST_SHARE = 0.1, 0.5  # b is 1 so often, and else between this and 1, evenly on a log scale
-JOINT_MOVES = 2  # of all latent coordinates, for each of the hyper-parameters
+SHORTEST, LONGEST_SHARE = 0.1, 0.5  # b is between this and 1, evenly on a log scale, or so often 1, or a wide draw
+FREEDOM, WIDER = 5.0, 1.1  # of a wide draw: degrees of freedom, and the scale
+JOINT_MOVES, WITH_CLUSTERS = 4, 2  # of all latent coordinates, for each of the hyper-parameters
 
 
 class Place(NamedTuple):
@@ -42,7 +46,8 @@ class Place(NamedTuple):
 
     phi: Array  # (k,)
     z: Array  # (places,)
-    mode: Array  # (places,) z*(phi)
+    near: Array  # (places,) the mode that q expects
+    white: Array  # (places,) the Newton step from there to z*(phi), times K^T
     factor: ArrowFactor  # K(phi)
     products: Array  # (colours, places) of the precision, by which its entries are found
     log_p: Array  # () log density
@@ -51,10 +56,11 @@ class Place(NamedTuple):
 class RandomNumbers(NamedTuple):
     """What a step needs of chance."""
 
-    u: Array  # (k,) standard normal
-    e: Array  # (JOINT_MOVES, places)
-    shares: Array  # (1 + JOINT_MOVES,) b of the moves
-    choices: Array  # (1 + JOINT_MOVES,) logarithms of uniform numbers
+    u: Array  # (k,) standard normal, or with wide tails
+    is_wide: Array  # () bool
+    e: Array  # (joint moves, places)
+    shares: Array  # (1 + joint moves,) b of the moves
+    choices: Array  # (1 + joint moves,) logarithms of uniform numbers
     clusters: Array  # (classes, clusters, size) standard normal
     of_clusters: Array  # (classes, clusters) logarithms of uniform numbers
 
@@ -73,22 +79,35 @@ def arrive(problem: Problem, q: Hierarchical, phi: Array, e: Array) -> tuple[Pla
     before = q.mode(phi)
     gradient, products = curvature(problem, q.split, phi, before)
     factor = q.split.arrow(products).factorise()
-    mode = before + factor.solve_both(gradient)
-    z = mode + factor.solve_transposed(e)
+    white = factor.solve(gradient)
+    z = before + factor.solve_transposed(white + e)
     log_p = problem.log_density(q.split.join(phi, z))
-    return Place(phi, z, mode, factor, products, log_p), jnp.isfinite(log_p)
+    return Place(phi, z, before, white, factor, products, log_p), jnp.isfinite(log_p)
 
 
 def noise_of(q: Hierarchical, place: Place) -> tuple[Array, Array]:
     """u `(k,)` and e `(places,)`."""
-    return q.hyper.scale.solve(place.phi - q.hyper.loc), place.factor.multiply_transposed(place.z - place.mode)
+    return q.hyper.scale.solve(place.phi - q.hyper.loc), place.factor.multiply_transposed(place.z - place.near) - place.white
 
 
 def log_nested(q: Hierarchical, place: Place) -> Array:
-    """The log density at a place if u and e were standard normal."""
+    """The log density at a place if u had wide tails as at the beginning of chains, and e were standard normal."""
     u, e = noise_of(q, place)
-    squares = jnp.sum(u**2) + jnp.sum(e**2)
-    return -0.5 * (squares + q.dim * LOG_2PI) - q.hyper.scale.log_det() + place.factor.log_det()
+    of_e = -0.5 * (jnp.sum(e**2) + q.split.num_latent * LOG_2PI)
+    return _log_wide(u) + of_e - q.hyper.scale.log_det() + place.factor.log_det()
+
+
+def wide_noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Student-t numbers, of which those of the last axis share a denominator."""
+    share = np.sqrt(FREEDOM / rng.chisquare(FREEDOM, (*shape[:-1], 1)))
+    return (WIDER * share * rng.standard_normal(shape)).astype(dtype)
+
+
+def _log_wide(u: Array) -> Array:
+    """The log density of such numbers `(k,)`."""
+    k = len(u)
+    constant = gammaln((FREEDOM + k) / 2) - gammaln(FREEDOM / 2) - 0.5 * k * np.log(FREEDOM * np.pi * WIDER**2)
+    return constant - 0.5 * (FREEDOM + k) * jnp.log1p(jnp.sum(u**2) / (FREEDOM * WIDER**2))
 
 
 def random_numbers(
@@ -98,24 +117,32 @@ def random_numbers(
     dtype, split = q.centre.dtype, q.split
     normal = lambda *of: rng.standard_normal((*shape, *of), dtype)
     log_uniform = lambda *of: np.log1p(-rng.random((*shape, *of), dtype))
-    classes, count, size = (0, 0, 0) if clusters is None else clusters.members.shape
-    longer = rng.random((*shape, 1 + JOINT_MOVES)) < LONGEST_SHARE
+    classes, count, size = (0, 0, 0) if clusters is None else clusters.members.shape[1:]
+    moves = joint_moves(clusters)
+    longer = rng.random((*shape, 1 + moves)) < LONGEST_SHARE
     shares = np.where(longer, 1, SHORTEST ** rng.random(longer.shape)).astype(dtype)
+    wide = longer[..., :1]
     return RandomNumbers(
-        u=normal(split.num_hyper),
-        e=normal(JOINT_MOVES, split.num_places) * np.asarray(split.used, dtype),
+        u=np.where(wide, wide_noise(rng, (*shape, split.num_hyper), dtype), normal(split.num_hyper)),
+        is_wide=wide[..., 0],
+        e=normal(moves, split.num_places) * np.asarray(split.used, dtype),
         shares=shares,
-        choices=log_uniform(1 + JOINT_MOVES),
+        choices=log_uniform(1 + moves),
         clusters=normal(classes, count, size),
         of_clusters=log_uniform(classes, count),
     )
+
+
+def joint_moves(clusters: Clusters | None) -> int:
+    """Moves of all latent coordinates in a step."""
+    return JOINT_MOVES if clusters is None else WITH_CLUSTERS
 
 
 def step(
     problem: Problem, q: Hierarchical, clusters: Clusters | None, place: Place, given: RandomNumbers
 ) -> tuple[Place, Step]:
     """One move of each kind."""
-    place, of_hyper = _move_hyper(problem, q, place, given.u, given.shares[0], given.choices[0])
+    place, of_hyper = _move_hyper(problem, q, place, given)
 
     def body(place: Place, given: tuple[Array, Array, Array]) -> tuple[Place, Array]:
         return _move_all(problem, q, place, *given)
@@ -133,14 +160,13 @@ def _shifted(before: Array, noise: Array, share: Array) -> Array:
     return jnp.sqrt(1 - share**2) * before + share * noise
 
 
-def _move_hyper(
-    problem: Problem, q: Hierarchical, place: Place, noise: Array, share: Array, choice: Array
-) -> tuple[Place, Array]:
+def _move_hyper(problem: Problem, q: Hierarchical, place: Place, given: RandomNumbers) -> tuple[Place, Array]:
     u, e = noise_of(q, place)
-    there = _shifted(u, noise, share)
+    there = _shifted(u, given.u, given.shares[0])
     new, found = arrive(problem, q, q.hyper(there), e)
-    height = lambda place, u: place.log_p - place.factor.log_det() + 0.5 * jnp.sum(u**2)
-    accept = found & (choice < height(new, there) - height(place, u))
+    proposal = lambda u: jnp.where(given.is_wide, _log_wide(u), -0.5 * jnp.sum(u**2))
+    height = lambda place, u: place.log_p - place.factor.log_det() - proposal(u)
+    accept = found & (given.choices[0] < height(new, there) - height(place, u))
     chosen = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, place)
     return chosen, accept.astype(u.dtype)
 
@@ -150,7 +176,7 @@ def _move_all(
 ) -> tuple[Place, Array]:
     _, e = noise_of(q, place)
     there = _shifted(e, noise, share)
-    z = place.mode + place.factor.solve_transposed(there)
+    z = place.near + place.factor.solve_transposed(place.white + there)
     log_p = problem.log_density(q.split.join(place.phi, z))
     accept = choice < log_p - place.log_p + 0.5 * (jnp.sum(there**2) - jnp.sum(e**2))  # not where it is not a number
     moved = place._replace(z=jnp.where(accept, z, place.z), log_p=jnp.where(accept, log_p, place.log_p))
@@ -164,6 +190,7 @@ def _move_clusters(
     split, dtype = q.split, place.z.dtype
     products = jnp.pad(jnp.ravel(place.products), (0, 1))
     rows = products[clusters.entries]
+    mode = place.near + place.factor.solve_transposed(place.white)
     gradient = latent_gradient(problem, split, place.phi)
     unit, weights = np.polynomial.legendre.leggauss(NODES)
     nodes, weights = jnp.asarray((unit + 1) / 2, dtype), jnp.asarray(weights / 2, dtype)
@@ -172,7 +199,7 @@ def _move_clusters(
         members, inner, position, noise, choice = given
         used = members < split.num_places
         gathered = lambda v: jnp.where(used, jnp.pad(v, (0, 1))[members], 0)
-        force = jnp.sum(rows * jnp.pad(z - place.mode, (0, 1))[clusters.beside], axis=1)
+        force = jnp.sum(rows * jnp.pad(z - mode, (0, 1))[clusters.beside], axis=1)
         filled = jnp.where(used[:, :, None], 0, jnp.eye(used.shape[1], dtype=dtype))
         root = jnp.linalg.cholesky(products[inner] + filled)
         before = solve_triangular(root, gathered(force)[..., None], lower=True)[..., 0]  # noise that z would come of
@@ -184,9 +211,10 @@ def _move_clusters(
         accept = choice < gain
         kept = jnp.broadcast_to(accept[:, None], members.shape)
         z += jnp.where(jnp.pad(jnp.ravel(kept), (0, 1))[position], whole, 0)
-        return z, jnp.sum(accept & used[:, 0]) / jnp.sum(used[:, 0])
+        return z, jnp.array([jnp.sum(accept & used[:, 0]), jnp.sum(used[:, 0])])
 
     given = clusters.members, clusters.inner, clusters.position, noises, choices
-    z, shares = jax.lax.scan(of_class, place.z, given)
+    z, counts = jax.lax.scan(of_class, place.z, given)
     log_p = problem.log_density(split.join(place.phi, z))
-    return place._replace(z=z, log_p=log_p), shares.mean().astype(dtype)
+    accepted, tried = jnp.sum(counts, axis=0)
+    return place._replace(z=z, log_p=log_p), (accepted / tried).astype(dtype)
