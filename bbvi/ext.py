@@ -21,7 +21,7 @@ from bbvi.data.density import SumOverRows
 from bbvi.data.source import Source
 from bbvi.diagnostics.checks import CHECKS, examine
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
-from bbvi.diagnostics.verdict import Diagnosis, Value
+from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Distribution, Moments, Reparameterised, moments_by_draws
 from bbvi.distributions.bases import Base, Elliptical, HeavyTailed, Normal, Warped
@@ -37,7 +37,7 @@ from bbvi.estimators.base import Estimate, Estimator, differentiable_log_densiti
 from bbvi.estimators.noise import Noise
 from bbvi.models import Model
 from bbvi.optimise import Run, Solved, drive, solve
-from bbvi.outcome import Evaluations, Finding, History, Status, Stop
+from bbvi.outcome import Evaluations, Finding, History, Status, Stop, Value
 from bbvi.runtime.pytree import pytree, static
 from bbvi.start.record import Start, start_at
 from bbvi.target.problem import Problem

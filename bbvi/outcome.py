@@ -7,6 +7,8 @@ import numpy as np
 
 from bbvi.runtime.pytree import pytree
 
+HUGE = 1e9  # nats, from which digits after the point mean nothing
+
 
 class Status(enum.Enum):
     """How far to trust a posterior; the value says it in words."""
@@ -120,6 +122,21 @@ class History(NamedTuple):
     def gradient_equivalents(self) -> np.ndarray:
         """Gradients made in each step, where a Hessian-vector product counts as two, `(steps,)`."""
         return self.evaluations.gradient_equivalents
+
+
+class Value(NamedTuple):
+    """An estimate with its Monte Carlo standard error."""
+
+    value: float
+    standard_error: float
+
+    def __str__(self) -> str:
+        if abs(self.value) > HUGE:
+            return f"{self.value:.3g}"
+        if not np.isfinite(self.standard_error):
+            return f"{self.value:.2f}"
+        digits = int(np.clip(1 - np.floor(np.log10(self.standard_error + 1e-12)), 0, 6))
+        return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}"
 
 
 class StageSummary(NamedTuple):

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbvi.data.reading import read_rows
-from bbvi.diagnostics.verdict import Diagnosis, Value
+from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.models import Model
+from bbvi.outcome import Value
 from bbvi.record import Record
 from bbvi.reporting import arviz, bridge, chains, files, full, html, plots, report, tables
 from bbvi.reporting.chains import NUTSDraws

@@ -131,16 +131,16 @@ def simulate_walk(length=60, sd=0.4, seed=0):
 
 
 def exact_walk(data):
-    """Means and sds of log sd and of all log rates, and the log evidence, by sums over grids, forwards and backwards."""
+    """Means and sds of log sd and of all log rates, and the log evidence, by sums over grids in both directions."""
     grid, df = np.linspace(-5, 5, 401, retstep=True)
     log_sds, ds = np.linspace(-3, 1, 61, retstep=True)
     seen = data["y"][:, None] * grid - np.exp(grid)
     heights, means, squares = [], [], []
     for log_sd in log_sds:
         steps = -0.5 * (grid[:, None] - grid) ** 2 * np.exp(-2 * log_sd) - log_sd + np.log(df)
-        move = np.exp(steps - steps.max())
+        move = np.exp(steps)
         ahead, behind = [-0.5 * grid**2 + seen[0]], [np.zeros_like(grid)]
-        through = lambda logs, move=move, top=steps.max(): np.log(np.exp(logs - logs.max()) @ move) + logs.max() + top
+        through = lambda logs, move=move: np.log(np.exp(logs - logs.max()) @ move) + logs.max()
         with np.errstate(divide="ignore"):
             for t in range(1, len(seen)):
                 ahead.append(through(ahead[-1]) + seen[t])

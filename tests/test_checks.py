@@ -12,7 +12,7 @@ from scipy import stats
 import bbvi
 from bbvi.diagnostics.bounds import find_bounds
 from bbvi.diagnostics.stein import stein_kernel, stein_test
-from bbvi.reporting.bridge import bridge
+from bbvi.draws.bridge import bridge
 
 RNG = np.random.default_rng(0)
 N = 200_000

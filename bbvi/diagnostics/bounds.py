@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bbvi.diagnostics.verdict import Value
 from bbvi.draws.pareto import log_sum_exp, smooth
+from bbvi.outcome import Value
 
 FINITE_K = 0.5  # k-hat of the weights, above which they have no variance
 ERRORS = 2.0  # standard errors that are added to an estimate of D, to stay on the safe side

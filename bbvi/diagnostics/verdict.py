@@ -6,31 +6,14 @@ verdict itself, what the checks find about the posterior, what the algorithm has
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from bbvi.diagnostics.checks import CHECKS, examine
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.draws.pareto import effective_sample_size, log_sum_exp, smooth
-from bbvi.outcome import Status, Stop
-
-HUGE = 1e9  # nats, from which digits after the point mean nothing
-
-
-class Value(NamedTuple):
-    """An estimate with its Monte Carlo standard error."""
-
-    value: float
-    standard_error: float
-
-    def __str__(self) -> str:
-        if abs(self.value) > HUGE:
-            return f"{self.value:.3g}"
-        if not np.isfinite(self.standard_error):
-            return f"{self.value:.2f}"
-        digits = int(np.clip(1 - np.floor(np.log10(self.standard_error + 1e-12)), 0, 6))
-        return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}"
+from bbvi.outcome import Status, Stop, Value
 
 
 @dataclass(frozen=True)
@@ -138,7 +121,7 @@ def _numbers(evidence: Evidence, no_error: bool) -> dict[str, Any]:
         "k_hat": smooth(of_q).k_hat,
         "resampling_k_hat": evidence.smoothed.k_hat,
         "elbo": Value(float(of_q[finite].mean()), spread / float(finite.sum()) ** 0.5),
-        "log_evidence": Value(log_sum_exp(raw) - float(np.log(n)), evidence_error),
+        "log_evidence": evidence.log_evidence or Value(log_sum_exp(raw) - float(np.log(n)), evidence_error),
         "effective_sample_size": evidence.effective_sample_size,
         "log_weight_sd": spread,
         "non_finite": float(1 - finite.mean()),

@@ -4,8 +4,8 @@ A precision matrix A of blocks B and separators S is factored as K K^T with
 
     A = [[A_B, C], [C^T, A_S]],    K = [[L, 0], [W^T, R]],
 
-where A_B = L L^T block by block, W = L^-1 C, and R R^T = A_S - W^T W is the Schur complement. Vectors have the places of
-all blocks, one block after the other, and then the separators. Without separators A is block-diagonal.
+where A_B = L L^T block by block, W = L^-1 C, and R R^T = A_S - W^T W is the Schur complement. Vectors have the places
+of all blocks, one block after the other, and then the separators. Without separators A is block-diagonal.
 """
 
 import jax.numpy as jnp

@@ -116,7 +116,8 @@ class Hierarchical(Distribution):
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
         entries = Arrow(**_under("entries.", leaves))
         of_split = {name: leaves[f"split.{name}"] for name in ("hyper", "latents", "colour")}
-        split = Split.arranged(**of_split, entries=entries, dim=len(leaves["split.place"]), shape=entries.blocks.shape[:2])
+        count, size, _ = entries.blocks.shape
+        split = Split.arranged(**of_split, entries=entries, dim=len(leaves["split.place"]), shape=(count, size))
         hyper = Affine(leaves["loc"], Triangular(leaves["raw_tril"]))
         return cls(split, hyper, leaves["centre"], leaves["slope"], ArrowFactor(**_under("factor.", leaves)))
 

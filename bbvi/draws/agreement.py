@@ -9,8 +9,7 @@ References: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari and Gelman 2024 
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
-
+from scipy.special import chdtri
 
 SURE = 0.95  # of the time a single coordinate of chains that agree just so is below a limit
 
@@ -29,7 +28,7 @@ class Agreement(NamedTuple):
         widened by quantiles of a chi-squared distribution.
         """
         freedom, dim = self.superchains - 1, len(self.r_hat)
-        wider = chi2.ppf(1 - (1 - SURE) / dim, freedom) / chi2.ppf(SURE, freedom)
+        wider = chdtri(freedom, (1 - SURE) / dim) / chdtri(freedom, 1 - SURE)
         return bool(self.r_hat.max() < np.sqrt(1 + wider * (r_hat**2 - 1)))
 
     @property

@@ -132,6 +132,7 @@ class Fitting:
             limits=[*limits, *seen.findings],
             remarks=remarks,
             seed=self.task.seed,
+            log_evidence=seen.log_evidence,
         )
         return _Judged(judged, seen.pool, diagnose(evidence), seen.evaluations)
 

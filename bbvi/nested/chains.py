@@ -2,8 +2,6 @@
 
 Weights of all latent coordinates together would fail with their number, so draws are made by moves that leave the
 posterior as it is (`kernel.py`). The evidence comes from a bridge between the draws of q and those of the chains.
-
-Reference: Meng and Wong 1996 (bridge sampling).
 """
 
 from dataclasses import replace
@@ -16,12 +14,23 @@ import numpy as np
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.split import Split
 from bbvi.draws.agreement import Agreement, agreement
+from bbvi.draws.bridge import bridge
 from bbvi.draws.importance import Draws
-from bbvi.draws.pareto import log_sum_exp
 from bbvi.nested.clusters import Clusters, clusters_of
 from bbvi.nested.conditional import Mode, find_mode
-from bbvi.nested.kernel import NODES, Place, RandomNumbers, Step, arrive, joint_moves, log_nested, random_numbers, step, wide_noise
-from bbvi.outcome import Evaluations
+from bbvi.nested.kernel import (
+    LINE_POINTS,
+    Place,
+    RandomNumbers,
+    Step,
+    arrive,
+    joint_moves,
+    log_nested,
+    random_numbers,
+    step,
+    wide_noise,
+)
+from bbvi.outcome import Evaluations, Value
 from bbvi.policy import KEPT_NUMBERS
 from bbvi.runtime.compiling import program
 from bbvi.runtime.deadline import OutOfTimeError
@@ -31,10 +40,10 @@ from bbvi.target.problem import Problem
 CHAINS = 64
 SUPERCHAINS = 16  # that begin at one draw of q each
 STEPS_AT_ONCE = 16
-MOST_STEPS = 512
-SETTLING = 1 / 3  # of the steps are left out
+FEWEST_PARTS = 3  # of so many steps
+MOST_CHAIN_STEPS = 512
+SETTLE = 1 / 3  # of the steps are left out
 AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in standard deviations, at which chains end
-BRIDGE_ROUNDS, BRIDGE_PARTS = 100, 8
 
 
 class ChainDraws(NamedTuple):
@@ -42,7 +51,7 @@ class ChainDraws(NamedTuple):
 
     pool: Draws  # all draws after the chains have settled, of equal weight
     agreement: Agreement
-    log_evidence: tuple[float, float]  # and its standard error
+    log_evidence: Value
     accepted: np.ndarray  # (3,) shares of the moves: of hyper-parameters, of all latent coordinates, of clusters
     lost: float  # share of the draws of q without a mode
     evaluations: Evaluations
@@ -53,9 +62,11 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: in
     rng, split = np.random.default_rng(seed), q.split
     clusters = clusters_of(split)
     begun, log_ratio_of_q, lost = _begun(problem, q, rng)
+    if lost == 1:
+        return _nowhere(q, begun)
     places = jax.tree.map(lambda each: np.repeat(each, CHAINS // SUPERCHAINS, axis=0), begun)
     made: list[Step] = []
-    agreed, most = None, MOST_STEPS + -(-num // CHAINS)
+    agreed, most = None, MOST_CHAIN_STEPS + -(-num // CHAINS)
     while STEPS_AT_ONCE * len(made) < most:
         given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS))
         try:
@@ -65,21 +76,23 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: in
                 raise
             break
         made.append(jax.device_get(steps))
-        kept = made[int(SETTLING * len(made)) :]
+        kept = made[int(SETTLE * len(made)) :]
         agreed = agreement(np.concatenate([each.x for each in kept]), SUPERCHAINS)
         enough = num <= CHAINS * STEPS_AT_ONCE * len(kept)
+        if len(made) < FEWEST_PARTS:
+            continue
         if enough and agreed.within(AGREED) and agreed.error.max() < SMALL_ERROR:
             break
         if 2 * len(made) * STEPS_AT_ONCE * CHAINS * q.dim > 3 * KEPT_NUMBERS and enough:
             break
     assert agreed is not None
-    kept = made[int(SETTLING * len(made)) :]
+    kept = made[int(SETTLE * len(made)) :]
     x, log_p, log_q = (np.concatenate([getattr(each, name) for each in kept]) for name in ("x", "log_p", "log_q"))
-    evidence = _bridge(np.ravel(log_p - log_q), log_ratio_of_q)
-    log_r = np.ravel(log_p) - evidence[0]
+    log_evidence = _evidence(np.ravel(log_p - log_q), log_ratio_of_q, agreed.effective)
+    log_r = np.ravel(log_p) - np.nan_to_num(log_evidence.value)  # constant weights
     pool = Draws(x.reshape(-1, q.dim), np.ravel(log_p), log_r, log_r, np.ones(log_r.shape, bool))
     accepted = np.mean([each.accepted.mean(axis=(0, 1)) for each in kept], axis=0)
-    return ChainDraws(pool, agreed, evidence, accepted, lost, _evaluations(split, clusters, len(made)))
+    return ChainDraws(pool, agreed, log_evidence, accepted, lost, _evaluations(split, clusters, len(made)))
 
 
 def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
@@ -103,38 +116,31 @@ def _begun(problem: Problem, q: Hierarchical, rng: np.random.Generator) -> tuple
     u = wide_noise(rng, (CHAINS, q.split.num_hyper), dtype)
     e = rng.standard_normal((CHAINS, q.split.num_places)).astype(dtype) * np.asarray(q.split.used)
     places, log_q, found = jax.device_get(_arrive(problem, q, u, e))
-    if not found.any():
-        raise OutOfTimeError("no draw of q has a density")
-    chosen = np.resize(np.flatnonzero(found), SUPERCHAINS)
+    chosen = np.resize(np.flatnonzero(found) if found.any() else np.arange(CHAINS), SUPERCHAINS)
     first = jax.tree.map(lambda each: each[chosen], places)
     return first, (places.log_p - log_q)[found], float(1 - found.mean())
 
 
-def _bridge(of_p: np.ndarray, of_q: np.ndarray) -> tuple[float, float]:
-    """Log evidence and its standard error, from log p - log q at draws of p and at draws of q."""
-    whole = _bridged(of_p, of_q)
-    parts = range(BRIDGE_PARTS)
-    each = [_bridged(of_p[len(of_p) * i // BRIDGE_PARTS :][: len(of_p) // BRIDGE_PARTS], of_q[i::BRIDGE_PARTS]) for i in parts]
-    return whole, float(np.std(each) / (BRIDGE_PARTS - 1) ** 0.5)
+def _nowhere(q: Hierarchical, begun: Place) -> ChainDraws:
+    """What there is where no draw of q has a density."""
+    x = np.concatenate([begun.phi, begun.z], axis=1)[:, np.asarray(q.split.place)]
+    without = np.full(len(x), -np.inf)
+    pool = Draws(x, without, np.zeros(len(x)), np.zeros(len(x)), np.ones(len(x), bool))
+    unknown = Agreement(np.full(q.dim, np.inf), np.full(q.dim, np.inf), SUPERCHAINS)
+    return ChainDraws(pool, unknown, Value(-np.inf, np.nan), np.zeros(3), 1.0, _evaluations(q.split, None, 0))
 
 
-def _bridged(of_p: np.ndarray, of_q: np.ndarray) -> float:
-    """The fixed point of the optimal bridge."""
-    log_z, shift = float(np.median(of_q)), np.log(len(of_p) / len(of_q))
-    for _ in range(BRIDGE_ROUNDS):
-        from_q = _log_mean(of_q - log_z - np.logaddexp(0, shift + of_q - log_z))
-        from_p = _log_mean(-np.logaddexp(0, shift + of_p - log_z))
-        log_z += from_q - from_p
-    return log_z
-
-
-def _log_mean(x: np.ndarray) -> float:
-    return log_sum_exp(x) - float(np.log(len(x)))
+def _evidence(of_p: np.ndarray, of_q: np.ndarray, effective: float) -> Value:
+    """Log evidence from log p - log q at draws of both, not a number where they hardly overlap."""
+    try:
+        return bridge(of_p, of_q, min(effective, len(of_p)))
+    except FloatingPointError:
+        return Value(np.nan, np.nan)
 
 
 def _evaluations(split: Split, clusters: Clusters | None, blocks: int) -> Evaluations:
     steps = blocks * STEPS_AT_ONCE * CHAINS
-    lines = 0 if clusters is None else NODES * clusters.num_classes
+    lines = 0 if clusters is None else LINE_POINTS * clusters.num_classes
     arrivals = steps + CHAINS
     return Evaluations((2 + joint_moves(clusters)) * steps, arrivals + lines * steps, split.num_colours * arrivals)
 

@@ -147,8 +147,8 @@ def _rows(pattern: _Pattern, split: Split) -> tuple[np.ndarray, np.ndarray]:
 def _inner(pattern: _Pattern, split: Split, members: np.ndarray) -> np.ndarray:
     """Where the entries within clusters are found."""
     inner = np.full((*members.shape, SIZE), split.num_colours * split.num_places, np.int32)
-    pairs = zip(inner.reshape(-1, *inner.shape[2:]), members.reshape(-1, *members.shape[2:]), strict=True)
-    for of_class, places in pairs:
+    for number in np.ndindex(*members.shape[:2]):
+        places, of_class = members[number], inner[number]
         cluster, within = (np.full(split.num_places + 1, -1) for _ in range(2))
         cluster[places] = np.arange(len(places))[:, None]
         within[places] = np.arange(SIZE)

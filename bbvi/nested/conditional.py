@@ -110,5 +110,5 @@ def _chosen(kept: Array, new: ArrowFactor, old: ArrowFactor) -> ArrowFactor:
 def _unknown(split: Split, dtype: Any) -> ArrowFactor:
     """A factor of NaN."""
     at = split.entries
-    blank = (jnp.full(each.shape, jnp.nan, dtype) for each in (at.blocks, at.border, at.corner))
-    return ArrowFactor(*blank, jnp.asarray(at.touched))
+    blocks, border, corner = (jnp.full(each.shape, jnp.nan, dtype) for each in (at.blocks, at.border, at.corner))
+    return ArrowFactor(blocks, border, corner, jnp.asarray(at.touched))

@@ -1,19 +1,19 @@
 """Moves of chains through a hierarchy, each of which leaves the posterior as it is.
 
-With q(phi) = N(m, C C^T), z*(phi) the mode of the latent coordinates given phi and K(phi) the factor of their precision,
-let phi = m + C u and z = z*(phi) + K(phi)^-T e. Were the posterior what nested Laplace takes it for, u and e would be
-standard normal. Moves are right for any z* and K that depend on phi alone, so z* is where one Newton step from the
-modes of q leads to, and K is of the precision at the beginning of this step.
+With q(phi) = N(m, C C^T), z*(phi) the mode of the latent coordinates given phi and K(phi) the factor of their
+precision, let phi = m + C u and z = z*(phi) + K(phi)^-T e. Were the posterior what nested Laplace takes it for, u and e
+would be standard normal. Moves are right for any z* and K that depend on phi alone, so z* is where one Newton step from
+the modes of q leads to, and K is of the precision at the beginning of this step.
 
-    phi     u -> sqrt(1 - b^2) u + b noise, or a draw with wide tails, with e kept: neither the centred nor the other form
-            of a model slows it
+    phi     u -> sqrt(1 - b^2) u + b noise, or a draw with wide tails, with e kept: neither the centred nor the other
+            form of a model slows it
     all     e -> sqrt(1 - b^2) e + b noise
     blocks  clusters of latent coordinates are drawn from their Gaussian given the others. Each is accepted or rejected
             for itself, by its own part of the log density: the line integral of its own part of the gradient
 
-Moves by shares b are reversible for standard normal u and e, so that they are accepted by how the posterior differs from
-that; draws with wide tails, by how it differs from these. The acceptance of the last kind does not fall with the number
-of coordinates.
+Moves by shares b are reversible for standard normal u and e, so that they are accepted by how the posterior differs
+from that; draws with wide tails, by how it differs from these. The acceptance of the last kind does not fall with the
+number of coordinates.
 
 References: Neal 1999 and Cotter, Roberts, Stuart and White 2013 (moves of the first kind); Knorr-Held and Rue 2002
 (blocks).
@@ -35,7 +35,7 @@ from bbvi.nested.conditional import curvature, latent_gradient
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-NODES = 4  # gradients for a line integral, by Gauss and Legendre
+LINE_POINTS = 4  # gradients for a line integral, by Gauss and Legendre
 SHORTEST, LONGEST_SHARE = 0.1, 0.5  # b is between this and 1, evenly on a log scale, or so often 1, or a wide draw
 FREEDOM, WIDER = 5.0, 1.1  # of a wide draw: degrees of freedom, and the scale
 JOINT_MOVES, WITH_CLUSTERS = 4, 2  # of all latent coordinates, for each of the hyper-parameters
@@ -87,7 +87,9 @@ def arrive(problem: Problem, q: Hierarchical, phi: Array, e: Array) -> tuple[Pla
 
 def noise_of(q: Hierarchical, place: Place) -> tuple[Array, Array]:
     """u `(k,)` and e `(places,)`."""
-    return q.hyper.scale.solve(place.phi - q.hyper.loc), place.factor.multiply_transposed(place.z - place.near) - place.white
+    root = q.hyper.scale.matrix()
+    u = solve_triangular(root, place.phi - q.hyper.loc, lower=True)
+    return u, place.factor.multiply_transposed(place.z - place.near) - place.white
 
 
 def log_nested(q: Hierarchical, place: Place) -> Array:
@@ -192,7 +194,7 @@ def _move_clusters(
     rows = products[clusters.entries]
     mode = place.near + place.factor.solve_transposed(place.white)
     gradient = latent_gradient(problem, split, place.phi)
-    unit, weights = np.polynomial.legendre.leggauss(NODES)
+    unit, weights = np.polynomial.legendre.leggauss(LINE_POINTS)
     nodes, weights = jnp.asarray((unit + 1) / 2, dtype), jnp.asarray(weights / 2, dtype)
 
     def of_class(z: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:

@@ -32,12 +32,12 @@ CELLS = 64  # into which a line is cut, to integrate and to draw
 REACH = 4.0  # standard deviations to which lines go, beyond the square root of the size of a block
 LOOKED_AT = np.array([CELLS // 4, 3 * CELLS // 4])  # cells at which the sum over blocks is compared with the density
 LINES = 8  # through blocks of several coordinates
-LARGEST_BLOCK = 20  # coordinates, that so few lines tell enough of
+LARGEST_ON_LINES = 20  # coordinates, that so few lines tell enough of
 
 
 def suit(split: Split) -> bool:
     """Whether lines are enough: blocks are independent and small."""
-    return not split.has_separators and split.shape[1] <= LARGEST_BLOCK
+    return not split.has_separators and split.shape[1] <= LARGEST_ON_LINES
 
 
 class Exact(NamedTuple):

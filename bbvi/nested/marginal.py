@@ -9,8 +9,8 @@ Its gradient does without that of the search. The mode moves by dz* = A^-1 f_zph
     m' = f_phi - h_phi - f_phiz A^-1 h_z,
 
 and the gradient of h = log |A| / 2 is that of tr(A^-1 A) / 2 with A^-1 held fixed. Of A^-1 only the entries count at
-which A is not zero. So h is -sum_c D^2 f [E_c, U_c] / 2, with E_c all places of a colour and U_c the entries of A^-1 that
-go with them: a directional derivative of a directional derivative of the gradient of f.
+which A is not zero. So h is -sum_c D^2 f [E_c, U_c] / 2, with E_c all places of a colour and U_c the entries of A^-1
+that go with them: a directional derivative of a directional derivative of the gradient of f.
 
 References: Rue, Martino and Chopin 2009; Kristensen et al. 2016 (TMB); Margossian et al. 2020 (arXiv:2004.12550).
 """

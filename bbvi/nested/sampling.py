@@ -170,7 +170,8 @@ def _visits(
             directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
         directions = np.broadcast_to(directions, (at_once, *shape[1:]))
         made = _visit(problem, q, np.resize(some, (at_once, phi.shape[1])), directions, uniform)
-        yield begin, jax.tree.map(lambda each: each[: len(some)], jax.device_get(made))
+        count = len(some)
+        yield begin, jax.tree.map(lambda each, count=count: each[:count], jax.device_get(made))
 
 
 def _normal(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from bbvi.draws.pareto import smooth
 from bbvi.nested.chains import AGREED, CHAINS, SMALL_ERROR, ChainDraws, run_chains
 from bbvi.nested.lines import suit
 from bbvi.nested.sampling import NestedDraws, draw_nested
-from bbvi.outcome import Evaluations, Finding, Status
+from bbvi.outcome import Evaluations, Finding, Status, Value
 from bbvi.structure.names import in_ranges
 from bbvi.target.problem import Problem
 
@@ -31,6 +31,7 @@ class Look(NamedTuple):
     pool: Draws  # that the posterior is made of
     findings: Sequence[Finding]
     evaluations: Evaluations
+    log_evidence: Value | None = None  # where it is known better than by importance sampling
 
 
 def look(problem: Problem, q: Distribution, seed: tuple[int, ...]) -> Look:
@@ -60,7 +61,8 @@ def _look_at_chains(problem: Problem, q: Hierarchical, made: ChainDraws) -> Look
     """Draws of the posterior itself, as many as are worth independent ones."""
     effective = int(np.clip(made.agreement.effective, 1, len(made.pool)))
     few = made.pool.take(np.linspace(0, len(made.pool) - 1, effective).astype(int))
-    return Look(few, made.pool, tuple(_findings_of_chains(problem, q, made)), made.evaluations)
+    findings = tuple(_findings_of_chains(problem, q, made))
+    return Look(few, made.pool, findings, made.evaluations, made.log_evidence)
 
 
 def _findings_of_chains(problem: Problem, q: Hierarchical, made: ChainDraws) -> Iterator[Finding]:

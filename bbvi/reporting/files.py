@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from bbvi.diagnostics.verdict import Diagnosis, Value
+from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions.reading import read_distribution
 from bbvi.draws.importance import Draws
 from bbvi.models.provenance import Provenance
-from bbvi.outcome import Cost, History, StageSummary, Status, Stop
+from bbvi.outcome import Cost, History, StageSummary, Status, Stop, Value
 from bbvi.record import Record
 from bbvi.runtime.precision import scope
 from bbvi.runtime.storage import read_arrays, read_path, write_arrays

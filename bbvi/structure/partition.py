@@ -21,8 +21,8 @@ def partition(
     To those that are given the k coordinates with the most neighbours are added, and of all k the one is taken with the
     least s^3 + sum b^3, with s hyper-parameters and blocks of b coordinates; of equals the smallest. A large block
     counts with three times the multiplications of an envelope method, which are few for a chain. None are added where
-    they would leave one small block only. There are no more of them than `most` and half of the coordinates, unless more
-    are given.
+    they would leave one small block only. There are no more of them than `most` and half of the coordinates, unless
+    more are given.
 
     Arguments:
         pattern: of the Hessian, `(dim, dim)`, symmetric.

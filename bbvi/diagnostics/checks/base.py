@@ -17,7 +17,7 @@ from bbvi.distributions import Distribution
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import Smoothed, effective_sample_size, smooth
 from bbvi.draws.random import RandomStream
-from bbvi.outcome import Finding, Stop
+from bbvi.outcome import Finding, Stop, Value
 from bbvi.start.record import Start
 from bbvi.target.parameters import label
 from bbvi.target.problem import Problem
@@ -38,6 +38,7 @@ class Evidence:
         limits: what limits the verdict itself, such as a density that is too costly to look at all rows.
         remarks: what the algorithm has to say of its result.
         seed: of random numbers that a check may need.
+        log_evidence: where it is known better than by importance sampling.
     """
 
     problem: Problem
@@ -49,6 +50,7 @@ class Evidence:
     limits: Sequence[Finding] = ()
     remarks: Sequence[Finding] = ()
     seed: int = 0
+    log_evidence: Value | None = None
 
     @cached_property
     def of_q(self) -> Draws:
