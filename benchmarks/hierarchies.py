@@ -1,11 +1,13 @@
-"""Random intercepts of many groups by the default: time, cost, and errors against quadrature.
+"""Random intercepts of many groups, and random walks, by the default: time, cost, and errors against quadrature.
 
     python -m benchmarks.hierarchies --groups 100 1000 10000
     python -m benchmarks.hierarchies --kind trials --groups 200 --rows 2
+    python -m benchmarks.hierarchies --kind walk --groups 100 1000
 
 Each size is fitted twice, in its centred form: the first time compiles. Errors are those of the mean and the log
-standard deviation of the intercepts, against sums over a grid in which each group is integrated numerically: in
-posterior standard deviations, and relative for the standard deviations.
+standard deviation of the intercepts, against sums over a grid in which each group is integrated numerically; for a
+random walk that of the log standard deviation of its steps and of all its states. They are in posterior standard
+deviations, and relative for the standard deviations.
 """
 
 import argparse
@@ -14,40 +16,54 @@ import time
 import numpy as np
 
 import bbvi
-from tests.hierarchies import counts, exact, simulate, trials
+from tests.hierarchies import counts, exact, exact_walk, simulate, simulate_walk, trials, walk
 
-KINDS = {"counts": counts, "trials": trials}
+KINDS = {"counts": counts, "trials": trials, "walk": walk}
 REACH = 7  # standard deviations, to which the grid goes
 
 
 def main() -> None:
     """Print a row for each number of groups."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=KINDS, default="counts", help="Poisson counts, or outcomes of trials")
-    parser.add_argument("--groups", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of groups")
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="counts",
+        help="Poisson counts, outcomes of trials, or counts along a random walk",
+    )
+    parser.add_argument(
+        "--groups", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of groups, or of states"
+    )
     parser.add_argument("--rows", type=int, default=3, help="rows in each group (default: %(default)s)")
     parser.add_argument("--non-centred", action="store_true", help="the other form of the same model")
     parser.add_argument("--method", default="auto", help="the method (default: %(default)s)")
     given = parser.parse_args()
     kind = KINDS[given.kind]
-    print("groups   cold s   warm s  gradients  status      k-hat  error of mean  of sd  method")
+    print("   dim   cold s   warm s  gradients  status      k-hat  error of mean  of sd  method")
     for groups in given.groups:
-        print(_row(kind, kind(not given.non_centred), groups, given.rows, given.method), flush=True)
+        if kind is walk:
+            data, logprob, dim = simulate_walk(groups, 3 / groups**0.5), walk, groups + 1
+        else:
+            data, logprob, dim = simulate(kind, groups, given.rows), kind(not given.non_centred), groups + 2
+        print(_row(kind, logprob, dim, data, given.method), flush=True)
 
 
-def _row(kind, logprob, groups: int, rows: int, method: str) -> str:
-    data, seconds = simulate(kind, groups, rows), []
+def _row(kind, logprob, dim: int, data, method: str) -> str:
+    seconds = []
     for _ in range(2):
         tick = time.perf_counter()
-        posterior = bbvi.fit(logprob, groups + 2, data=data, method=method)
+        posterior = bbvi.fit(logprob, dim, data=data, method=method)
         seconds.append(time.perf_counter() - tick)
-    mean, sd, cost = posterior.mean()[:2], posterior.sd()[:2], posterior.cost
-    ranges = [(m - REACH * s, m + REACH * s) for m, s in zip(mean, sd, strict=True)]
-    means, sds, _ = exact(kind, data, ranges)
+    mean, sd, cost = posterior.mean(), posterior.sd(), posterior.cost
+    if kind is walk:
+        means, sds, _ = exact_walk(data)
+    else:
+        mean, sd = mean[:2], sd[:2]
+        means, sds, _ = exact(kind, data, [(m - REACH * s, m + REACH * s) for m, s in zip(mean, sd, strict=True)])
     error, ratio = np.max(np.abs(mean - means) / sds), np.max(np.abs(sd / sds - 1))
     gradients = cost.gradients + 2 * cost.hessian_vector_products
     return (
-        f"{groups:6d} {seconds[0]:8.1f} {seconds[1]:8.2f} {gradients:10d}  {posterior.diagnosis.status.name:11s}"
+        f"{dim:6d} {seconds[0]:8.1f} {seconds[1]:8.2f} {gradients:10d}  {posterior.diagnosis.status.name:11s}"
         f"{posterior.diagnosis.resampling_k_hat:6.2f} {error:14.3f} {100 * ratio:5.1f}%  {posterior.method}"
     )
 

@@ -132,8 +132,8 @@ def simulate_walk(length=60, sd=0.4, seed=0):
 
 def exact_walk(data):
     """Means and sds of log sd and of all log rates, and the log evidence, by sums over grids in both directions."""
-    grid, df = np.linspace(-5, 5, 401, retstep=True)
-    log_sds, ds = np.linspace(-3, 1, 61, retstep=True)
+    grid, df = np.linspace(-8, 5, 521, retstep=True)
+    log_sds, ds = np.linspace(-4, 1, 76, retstep=True)
     seen = data["y"][:, None] * grid - np.exp(grid)
     heights, means, squares = [], [], []
     for log_sd in log_sds:
