@@ -5,13 +5,13 @@ overlap: none has the same rim in both.
 """
 
 from collections import deque
-from typing import NamedTuple
 
 import numpy as np
 
 from bbvi.distributions.split import Split
 from bbvi.runtime.pytree import pytree
 from bbvi.runtime.types import Array
+from bbvi.structure.arrangement import Entries, entries_of
 
 SIZE = 16  # coordinates in a cluster, at most
 MOST_CLASSES = 12  # in a set; each costs as many gradients as a line integral has nodes
@@ -48,17 +48,9 @@ class Clusters:
         return Clusters(self.beside, self.entries, *chosen)
 
 
-class _Pattern(NamedTuple):
-    """Entries of the precision: rows, columns, and where they are found."""
-
-    row: np.ndarray
-    column: np.ndarray
-    at: np.ndarray
-
-
 def clusters_of(split: Split) -> Clusters | None:
     """Clusters of the latent coordinates; None where too many of them touch each other."""
-    pattern, places = _pattern(split), split.num_places
+    pattern, places = entries_of(split), split.num_places
     near: list[list[int]] = [[] for _ in range(places)]
     for i, j in zip(pattern.row.tolist(), pattern.column.tolist(), strict=True):
         if i != j:
@@ -81,25 +73,6 @@ def clusters_of(split: Split) -> Clusters | None:
     position = np.full((2, num_classes, places + 1), flat.shape[2], np.int32)
     np.put_along_axis(position, flat, np.arange(flat.shape[2])[None, None], axis=2)
     return Clusters(*_rows(pattern, split), members, _inner(pattern, split, members), position[..., :-1])
-
-
-def _pattern(split: Split) -> _Pattern:
-    at, (blocks, size) = split.entries, split.shape
-    separators = blocks * size + np.arange(at.num_separators + 1)
-    of_blocks = np.arange(blocks * size).reshape(blocks, size)
-    touched = separators[np.asarray(at.touched)]
-    parts = [
-        (of_blocks[:, :, None], of_blocks[:, None, :], at.blocks),
-        (of_blocks[:, :, None], touched[:, None, :], at.border),
-        (touched[:, None, :], of_blocks[:, :, None], at.border),
-        (separators[:-1, None], separators[None, :-1], at.corner),
-    ]
-    row, column, found = (
-        np.concatenate(column)
-        for column in zip(*(map(np.ravel, np.broadcast_arrays(*map(np.asarray, part))) for part in parts), strict=True)
-    )
-    known = found < split.num_colours * split.num_places
-    return _Pattern(row[known], column[known], found[known])
 
 
 def _grown(near: list[list[int]], order: np.ndarray) -> np.ndarray:
@@ -133,7 +106,7 @@ def _classes(label: np.ndarray, near: list[list[int]]) -> list[list[np.ndarray]]
     return [[clusters[g] for g in np.flatnonzero(colour == c)] for c in range(colour.max() + 1)]
 
 
-def _rows(pattern: _Pattern, split: Split) -> tuple[np.ndarray, np.ndarray]:
+def _rows(pattern: Entries, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """For each place where its row has entries, and where these are found."""
     order = np.argsort(pattern.row, kind="stable")
     row, starts = pattern.row[order], np.searchsorted(pattern.row[order], np.arange(split.num_places))
@@ -144,7 +117,7 @@ def _rows(pattern: _Pattern, split: Split) -> tuple[np.ndarray, np.ndarray]:
     return beside, entries
 
 
-def _inner(pattern: _Pattern, split: Split, members: np.ndarray) -> np.ndarray:
+def _inner(pattern: Entries, split: Split, members: np.ndarray) -> np.ndarray:
     """Where the entries within clusters are found."""
     inner = np.full((*members.shape, SIZE), split.num_colours * split.num_places, np.int32)
     for number in np.ndindex(*members.shape[:2]):

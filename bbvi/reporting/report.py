@@ -135,6 +135,8 @@ def _number(value: float, sd: float) -> str:
 def _quality(posterior: Record, rows: list[Row], page: _Page) -> Iterator[Picture | str]:
     """How near q is: its weights, and what other means say of the standard deviations."""
     yield page.add(plots.log_weights(posterior), "Log importance weights of the draws behind the verdict.")
+    if (figure := plots.structure(posterior)) is not None:
+        yield page.add(figure, "The structure: entries of the precision of the latent coordinates that are not zero.")
     others = {f"q itself ({posterior.distribution.name})": np.array([row.of_q for row in rows])}
     try:
         others |= _linear_response(posterior, rows)

@@ -1,6 +1,7 @@
 """Where the entries of a Hessian are found in a few products, for latent coordinates in blocks between separators."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +9,14 @@ from bbvi.distributions.arrow import Arrow
 from bbvi.distributions.split import Split
 from bbvi.runtime.types import Sparse
 from bbvi.structure.colouring import colouring, meeting
+
+
+class Entries(NamedTuple):
+    """Entries of the precision of the latent coordinates."""
+
+    row: np.ndarray  # a place, (n,)
+    column: np.ndarray
+    at: np.ndarray  # where it is found in products, flattened
 
 
 def arrange(pattern: Sparse, hyper: np.ndarray, separators: np.ndarray, blocks: np.ndarray) -> Split:
@@ -65,6 +74,26 @@ def _touched(block: np.ndarray, separator: np.ndarray, count: int, filler: int) 
     touched = np.full((count, slot.max(initial=-1) + 1), filler, np.int32)
     touched[of_block, slot] = of_separator
     return touched, slot[which]
+
+
+def entries_of(split: Split) -> Entries:
+    """All entries of the precision that may not be zero."""
+    at, (blocks, size) = split.entries, split.shape
+    separators = blocks * size + np.arange(at.num_separators + 1)
+    of_blocks = np.arange(blocks * size).reshape(blocks, size)
+    touched = separators[np.asarray(at.touched)]
+    parts = [
+        (of_blocks[:, :, None], of_blocks[:, None, :], at.blocks),
+        (of_blocks[:, :, None], touched[:, None, :], at.border),
+        (touched[:, None, :], of_blocks[:, :, None], at.border),
+        (separators[:-1, None], separators[None, :-1], at.corner),
+    ]
+    row, column, found = (
+        np.concatenate(column)
+        for column in zip(*(map(np.ravel, np.broadcast_arrays(*map(np.asarray, part))) for part in parts), strict=True)
+    )
+    known = found < split.num_colours * split.num_places
+    return Entries(row[known], column[known], found[known])
 
 
 def filled_up(blocks: Sequence[np.ndarray], dim: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from bbvi.reporting.plots.correlations import directions
 from bbvi.reporting.plots.course import elbo, ladder
 from bbvi.reporting.plots.densities import marginals
 from bbvi.reporting.plots.quality import log_weights, standard_deviations
+from bbvi.reporting.plots.structure import structure
 
 __all__ = [
     "directions",
@@ -17,4 +18,5 @@ __all__ = [
     "pit_histograms",
     "predictive",
     "standard_deviations",
+    "structure",
 ]
