@@ -174,19 +174,41 @@ def test_the_arrow_form_is_that_of_the_dense_precision(name):
     np.testing.assert_allclose(factor.log_det(), 0.5 * np.linalg.slogdet(dense)[1], rtol=1e-10)
     np.testing.assert_allclose(factor.multiply_transposed(factor.solve_transposed(v)), v, rtol=1e-8)
     np.testing.assert_allclose(jnp.sum(factor.multiply_transposed(v) ** 2), v @ dense @ v, rtol=1e-8)
+    by = np.where(split.used, np.random.default_rng(2).uniform(0.5, 2, split.num_places), 1)
+    np.testing.assert_allclose(factor.scaled(by).solve_transposed(v), by * factor.solve_transposed(v), rtol=1e-8)
     weights = split.weights(factor.inverse())  # the trace of the identity
     np.testing.assert_allclose(jnp.sum(weights * products), split.num_latent, rtol=1e-8)
 
 
-def test_counts_on_a_chain_are_right():
+def test_counts_on_a_chain_are_right(tmp_path):
     mean, sd, log_evidence = exact_walk(WALK)
     posterior = bbvi.fit(walk, 61, data=WALK, method="nested_laplace")
     assert posterior.diagnosis.status is Status.RELIABLE, posterior.diagnosis
     np.testing.assert_allclose((posterior.mean() - mean) / sd, 0, atol=0.12)
     np.testing.assert_allclose(posterior.sd() / sd, 1, atol=0.1)
     np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, log_evidence, atol=0.1)
+    posterior.save(tmp_path / "chain.npz")
+    np.testing.assert_array_equal(bbvi.load(tmp_path / "chain.npz").distribution.sd(), posterior.distribution.sd())
     again = posterior.sample(2000, seed=1)
     np.testing.assert_allclose((again.mean(axis=0) - mean) / sd, 0, atol=0.2)
+
+
+def bounded(x, data):
+    """A random walk that may not rise above a bound."""
+    return walk(x, data) + jnp.where(x[1:].max() > 2.0, -jnp.inf, 0.0)
+
+
+def test_chains_say_when_a_density_is_not_smooth():
+    """At a bound the line integrals that clusters are accepted by are not those of the log density."""
+    with jax.numpy_dtype_promotion("standard"):
+        posterior = bbvi.fit(bounded, 61, data=WALK, method="nested_laplace")
+    assert posterior.diagnosis.status in (Status.UNRELIABLE, Status.FAILED)
+
+
+def test_a_fit_begins_at_another_one():
+    posterior, data = fitted(counts, True)
+    again = bbvi.fit(counts(True), 42, data=data, method="nested_laplace", init=posterior)
+    np.testing.assert_allclose(again.mean()[:2], posterior.mean()[:2], atol=0.02)
 
 
 # -- the marginal -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ where A_B = L L^T block by block, W = L^-1 C, and R R^T = A_S - W^T W is the Sch
 of all blocks, one block after the other, and then the separators. Without separators A is block-diagonal.
 """
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
@@ -108,7 +109,7 @@ class ArrowFactor:
 
     def inverse(self) -> Arrow:
         """The entries of (K K^T)^-1 at the places of an `Arrow`; those between blocks, not zero either, left out."""
-        size, dtype = self.blocks.shape[-1], self.blocks.dtype
+        size, dtype = self.blocks.shape[-1], jax.dtypes.canonicalize_dtype(self.blocks.dtype)
         root = _solve(self.blocks, jnp.broadcast_to(jnp.eye(size, dtype=dtype), self.blocks.shape))
         own = jnp.einsum("gki,gkj->gij", root, root)
         if not self.has_separators:
@@ -123,7 +124,8 @@ class ArrowFactor:
     def scaled(self, by: Array) -> "ArrowFactor":
         """That of the precision after a vector was multiplied by `by`, place by place."""
         of_blocks, of_separators = self._parts(by)
-        border = self.border / self._seen(of_separators)[:, None, :] if self.has_separators else self.border
+        seen = jnp.pad(of_separators, (0, 1), constant_values=1)[self.touched]
+        border = self.border / seen[:, None, :]
         return ArrowFactor(self.blocks / of_blocks, border, self.corner / of_separators[:, None], self.touched)
 
     def _parts(self, v: Array) -> tuple[Array, Array]:

@@ -63,7 +63,7 @@ class Split:
         order = np.concatenate([hyper, latents])
         place = np.zeros(dim + 1, np.int32)
         place[order] = np.arange(len(order))
-        return cls(hyper, latents, place[:dim], colour, entries, dim, shape, int(colour.max()) + 1)
+        return cls(hyper, latents, place[:dim], colour, entries, dim, shape, int(colour.max(initial=-1)) + 1)
 
     @property
     def num_hyper(self) -> int:

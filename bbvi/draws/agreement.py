@@ -21,15 +21,15 @@ class Agreement(NamedTuple):
     error: np.ndarray  # (dim,) Monte Carlo error of the mean, in standard deviations
     superchains: int
 
-    def within(self, r_hat: float) -> bool:
-        """Whether no coordinate is above a limit for one of them.
+    def within(self, r_hat: float, some: np.ndarray) -> bool:
+        """Whether none of some coordinates `(n,)` is above a limit for one of them.
 
         The largest of many is larger by chance, as the variance between few superchains is hardly known: the limit is
         widened by quantiles of a chi-squared distribution.
         """
-        freedom, dim = self.superchains - 1, len(self.r_hat)
-        wider = chdtri(freedom, (1 - SURE) / dim) / chdtri(freedom, 1 - SURE)
-        return bool(self.r_hat.max() < np.sqrt(1 + wider * (r_hat**2 - 1)))
+        freedom = self.superchains - 1
+        wider = chdtri(freedom, (1 - SURE) / len(some)) / chdtri(freedom, 1 - SURE)
+        return bool(self.r_hat[some].max() < np.sqrt(1 + wider * (r_hat**2 - 1)))
 
     @property
     def effective(self) -> float:

@@ -53,7 +53,8 @@ class ChainDraws(NamedTuple):
     agreement: Agreement
     log_evidence: Value
     accepted: np.ndarray  # (3,) shares of the moves: of hyper-parameters, of all latent coordinates, of clusters
-    lost: float  # share of the draws of q without a mode
+    missed: float  # nats by which line integrals miss the log density, on average
+    lost: float  # share of the draws of q at which the precision or the log density is of no use
     evaluations: Evaluations
 
 
@@ -66,7 +67,7 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: in
         return _nowhere(q, begun)
     places = jax.tree.map(lambda each: np.repeat(each, CHAINS // SUPERCHAINS, axis=0), begun)
     made: list[Step] = []
-    agreed, most = None, MOST_CHAIN_STEPS + -(-num // CHAINS)
+    agreed, most = None, max(MOST_CHAIN_STEPS, int(num / (CHAINS * (1 - SETTLE))) + 2 * STEPS_AT_ONCE)
     while STEPS_AT_ONCE * len(made) < most:
         given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS))
         try:
@@ -81,7 +82,7 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: in
         enough = num <= CHAINS * STEPS_AT_ONCE * len(kept)
         if len(made) < FEWEST_PARTS:
             continue
-        if enough and agreed.within(AGREED) and agreed.error.max() < SMALL_ERROR:
+        if enough and is_within(agreed, split, AGREED, SMALL_ERROR):
             break
         if 2 * len(made) * STEPS_AT_ONCE * CHAINS * q.dim > 3 * KEPT_NUMBERS and enough:
             break
@@ -89,10 +90,19 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: in
     kept = made[int(SETTLE * len(made)) :]
     x, log_p, log_q = (np.concatenate([getattr(each, name) for each in kept]) for name in ("x", "log_p", "log_q"))
     log_evidence = _evidence(np.ravel(log_p - log_q), log_ratio_of_q, agreed.effective)
-    log_r = np.ravel(log_p) - np.nan_to_num(log_evidence.value)  # constant weights
-    pool = Draws(x.reshape(-1, q.dim), np.ravel(log_p), log_r, log_r, np.ones(log_r.shape, bool))
+    log_p, elbo = np.ravel(log_p), float(log_ratio_of_q[np.isfinite(log_ratio_of_q)].mean())
+    log_r = log_p - (log_evidence.value if np.isfinite(log_evidence.value) else elbo)  # so that weights are constant
+    pool = Draws(x.reshape(-1, q.dim), log_p, log_p - elbo, log_r, np.ones(log_r.shape, bool))
+    missed = float(np.mean([each.missed.mean() for each in kept]))
     accepted = np.mean([each.accepted.mean(axis=(0, 1)) for each in kept], axis=0)
-    return ChainDraws(pool, agreed, log_evidence, accepted, lost, _evaluations(split, clusters, len(made)))
+    return ChainDraws(pool, agreed, log_evidence, accepted, missed, lost, _evaluations(split, clusters, len(made)))
+
+
+def is_within(agreed: Agreement, split: Split, r_hat: float, error: float) -> bool:
+    """Whether chains agree so well: hyper-parameters by themselves, and latent coordinates."""
+    hyper = np.asarray(split.hyper)
+    latent = np.setdiff1d(np.arange(split.dim), hyper)
+    return agreed.within(r_hat, hyper) and agreed.within(r_hat, latent) and bool(agreed.error.max() < error)
 
 
 def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
@@ -118,7 +128,7 @@ def _begun(problem: Problem, q: Hierarchical, rng: np.random.Generator) -> tuple
     places, log_q, found = jax.device_get(_arrive(problem, q, u, e))
     chosen = np.resize(np.flatnonzero(found) if found.any() else np.arange(CHAINS), SUPERCHAINS)
     first = jax.tree.map(lambda each: each[chosen], places)
-    return first, (places.log_p - log_q)[found], float(1 - found.mean())
+    return first, np.where(found, places.log_p - log_q, -np.inf), float(1 - found.mean())
 
 
 def _nowhere(q: Hierarchical, begun: Place) -> ChainDraws:
@@ -127,7 +137,7 @@ def _nowhere(q: Hierarchical, begun: Place) -> ChainDraws:
     without = np.full(len(x), -np.inf)
     pool = Draws(x, without, np.zeros(len(x)), np.zeros(len(x)), np.ones(len(x), bool))
     unknown = Agreement(np.full(q.dim, np.inf), np.full(q.dim, np.inf), SUPERCHAINS)
-    return ChainDraws(pool, unknown, Value(-np.inf, np.nan), np.zeros(3), 1.0, _evaluations(q.split, None, 0))
+    return ChainDraws(pool, unknown, Value(-np.inf, np.nan), np.zeros(3), 0.0, 1.0, _evaluations(q.split, None, 0))
 
 
 def _evidence(of_p: np.ndarray, of_q: np.ndarray, effective: float) -> Value:

@@ -17,6 +17,7 @@ from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
 SMALL_SQUARE = 1e-10  # squared length of a Newton step, in standard deviations, at which the mode is found
+LEFT_BY_ROUNDING = 3e5  # times epsilon and the number of places is what single precision leaves of that
 MOST_ROUNDS = 60
 
 
@@ -59,11 +60,12 @@ class _Search(NamedTuple):
 def find_mode(problem: Problem, split: Split, phi: Array, z: Array) -> Mode:
     """The mode of the latent coordinates for these hyper-parameters `(k,)`, from z `(places,)`."""
     parts = 1 if split.has_separators else split.shape[0]
+    small = SMALL_SQUARE * max(1.0, LEFT_BY_ROUNDING * float(jnp.finfo(z.dtype).eps) * split.num_places / parts)
     spread = lambda values: jnp.repeat(values, split.num_places // parts, total_repeat_length=split.num_places)
     summed = lambda values: values.reshape(parts, -1).sum(axis=1)
 
     def going(now: _Search) -> Array:
-        return (now.slope.max() > SMALL_SQUARE) & (now.rounds < MOST_ROUNDS)
+        return (now.slope.max() > small) & (now.rounds < MOST_ROUNDS)
 
     def body(now: _Search) -> _Search:
         there = now.z + spread(now.share) * now.step
@@ -94,7 +96,7 @@ def find_mode(problem: Problem, split: Split, phi: Array, z: Array) -> Mode:
         rounds=jnp.zeros((), int),
     )
     end = jax.lax.while_loop(going, body, first)
-    found = (end.slope.max() <= SMALL_SQUARE) & jnp.isfinite(end.factor.log_det())
+    found = (end.slope.max() <= small) & jnp.isfinite(end.factor.log_det())
     return Mode(end.z, end.factor, found, end.rounds)
 
 

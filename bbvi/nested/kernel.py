@@ -72,6 +72,7 @@ class Step(NamedTuple):
     log_p: Array  # ()
     log_q: Array  # () what log_p would be if u and e were standard normal
     accepted: Array  # (3,) shares of the moves of each kind
+    missed: Array  # () nats by which line integrals, summed over clusters, miss the log density
 
 
 def arrive(problem: Problem, q: Hierarchical, phi: Array, e: Array) -> tuple[Place, Array]:
@@ -150,11 +151,11 @@ def step(
         return _move_all(problem, q, place, *given)
 
     place, of_all = jax.lax.scan(body, place, (given.e, given.shares[1:], given.choices[1:]))
-    of_clusters = jnp.ones((), of_all.dtype)
+    of_clusters, missed = jnp.ones((), of_all.dtype), jnp.zeros((), of_all.dtype)
     if clusters is not None:
-        place, of_clusters = _move_clusters(problem, q, clusters, place, given.clusters, given.of_clusters)
+        place, of_clusters, missed = _move_clusters(problem, q, clusters, place, given.clusters, given.of_clusters)
     accepted = jnp.stack([of_hyper, of_all.mean(), of_clusters])
-    return place, Step(q.split.join(place.phi, place.z), place.log_p, log_nested(q, place), accepted)
+    return place, Step(q.split.join(place.phi, place.z), place.log_p, log_nested(q, place), accepted, missed)
 
 
 def _shifted(before: Array, noise: Array, share: Array) -> Array:
@@ -187,8 +188,8 @@ def _move_all(
 
 def _move_clusters(
     problem: Problem, q: Hierarchical, clusters: Clusters, place: Place, noises: Array, choices: Array
-) -> tuple[Place, Array]:
-    """All classes of clusters, one after the other; and the share of clusters that were moved."""
+) -> tuple[Place, Array, Array]:
+    """All classes of clusters, one after the other; the share of clusters that were moved, and what lines missed."""
     split, dtype = q.split, place.z.dtype
     products = jnp.pad(jnp.ravel(place.products), (0, 1))
     rows = products[clusters.entries]
@@ -197,7 +198,7 @@ def _move_clusters(
     unit, weights = np.polynomial.legendre.leggauss(LINE_POINTS)
     nodes, weights = jnp.asarray((unit + 1) / 2, dtype), jnp.asarray(weights / 2, dtype)
 
-    def of_class(z: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
+    def of_class(z: Array, given: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         members, inner, position, noise, choice = given
         used = members < split.num_places
         gathered = lambda v: jnp.where(used, jnp.pad(v, (0, 1))[members], 0)
@@ -209,14 +210,19 @@ def _move_clusters(
         moved = solve_triangular(root, (after - before)[..., None], lower=True, trans=1)[..., 0]
         whole = jnp.pad(jnp.ravel(moved), (0, 1))[position]
         gains = jax.lax.map(lambda t: jnp.sum(gathered(gradient(z + t * whole) * whole), axis=1), nodes)
-        gain = weights @ gains + 0.5 * (jnp.sum(after**2, axis=1) - jnp.sum(before**2, axis=1))
+        rise = weights @ gains
+        gain = rise + 0.5 * (jnp.sum(after**2, axis=1) - jnp.sum(before**2, axis=1))
         accept = choice < gain
         kept = jnp.broadcast_to(accept[:, None], members.shape)
         z += jnp.where(jnp.pad(jnp.ravel(kept), (0, 1))[position], whole, 0)
-        return z, jnp.array([jnp.sum(accept & used[:, 0]), jnp.sum(used[:, 0])])
+        counts = jnp.stack([jnp.sum(accept & used[:, 0]), jnp.sum(used[:, 0])])
+        return z, (counts.astype(dtype), jnp.sum(jnp.where(accept, rise, 0)))
 
     given = clusters.members, clusters.inner, clusters.position, noises, choices
-    z, counts = jax.lax.scan(of_class, place.z, given)
-    log_p = problem.log_density(split.join(place.phi, z))
+    z, (counts, rises) = jax.lax.scan(of_class, place.z, given)
     accepted, tried = jnp.sum(counts, axis=0)
-    return place._replace(z=z, log_p=log_p), (accepted / tried).astype(dtype)
+    log_p = problem.log_density(split.join(place.phi, z))
+    missed = jnp.abs(log_p - place.log_p - jnp.sum(rises))
+    is_finite = jnp.isfinite(log_p)
+    moved = place._replace(z=jnp.where(is_finite, z, place.z), log_p=jnp.where(is_finite, log_p, place.log_p))
+    return moved, accepted / tried, jnp.where(is_finite, missed, jnp.inf)

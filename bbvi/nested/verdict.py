@@ -10,15 +10,16 @@ from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws import importance
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import smooth
-from bbvi.nested.chains import AGREED, CHAINS, SMALL_ERROR, ChainDraws, run_chains
+from bbvi.nested.chains import AGREED, CHAINS, SMALL_ERROR, ChainDraws, is_within, run_chains
 from bbvi.nested.lines import suit
 from bbvi.nested.sampling import NestedDraws, draw_nested
 from bbvi.outcome import Evaluations, Finding, Status, Value
+from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.structure.names import in_ranges
 from bbvi.target.problem import Problem
 
 MISSED = 0.05  # nats by which line integrals may miss the log density, on average over the posterior
-NOT_FOUND = 0.01  # share of the hyper-parameters at which a mode may not be found
+NOT_FOUND, MOSTLY_FOUND = 0.01, 0.1  # share of the hyper-parameters at which a mode may not be found; of wide draws
 AT_END = 1e-3  # share of the mass of a block that may lie at the ends of its lines
 NEARLY_AGREED, FAIR_ERROR = 1.05, 0.1  # nested R-hat, and Monte Carlo error in standard deviations, of chains
 FEW_LINES = 0.25  # share of the lines through a block that has to contribute
@@ -40,7 +41,11 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...]) -> Look:
         draws = importance.draw(problem, q, seed)
         return Look(draws, draws, (), Evaluations(log_densities=len(draws)))
     if not suit(q.split):
-        return _look_at_chains(problem, q, run_chains(problem, q, seed))
+        try:
+            return _look_at_chains(problem, q, run_chains(problem, q, seed))
+        except OutOfTimeError:
+            draws, words = importance.draw(problem, q, seed), "there was no time for chains"
+            return Look(draws, draws, (Finding(Status.UNRELIABLE, words),), Evaluations(log_densities=len(draws)))
     made = draw_nested(problem, q, seed)
     return Look(made.draws, made.pool, tuple(_findings(problem, q, made)), made.evaluations)
 
@@ -72,15 +77,20 @@ def _findings_of_chains(problem: Problem, q: Hierarchical, made: ChainDraws) -> 
     r_hat, error = made.agreement.r_hat.max(), made.agreement.error.max()
     worst = names[int(made.agreement.r_hat.argmax())]
     figures = f"nested R-hat {r_hat:.3f}, largest for {worst}; Monte Carlo error {error:.2g} sd"
-    if made.agreement.within(AGREED) and error < SMALL_ERROR:
+    if is_within(made.agreement, q.split, AGREED, SMALL_ERROR):
         yield Finding(Status.RELIABLE, f"{CHAINS} chains agree ({figures})")
-    elif made.agreement.within(NEARLY_AGREED) and error < FAIR_ERROR:
+    elif is_within(made.agreement, q.split, NEARLY_AGREED, FAIR_ERROR):
         yield Finding(Status.USABLE, f"{CHAINS} chains nearly agree ({figures})")
     else:
         yield Finding(Status.UNRELIABLE, f"{CHAINS} chains do not agree ({figures})")
     if made.lost > NOT_FOUND:
-        words = f"given {100 * made.lost:.0f} % of the draws of the hyper-parameters, no mode of the others was found"
-        yield Finding(Status.USABLE, words)
+        words = f"{100 * made.lost:.0f} % of the draws of q have no density, or no concave one near them"
+        yield Finding(Status.USABLE if made.lost <= MOSTLY_FOUND else Status.UNRELIABLE, words)
+    if made.missed > MISSED:
+        words = f"clusters do not make up the log density, by {made.missed:.2g} nats: it is not smooth along them"
+        yield Finding(Status.UNRELIABLE, words)
+    if not np.isfinite(made.log_evidence.value):
+        yield Finding(Status.RELIABLE, "the log evidence was not found: draws of q and of the chains hardly overlap")
     moments = q.moments()
     off = np.abs(made.pool.x.mean(axis=0) - np.asarray(moments.mean)) / made.pool.x.std(axis=0)
     words = f"q itself is off by up to {off.max():.2g} sd, in the mean of {names[int(off.argmax())]}"

@@ -17,6 +17,8 @@ from bbvi.runtime.types import Sparse
 from bbvi.structure.partition import components, partition
 
 MOST_SEPARATORS = 1000
+MOST_NUMBERS = 2**21  # in a factor: dozens of them are held side by side
+DENSE = 0.5  # share of entries that are not zero, from which a part is left whole
 MIDDLE = 0.3, 0.7  # of the part lie before the level that splits it
 
 
@@ -25,12 +27,18 @@ class Dissection(NamedTuple):
 
     separators: np.ndarray
     blocks: list[np.ndarray]
+    touched: int = 0  # separators that a block touches, at most
 
     @property
     def cost(self) -> float:
         """Multiplications that a factorisation takes, about."""
-        size = float(max(map(len, self.blocks)))
-        return len(self.blocks) * size**3 + float(len(self.separators)) ** 3
+        size, touched = float(max(map(len, self.blocks))), float(self.touched)
+        return len(self.blocks) * size * (size + touched) ** 2 + float(len(self.separators)) ** 3
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that a factor and what it is made from hold, about."""
+        return len(self.blocks) * (max(map(len, self.blocks)) + self.touched) ** 2 + len(self.separators) ** 2
 
 
 def dissect(pattern: Sparse, coordinates: np.ndarray) -> Dissection | None:
@@ -40,11 +48,25 @@ def dissect(pattern: Sparse, coordinates: np.ndarray) -> Dissection | None:
         pattern: of the Hessian, `(dim, dim)`, symmetric.
     """
     inner = pattern[coordinates][:, coordinates]
-    candidates = [Dissection(*partition(inner, [], MOST_SEPARATORS)), *_bisections(inner)]
-    best = min(candidates, key=lambda each: each.cost)
-    if len(best.separators) > MOST_SEPARATORS or not len(best.separators):
+    if inner.nnz > DENSE * len(coordinates) ** 2:
         return None
-    return Dissection(coordinates[best.separators], [coordinates[block] for block in best.blocks])
+    candidates = [_dissection(inner, *partition(inner, [], MOST_SEPARATORS)), *_bisections(inner)]
+    best = min(candidates, key=lambda each: each.cost)
+    if len(best.separators) > MOST_SEPARATORS or not len(best.separators) or best.numbers > MOST_NUMBERS:
+        return None
+    return best._replace(separators=coordinates[best.separators], blocks=[coordinates[block] for block in best.blocks])
+
+
+def _dissection(pattern: Sparse, separators: np.ndarray, blocks: list[np.ndarray]) -> Dissection:
+    """With the separators that blocks touch counted."""
+    block_of = np.full(pattern.shape[0], -1)
+    for number, block in enumerate(blocks):
+        block_of[block] = number
+    row, column = pattern.nonzero()
+    beside = (block_of[row] >= 0) & (block_of[column] < 0)
+    pairs = np.unique(block_of[row[beside]] * pattern.shape[0] + column[beside])
+    touched = np.bincount(pairs // pattern.shape[0]).max(initial=0)
+    return Dissection(separators, blocks, int(touched))
 
 
 def _bisections(pattern: Sparse) -> Iterator[Dissection]:
@@ -64,7 +86,7 @@ def _bisections(pattern: Sparse) -> Iterator[Dissection]:
             separators.append(part[thin])
             parts += components(pattern, part[~thin])
         parts = small
-        yield Dissection(np.sort(np.concatenate(separators)), _filled(parts, size))
+        yield _dissection(pattern, np.sort(np.concatenate(separators)), _filled(parts, size))
 
 
 def _thin_level(pattern: Sparse) -> np.ndarray:

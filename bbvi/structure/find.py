@@ -94,15 +94,20 @@ def find_structure(
         return None
     hyper, blocks = partition(pattern, [])
     parts = _parts(pattern, hyper, blocks)
-    if parts is None or (len(parts.blocks) == 1 and not (one_block and len(parts.blocks[0]) <= SEARCHED_BLOCK)):
+    if parts is None or not _is_searched(parts, one_block):
         return None
     if problem.why_not_differentiable(3) is not None:
         return None
     hessian = CompressedHessian.of(problem, pattern, np.asarray(sd))
-    hyper = CurvatureTest()(hessian, np.asarray(x), np.asarray(sd))
-    if hyper is None:
+    scales = CurvatureTest()(hessian, np.asarray(x), np.asarray(sd))
+    if scales is None:
         return None
-    return _structure(problem, hessian, *partition(pattern, hyper))
+    after, rest = partition(pattern, scales)
+    if not np.array_equal(after, hyper):
+        parts = _parts(pattern, after, rest)
+    if parts is None or not _is_searched(parts, one_block):
+        return None
+    return _structure(problem, hessian, after, parts)
 
 
 def structure_of(
@@ -140,7 +145,7 @@ def structure_of(
     near = x + 0.1 * sd * np.random.default_rng(0).standard_normal((1, len(x)))
     if not hessian.is_right(hessian(near)):
         return None
-    return _structure(problem, hessian, hyper, blocks)
+    return _structure(problem, hessian, hyper, _parts(hessian.pattern, hyper, blocks))
 
 
 def _pattern(problem: Problem, seconds: float) -> Sparse | None:
@@ -152,9 +157,8 @@ def _pattern(problem: Problem, seconds: float) -> Sparse | None:
 
 
 def _structure(
-    problem: Problem, hessian: CompressedHessian, hyper: np.ndarray, blocks: Sequence[np.ndarray]
+    problem: Problem, hessian: CompressedHessian, hyper: np.ndarray, parts: Dissection | None
 ) -> Structure | None:
-    parts = _parts(hessian.pattern, hyper, blocks)
     if parts is None:
         return None
     names, filled = tuple(problem.parameters.coordinate_names()), filled_up(parts.blocks, problem.dim)
@@ -170,9 +174,14 @@ def _parts(pattern: Sparse, hyper: np.ndarray, blocks: Sequence[np.ndarray]) -> 
     if largest <= (SEARCHED_BLOCK if len(blocks) == 1 else LARGEST_BLOCK):
         return whole
     found = dissect(pattern, np.sort(np.concatenate(blocks)))
-    if found is not None and found.cost < min(LARGEST_COST, whole.cost / 2):
+    if found is not None and found.cost < min(LARGEST_COST, whole.cost / 4):
         return found
     return whole if len(blocks) == 1 and largest <= LARGEST_SINGLE_BLOCK else None
+
+
+def _is_searched(parts: Dissection, one_block: bool) -> bool:
+    """Whether this is of use where it was not asked for."""
+    return len(parts.blocks) > 1 or (one_block and len(parts.blocks[0]) <= SEARCHED_BLOCK)
 
 
 def _count(number: int, noun: str) -> str:
