@@ -109,8 +109,8 @@ def read_family(family: Any, init: Any, dim: int, algorithm: Algorithm[Any]) -> 
     fits = lambda q: needs.families is None or any(each.holds(q) for each in needs.families)
     if family is None and isinstance(init, Distribution) and fits(init):
         dtype = jax.dtypes.canonicalize_dtype(float)
-        as_float = lambda leaf: np.asarray(leaf, dtype if np.issubdtype(np.result_type(leaf), np.inexact) else None)
-        return jax.tree.map(as_float, init)
+        as_float = lambda array: array.astype(dtype) if np.issubdtype(array.dtype, np.inexact) else array
+        return jax.tree.map(lambda leaf: as_float(np.asarray(leaf)), init)
     if family is None:
         family = needs.family
     if isinstance(family, str):

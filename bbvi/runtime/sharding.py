@@ -35,7 +35,8 @@ class Layout:
         parts = self.mesh.shape[DATA]
 
         def put(leaf: Any) -> jax.Array:
-            leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
+            leaf = np.asarray(leaf)
+            leaf = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
             sharding = self._sharding(*([DATA] if shard and _divides(parts, leaf) else []))
             return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
