@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms import Algorithm
-from bbvi.algorithms.base import CONVERGED, NEVER, RUNNING, STALLED, Adaptive, Info
+from bbvi.algorithms.base import CONVERGED, NEVER, RUNNING, STALLED, Adaptive, Info, Pausing
 from bbvi.algorithms.pages import StepInputs
 from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
@@ -99,6 +99,13 @@ class Run(NamedTuple):
         pieces = self.pieces if len(self.pieces) < 100 else (self.history,)
         return Run(state, (*pieces, rows), STOPS[int(status)])
 
+    def paused(self, algorithm: Algorithm[Any]) -> "Run":
+        """This run after its algorithm has looked at its state on the host, where that is due."""
+        if not isinstance(algorithm, Pausing) or int(algorithm.steps_to_pause(self.state)):
+            return self
+        state = algorithm.pause(jax.device_get(self.state))
+        return self._replace(state=state, stop=STOPS[int(algorithm.status(state))])
+
 
 class Allowance(NamedTuple):
     """What a run may take."""
@@ -158,7 +165,7 @@ def drive(
             block = advance(algorithm, problem, run.state, draws, batches, most, min(left, NEVER), last)
             noise.prefetch(step)  # while the device is busy
             # One assignment, so that an interrupt finds the run before the block or after it.
-            run = run.after(block)
+            run = run.after(block).paused(algorithm)
             blocks.end(run.step - step)
             if save is not None:
                 save(run)
@@ -234,7 +241,7 @@ def _take_steps(
     """
     adaptive = algorithm if isinstance(algorithm, Adaptive) else None
     due = jnp.asarray(NEVER, int) if adaptive is None else adaptive.steps_to_adapt(state)
-    count = jnp.minimum(limit, due)
+    count = jnp.minimum(limit, algorithm.steps_to_pause(state) if isinstance(algorithm, Pausing) else due)
     length = len(jax.tree.leaves(draws[0])[0])
     numbers, counts = jnp.zeros(length, float), jnp.zeros(length, int)
     trace = Info(numbers, numbers, counts, Evaluations(counts, counts, counts))

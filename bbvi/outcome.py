@@ -139,6 +139,26 @@ class Value(NamedTuple):
         return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}"
 
 
+class ChainSummary(NamedTuple):
+    """What is remembered of chains, beside their draws."""
+
+    status: Status  # the best that their agreement allows
+    chains: int
+    draws: int  # of each
+    r_hat: float  # largest nested R-hat over the coordinates
+    error: float  # largest Monte Carlo error of a mean, in standard deviations
+    worst: str  # the coordinate with the largest R-hat
+    off: float  # how far the mean of q is off at most, in standard deviations
+    most_off: str  # the coordinate for which it is
+
+    def __str__(self) -> str:
+        agree = {Status.RELIABLE: "agree", Status.USABLE: "nearly agree"}.get(self.status, "do not agree")
+        return (
+            f"{self.chains} chains of {self.draws} draws {agree}: nested R-hat {self.r_hat:.3f}, Monte Carlo error "
+            f"{self.error:.2g} sd"
+        )
+
+
 class StageSummary(NamedTuple):
     """One approximation that a fit tried."""
 

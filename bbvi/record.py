@@ -56,8 +56,8 @@ class Record:
         Arguments:
             num_samples: number of draws n.
             seed: the same seed gives the same draws.
-            resample: None corrects the draws by importance resampling when the diagnosis allows it; False gives plain
-                draws of q; True insists.
+            resample: None corrects the draws by importance resampling when the diagnosis allows it, and takes those of
+                chains where there are some; False gives plain draws of q; True insists.
 
         Where the log density is costly, which the verdict says, or further draws would be very many numbers,
         corrected draws are resampled from those of the verdict, so that some appear several times.
@@ -76,6 +76,10 @@ class Record:
         """Draws on the flat, unconstrained scale with their log densities, and whether they were resampled."""
         if not isinstance(num_samples, int | np.integer) or num_samples < 1:
             raise ValueError(f"num_samples={num_samples!r} must be a positive integer.")
+        if self.diagnosis.chains is not None and resample is not False:
+            rng = np.random.default_rng((seed, RandomStream.SAMPLE))
+            chosen = resample_indices(rng, np.full(len(self.pool), -np.log(len(self.pool))), num_samples)
+            return self.pool.take(chosen), False
         if resample or (resample is None and self.diagnosis.trusted):
             pool = self._more_draws(DRAWS_FOR_EACH * num_samples, seed, weighted=True)
             if not np.isfinite(pool.log_p).any():

@@ -2,6 +2,7 @@
 
 from bbvi.algorithms.bam import GSM, BaM
 from bbvi.algorithms.base import Algorithm
+from bbvi.algorithms.chains import Chains
 from bbvi.algorithms.dadvi import DADVI
 from bbvi.algorithms.ivon import IVON
 from bbvi.algorithms.laplace import Laplace
@@ -18,6 +19,7 @@ __all__ = [
     "IVON",
     "Algorithm",
     "BaM",
+    "Chains",
     "Laplace",
     "NaturalGradient",
     "NestedLaplace",

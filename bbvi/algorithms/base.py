@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.chains.draws import ChainDraws
 from bbvi.distributions import Distribution, Family
 from bbvi.draws.random import Random
 from bbvi.estimators import Estimate
@@ -97,6 +98,7 @@ class Result(NamedTuple):
     candidates: Sequence[Distribution]  # the check chooses among them
     findings: Sequence[Finding] = ()  # what the algorithm itself has to say
     evaluations: Evaluations = Evaluations()  # made for the candidates
+    chains: ChainDraws | None = None  # draws of the posterior itself
 
 
 class Algorithm(ABC, Generic[State]):
@@ -166,6 +168,18 @@ class Adaptive(Algorithm[State]):
     @abstractmethod
     def adapt(self, problem: Problem, state: State) -> State:
         """What is done then."""
+
+
+class Pausing(Algorithm[State]):
+    """An algorithm that now and then, between steps, looks at its state on the host."""
+
+    @abstractmethod
+    def steps_to_pause(self, state: State) -> Array:
+        """How many steps to take before `pause` is due, a scalar integer."""
+
+    @abstractmethod
+    def pause(self, state: State) -> State:
+        """What is done then, from and to a state of NumPy arrays of the same shapes."""
 
 
 @program(static_argnames="algorithm")

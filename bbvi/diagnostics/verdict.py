@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from bbvi.chains.verdict import Chained
 from bbvi.diagnostics.checks import CHECKS, examine
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.draws.pareto import effective_sample_size, log_sum_exp, smooth
-from bbvi.outcome import Status, Stop, Value
+from bbvi.outcome import ChainSummary, Status, Stop, Value
+
+NOTHING_KNOWN = Value(-np.inf, np.nan)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Diagnosis:
         stop: why optimisation ended.
         reasons, advice: in words.
         improvable: whether a better approximation would have a better status.
+        chains: what is known of the draws where they are of chains, which begin at q; then the draws and their
+            effective number are those of the chains, and the log weights those of q.
     """
 
     status: Status
@@ -48,6 +53,7 @@ class Diagnosis:
     reasons: tuple[str, ...]
     advice: tuple[str, ...]
     improvable: bool
+    chains: ChainSummary | None = None
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -59,11 +65,21 @@ class Diagnosis:
         """Whether importance sampling may be used to correct q."""
         return self.status in (Status.RELIABLE, Status.USABLE)
 
+    @property
+    def words(self) -> str:
+        """The status in words."""
+        if self.chains is not None and self.status is self.chains.status:
+            return str(self.chains)
+        return self.status.value.split(": ", 1)[1]
+
     def __str__(self) -> str:
+        of_weights = (
+            f"k-hat {self.resampling_k_hat:.2f} for resampled draws, {self.k_hat:.2f} for q alone; importance ESS"
+        )
+        drawn = of_weights if self.chains is None else f"k-hat {self.k_hat:.2f} for q alone; ESS"
         lines = [
-            f"Status: {self.status.name.lower()} ({self.status.value.split(': ', 1)[1]})",
-            f"  k-hat {self.resampling_k_hat:.2f} for resampled draws, {self.k_hat:.2f} for q alone; "
-            f"importance ESS {self.effective_sample_size:.0f} of {self.num_draws} draws",
+            f"Status: {self.status.name.lower()} ({self.words})",
+            f"  {drawn} {self.effective_sample_size:.0f} of {self.num_draws} draws",
             f"  ELBO {self.elbo}, log evidence {self.log_evidence}, log-weight sd {self.log_weight_sd:.2f}",
             f"  optimisation {self.stop.value}",
         ]
@@ -82,17 +98,16 @@ def diagnose(evidence: Evidence, checks: Sequence[Check] = CHECKS) -> Diagnosis:
         *evidence.remarks,
         *examine(evidence, checks, [Topic.RUN]),
     ]
-    ranks = list(Status)
+    ranks, no_error = list(Status), any(finding.status is Status.UNRELIABLE for finding in of_weights)
     status = ranks[max((ranks.index(finding.status) for finding in findings), default=0)]
     advice = dict.fromkeys(finding.remedy for finding in findings if finding.remedy)
     return Diagnosis(
         status=status,
-        num_draws=len(evidence.draws),
         stop=evidence.stop,
         reasons=tuple(finding.message for finding in findings),
         advice=tuple(advice),
         improvable=any(finding.status is not Status.RELIABLE and not finding.inherent for finding in findings),
-        **_numbers(evidence, any(finding.status is Status.UNRELIABLE for finding in of_weights)),
+        **(_numbers(evidence, no_error) if evidence.chains is None else _numbers_of_chains(evidence.chains)),
     )
 
 
@@ -105,12 +120,12 @@ def _numbers(evidence: Evidence, no_error: bool) -> dict[str, Any]:
     """
     finite, n = evidence.finite, len(evidence.draws)
     if not finite.any():
-        nothing = Value(-np.inf, np.nan)
         return {
+            "num_draws": n,
             "k_hat": np.inf,
             "resampling_k_hat": np.inf,
-            "elbo": nothing,
-            "log_evidence": nothing,
+            "elbo": NOTHING_KNOWN,
+            "log_evidence": NOTHING_KNOWN,
             "effective_sample_size": 0.0,
             "log_weight_sd": np.nan,
             "non_finite": 1.0,
@@ -118,11 +133,32 @@ def _numbers(evidence: Evidence, no_error: bool) -> dict[str, Any]:
     raw, of_q, spread = evidence.raw_log_weights, evidence.raw_log_weights_of_q, evidence.log_weight_sd
     evidence_error = np.nan if no_error else max(1 / effective_sample_size(raw) - 1 / n, 0.0) ** 0.5
     return {
+        "num_draws": n,
         "k_hat": smooth(of_q).k_hat,
         "resampling_k_hat": evidence.smoothed.k_hat,
         "elbo": Value(float(of_q[finite].mean()), spread / float(finite.sum()) ** 0.5),
-        "log_evidence": evidence.log_evidence or Value(log_sum_exp(raw) - float(np.log(n)), evidence_error),
+        "log_evidence": Value(log_sum_exp(raw) - float(np.log(n)), evidence_error),
         "effective_sample_size": evidence.effective_sample_size,
         "log_weight_sd": spread,
         "non_finite": float(1 - finite.mean()),
+    }
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _numbers_of_chains(chains: Chained) -> dict[str, Any]:
+    """What chains say, and the draws of q among which they began."""
+    ratios = chains.log_ratio_of_q
+    finite, k_hat = np.isfinite(ratios), smooth(ratios).k_hat
+    spread = float(np.std(ratios[finite])) if finite.any() else np.nan
+    elbo = Value(float(ratios[finite].mean()), spread / float(finite.sum()) ** 0.5) if finite.any() else NOTHING_KNOWN
+    return {
+        "num_draws": chains.num_draws,
+        "k_hat": k_hat,
+        "resampling_k_hat": k_hat,
+        "elbo": elbo,
+        "log_evidence": chains.log_evidence,
+        "effective_sample_size": chains.effective,
+        "log_weight_sd": spread,
+        "non_finite": float(1 - finite.mean()),
+        "chains": chains.summary,
     }

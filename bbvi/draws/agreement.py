@@ -1,15 +1,17 @@
 """Whether many short chains agree: the nested R-hat, and the Monte Carlo error of their means.
 
 Chains that begin at one point make a superchain. Where they have forgotten their beginning, superchains differ no more
-than their number of draws lets expect.
+than their number of draws lets expect. R-hat is that of normal scores of ranks, so that it has a meaning without
+moments, too.
 
-References: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari and Gelman 2024 (arXiv:2110.13017).
+References: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari and Gelman 2024 (arXiv:2110.13017) for nested R-hat;
+Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021 (arXiv:1903.08008) for ranks.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import chdtri
+from scipy.special import chdtri, ndtri
 
 SURE = 0.95  # of the time a single coordinate of chains that agree just so is below a limit
 
@@ -17,19 +19,20 @@ SURE = 0.95  # of the time a single coordinate of chains that agree just so is b
 class Agreement(NamedTuple):
     """How far chains agree, in each coordinate."""
 
-    r_hat: np.ndarray  # (dim,) nested R-hat, the larger one of x and of its squared distance from the mean
+    r_hat: np.ndarray  # (dim,) nested R-hat, the larger one of x and of its distance from the median, by ranks
     error: np.ndarray  # (dim,) Monte Carlo error of the mean, in standard deviations
     superchains: int
+    group: np.ndarray  # (dim,) integers: coordinates of one group are judged together
 
-    def within(self, r_hat: float, some: np.ndarray) -> bool:
-        """Whether none of some coordinates `(n,)` is above a limit for one of them.
+    def within(self, r_hat: float) -> bool:
+        """Whether no coordinate is above a limit for one of them.
 
         The largest of many is larger by chance, as the variance between few superchains is hardly known: the limit is
-        widened by quantiles of a chi-squared distribution.
+        widened by quantiles of a chi-squared distribution, for the number of coordinates of a group.
         """
-        freedom = self.superchains - 1
-        wider = chdtri(freedom, (1 - SURE) / len(some)) / chdtri(freedom, 1 - SURE)
-        return bool(self.r_hat[some].max() < np.sqrt(1 + wider * (r_hat**2 - 1)))
+        freedom, (_, at, counts) = self.superchains - 1, np.unique(self.group, return_inverse=True, return_counts=True)
+        wider = chdtri(freedom, (1 - SURE) / counts[at]) / chdtri(freedom, 1 - SURE)
+        return bool((self.r_hat < np.sqrt(1 + wider * (r_hat**2 - 1))).all())
 
     @property
     def effective(self) -> float:
@@ -37,18 +40,33 @@ class Agreement(NamedTuple):
         return float(1 / np.maximum(self.error.max() ** 2, np.finfo(float).tiny))
 
 
-def agreement(x: np.ndarray, superchains: int) -> Agreement:
-    """Of draws `(n, chains, dim)`, whose chains are in order of their superchains."""
-    n, chains, dim = x.shape
-    x = x - x.mean(axis=(0, 1))
-    r_hat, error = np.empty((2, dim)), np.empty((2, dim))
-    for row, values in enumerate((x, x**2)):
-        means = values.mean(axis=0).reshape(superchains, chains // superchains, dim)
-        of_superchains = means.mean(axis=1)
-        between = of_superchains.var(axis=0, ddof=1)
-        within = means.var(axis=1, ddof=1).mean(axis=0) + values.var(axis=0, ddof=min(1, n - 1)).mean(axis=0)
-        within = np.maximum(within, np.finfo(float).tiny)
-        r_hat[row] = np.sqrt(1 + between / within)
-        variance = np.maximum(values.var(axis=(0, 1)), np.finfo(float).tiny)
-        error[row] = np.sqrt(values.mean(axis=0).var(axis=0, ddof=1) / chains / variance)
-    return Agreement(r_hat.max(axis=0), error[0], superchains)
+def agreement(x: np.ndarray, superchains: int, group: np.ndarray | None = None) -> Agreement:
+    """Of draws `(n, chains, dim)`, whose chains are in order of their superchains.
+
+    Arguments:
+        group: of each coordinate, an integer; None puts all into one.
+    """
+    chains = x.shape[1]
+    variance = np.maximum(x.var(axis=(0, 1)), np.finfo(float).tiny)
+    error = np.sqrt(x.mean(axis=0).var(axis=0, ddof=1) / chains / variance)
+    distance = np.abs(x - np.median(x, axis=(0, 1)))
+    r_hat = np.maximum(*(_nested_r_hat(_scores(values), superchains) for values in (x, distance)))
+    return Agreement(r_hat, error, superchains, np.zeros(x.shape[-1], int) if group is None else group)
+
+
+def _scores(values: np.ndarray) -> np.ndarray:
+    """Normal scores of the ranks of draws `(n, chains, dim)`, among all those of a coordinate."""
+    flat = values.reshape(-1, values.shape[-1])
+    scores = ndtri((np.arange(len(flat)) + 0.625) / (len(flat) + 0.25)).astype(flat.dtype)
+    made = np.empty_like(flat)
+    for i, column in enumerate(flat.T):
+        made[np.argsort(column), i] = scores
+    return made.reshape(values.shape)
+
+
+def _nested_r_hat(values: np.ndarray, superchains: int) -> np.ndarray:
+    n, chains, dim = values.shape
+    means = values.mean(axis=0).reshape(superchains, chains // superchains, dim)
+    between = means.mean(axis=1).var(axis=0, ddof=1)
+    within = means.var(axis=1, ddof=1).mean(axis=0) + values.var(axis=0, ddof=min(1, n - 1)).mean(axis=0)
+    return np.sqrt(1 + between / np.maximum(within, np.finfo(float).tiny))

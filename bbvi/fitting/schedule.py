@@ -5,8 +5,10 @@
     variational Newton      the best full-rank Gaussian; most posteriors end here
     DADVI                   where Newton does not converge, and then Newton again from there
     a mixture of Gaussians  where the paths of the start ended in several modes
-    a flow                  where the weights say that a Gaussian is not enough; of a single coordinate, which has no
-                            others to make a coupling with, a sinh-arcsinh density
+    chains                  where the weights say that these are not enough: draws of the posterior itself, by chains
+                            that begin at the best of them
+    a flow, and chains      where these chains do not agree: in the noise of a flow they move more freely. Of a single
+                            coordinate, which has no others to make a coupling with, a sinh-arcsinh density
 
 DADVI moves means and scales together, so it does not creep, as Newton's separate steps do, where a scale of a hierarchy
 and all its members have to grow at once. Above 1000 coordinates it is the only stage, and for long vectors mean-field
@@ -24,16 +26,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms import DADVI, Algorithm, NestedLaplace, PathGradient, VariationalNewton
+from bbvi.algorithms import DADVI, Algorithm, Chains, NestedLaplace, PathGradient, VariationalNewton
 from bbvi.diagnostics.modes import find_modes
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.location_scale import structure
-from bbvi.draws.importance import Draws
+from bbvi.draws.importance import Draws, affordable
 from bbvi.fitting.hierarchy import find_hierarchy, why_not
 from bbvi.outcome import NOTHING, Evaluations, History, StageSummary, Status, Stop
-from bbvi.policy import Regime
+from bbvi.policy import CHAIN_EVALUATIONS, STAGE_SHARE, Regime
 from bbvi.start.record import Start
 from bbvi.target.problem import Problem
 
@@ -45,6 +47,7 @@ class Stage(NamedTuple):
     q: Distribution  # what it begins with, or its structure only
     around: Affine | None = None  # the Gaussian to begin near, None to begin with q itself
     spent: Evaluations = NOTHING  # on finding out that this is to be done
+    share: float = 1.0  # of the time that is left, where others may come after it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +73,10 @@ class StageResult:
     evaluations: Evaluations
 
     @property
-    def rank(self) -> tuple[int, float]:
-        """To compare results by: smaller is better."""
-        return list(Status).index(self.diagnosis.status), -self.diagnosis.elbo.value
+    def rank(self) -> tuple[int, bool, float]:
+        """To compare results by: smaller is better. Draws of chains are nearer to the posterior than those of a q."""
+        diagnosis = self.diagnosis
+        return list(Status).index(diagnosis.status), diagnosis.chains is None, -diagnosis.elbo.value
 
 
 def summarise(result: StageResult) -> StageSummary:
@@ -158,18 +162,29 @@ def next_stage(
     return _richer(problem, start, results, seed) if regime.flow else None
 
 
+def has_time_for_chains(problem: Problem) -> bool:
+    """Whether the log density is cheap enough for the thousands of gradients that chains take at least."""
+    return affordable(problem) >= CHAIN_EVALUATIONS
+
+
 def _richer(problem: Problem, start: Start, results: Sequence[StageResult], seed: int) -> Stage | None:
-    """A mixture where there are several modes, or a family that is not Gaussian, unless it was tried."""
+    """A mixture where there are several modes, chains, or a family that is not Gaussian with chains in turn."""
+    last, by_chains = results[-1], [result for result in results if result.stage.algorithm.name == Chains.name]
+    if last in by_chains and last.diagnosis.trusted:
+        return None
     best = min((result for result in results if FullRank.holds(result.q)), key=lambda r: -r.diagnosis.elbo.value)
     richer = RealNVP if problem.dim > 1 else SinhArcsinh
     tried = {result.q.name for result in results}
     gaussian = best.q
     assert isinstance(gaussian, LocationScale)
-    if not tried & {Mixture.name, richer.name}:
+    if not by_chains and not tried & {Mixture.name, richer.name}:
         modes, elbos = find_modes(problem, start, gaussian.affine, best.diagnosis.elbo.value, seed)
         if len(modes) > 1:
             members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes]
             return Stage(PathGradient(), jax.device_get(Mixture.of(members, jnp.asarray(elbos))))
+    if not by_chains and has_time_for_chains(problem):
+        q = last.q if isinstance(last.q, Mixture) else gaussian
+        return Stage(Chains(), q, share=STAGE_SHARE)
     if richer.name in tried:
-        return None
+        return Stage(Chains(), last.q) if by_chains and last.q.name == richer.name and last not in by_chains else None
     return Stage(PathGradient(), structure(richer, problem.dim), gaussian.affine)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bbvi.algorithms.base import Result
 from bbvi.algorithms.pages import StepInputs
 from bbvi.callbacks.checkpoint import Checkpoint
 from bbvi.diagnostics.checks.base import Evidence
@@ -18,7 +19,7 @@ from bbvi.fitting.schedule import Stage, StageResult, first_stage, next_stage
 from bbvi.fitting.task import Task
 from bbvi.nested.verdict import look
 from bbvi.optimise import Allowance, Callback, Run, begin, drive
-from bbvi.outcome import Evaluations, Finding, Stop
+from bbvi.outcome import Evaluations, Stop
 from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.record import Start
 from bbvi.start.subsample import for_verdict
@@ -65,7 +66,7 @@ class Fitting:
             if results and min(gradients, seconds) <= 0:
                 break
             try:
-                limits = limits._replace(gradients=max(0, int(gradients)), seconds=seconds)
+                limits = limits._replace(gradients=max(0, int(gradients)), seconds=stage.share * seconds)
                 results.append(self._run(stage, limits))
                 stage = self._next(results, plain)
             except OutOfTimeError as error:
@@ -106,7 +107,7 @@ class Fitting:
             result = algorithm.finish(problem, run.state)
         run = run._replace(state=None)  # whose memory the check may need
         with self.clock.for_check():
-            judged = [self._judge(q, run, result.findings) for q in result.candidates]
+            judged = [self._judge(q, run, result) for q in result.candidates]
         chosen = min(range(len(judged)), key=lambda i: judged[i].diagnosis.rank)
         looked = sum((each.evaluations for each in judged), Evaluations())
         return StageResult(
@@ -119,9 +120,9 @@ class Fitting:
             evaluations=stage.spent + run.evaluations + result.evaluations + looked,
         )
 
-    def _judge(self, q: Distribution, run: Run, remarks: Sequence[Finding]) -> "_Judged":
+    def _judge(self, q: Distribution, run: Run, result: Result) -> "_Judged":
         judged, limits = for_verdict(self.problem, q)
-        seen = look(judged, q, (self.task.seed, RandomStream.VERDICT))
+        seen = look(judged, q, (self.task.seed, RandomStream.VERDICT), result.chains)
         evidence = Evidence(
             problem=judged,
             q=q,
@@ -130,9 +131,9 @@ class Fitting:
             stop=run.stop,
             elbo=run.history.elbo,
             limits=[*limits, *seen.findings],
-            remarks=remarks,
+            remarks=result.findings,
             seed=self.task.seed,
-            log_evidence=seen.log_evidence,
+            chains=seen.chains,
         )
         return _Judged(judged, seen.pool, diagnose(evidence), seen.evaluations)
 

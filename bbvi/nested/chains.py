@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.chains.draws import ChainDraws, draws_of_chains
+from bbvi.chains.verdict import AGREED, SMALL_ERROR
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.split import Split
 from bbvi.draws.agreement import Agreement, agreement
-from bbvi.draws.bridge import bridge
 from bbvi.draws.importance import Draws
 from bbvi.nested.clusters import Clusters, clusters_of
 from bbvi.nested.conditional import Mode, find_mode
@@ -43,32 +44,28 @@ STEPS_AT_ONCE = 16
 FEWEST_PARTS = 3  # of so many steps
 MOST_CHAIN_STEPS = 512
 SETTLE = 1 / 3  # of the steps are left out
-AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in standard deviations, at which chains end
 
 
-class ChainDraws(NamedTuple):
+class NestedChains(NamedTuple):
     """What chains have shown."""
 
-    pool: Draws  # all draws after the chains have settled, of equal weight
-    agreement: Agreement
-    log_evidence: Value
+    draws: ChainDraws
     accepted: np.ndarray  # (3,) shares of the moves: of hyper-parameters, of all latent coordinates, of clusters
     missed: float  # nats by which line integrals miss the log density, on average
     lost: float  # share of the draws of q at which the precision or the log density is of no use
     evaluations: Evaluations
 
 
-def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> ChainDraws:
-    """Chains from draws of q until they agree and have made at least `num` draws, or have taken too many steps."""
-    rng, split = np.random.default_rng(seed), q.split
-    clusters = clusters_of(split)
+def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...]) -> NestedChains:
+    """Chains from draws of q until they agree, or have taken too many steps."""
+    rng, clusters = np.random.default_rng(seed), clusters_of(q.split)
     begun, log_ratio_of_q, lost = _begun(problem, q, rng)
     if lost == 1:
         return _nowhere(q, begun)
     places = jax.tree.map(lambda each: np.repeat(each, CHAINS // SUPERCHAINS, axis=0), begun)
     made: list[Step] = []
-    agreed, most = None, max(MOST_CHAIN_STEPS, int(num / (CHAINS * (1 - SETTLE))) + 2 * STEPS_AT_ONCE)
-    while STEPS_AT_ONCE * len(made) < most:
+    agreed: Agreement | None = None
+    while not _is_enough(agreed, len(made), q.dim):
         given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS))
         try:
             places, steps = _advance(problem, q, clusters, places, given)
@@ -78,31 +75,31 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: in
             break
         made.append(jax.device_get(steps))
         kept = made[int(SETTLE * len(made)) :]
-        agreed = agreement(np.concatenate([each.x for each in kept]), SUPERCHAINS)
-        enough = num <= CHAINS * STEPS_AT_ONCE * len(kept)
-        if len(made) < FEWEST_PARTS:
-            continue
-        if enough and is_within(agreed, split, AGREED, SMALL_ERROR):
-            break
-        if 2 * len(made) * STEPS_AT_ONCE * CHAINS * q.dim > 3 * KEPT_NUMBERS and enough:
-            break
+        agreed = agreement(np.concatenate([each.x for each in kept]), SUPERCHAINS, _groups(q.split))
     assert agreed is not None
     kept = made[int(SETTLE * len(made)) :]
     x, log_p, log_q = (np.concatenate([getattr(each, name) for each in kept]) for name in ("x", "log_p", "log_q"))
-    log_evidence = _evidence(np.ravel(log_p - log_q), log_ratio_of_q, agreed.effective)
-    log_p, elbo = np.ravel(log_p), float(log_ratio_of_q[np.isfinite(log_ratio_of_q)].mean())
-    log_r = log_p - (log_evidence.value if np.isfinite(log_evidence.value) else elbo)  # so that weights are constant
-    pool = Draws(x.reshape(-1, q.dim), log_p, log_p - elbo, log_r, np.ones(log_r.shape, bool))
+    draws = draws_of_chains(x, log_p, log_q, log_ratio_of_q, agreed)
     missed = float(np.mean([each.missed.mean() for each in kept]))
     accepted = np.mean([each.accepted.mean(axis=(0, 1)) for each in kept], axis=0)
-    return ChainDraws(pool, agreed, log_evidence, accepted, missed, lost, _evaluations(split, clusters, len(made)))
+    return NestedChains(draws, accepted, missed, lost, _evaluations(q.split, clusters, len(made)))
 
 
-def is_within(agreed: Agreement, split: Split, r_hat: float, error: float) -> bool:
-    """Whether chains agree so well: hyper-parameters by themselves, and latent coordinates."""
-    hyper = np.asarray(split.hyper)
-    latent = np.setdiff1d(np.arange(split.dim), hyper)
-    return agreed.within(r_hat, hyper) and agreed.within(r_hat, latent) and bool(agreed.error.max() < error)
+def _is_enough(agreed: Agreement | None, parts: int, dim: int) -> bool:
+    """Whether chains may end after so many parts."""
+    if agreed is None or parts < FEWEST_PARTS:
+        return False
+    if agreed.within(AGREED) and agreed.error.max() < SMALL_ERROR:
+        return True
+    steps = parts * STEPS_AT_ONCE
+    return steps >= MOST_CHAIN_STEPS or 2 * steps * CHAINS * dim > 3 * KEPT_NUMBERS
+
+
+def _groups(split: Split) -> np.ndarray:
+    """Hyper-parameters are judged by themselves."""
+    group = np.zeros(split.dim, int)
+    group[np.asarray(split.hyper)] = 1
+    return group
 
 
 def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
@@ -131,21 +128,14 @@ def _begun(problem: Problem, q: Hierarchical, rng: np.random.Generator) -> tuple
     return first, np.where(found, places.log_p - log_q, -np.inf), float(1 - found.mean())
 
 
-def _nowhere(q: Hierarchical, begun: Place) -> ChainDraws:
+def _nowhere(q: Hierarchical, begun: Place) -> NestedChains:
     """What there is where no draw of q has a density."""
     x = np.concatenate([begun.phi, begun.z], axis=1)[:, np.asarray(q.split.place)]
     without = np.full(len(x), -np.inf)
     pool = Draws(x, without, np.zeros(len(x)), np.zeros(len(x)), np.ones(len(x), bool))
-    unknown = Agreement(np.full(q.dim, np.inf), np.full(q.dim, np.inf), SUPERCHAINS)
-    return ChainDraws(pool, unknown, Value(-np.inf, np.nan), np.zeros(3), 0.0, 1.0, _evaluations(q.split, None, 0))
-
-
-def _evidence(of_p: np.ndarray, of_q: np.ndarray, effective: float) -> Value:
-    """Log evidence from log p - log q at draws of both, not a number where they hardly overlap."""
-    try:
-        return bridge(of_p, of_q, min(effective, len(of_p)))
-    except FloatingPointError:
-        return Value(np.nan, np.nan)
+    unknown = Agreement(np.full(q.dim, np.inf), np.full(q.dim, np.inf), SUPERCHAINS, _groups(q.split))
+    draws = ChainDraws(pool, len(x), unknown, Value(-np.inf, np.nan), without)
+    return NestedChains(draws, np.zeros(3), 0.0, 1.0, _evaluations(q.split, None, 0))
 
 
 def _evaluations(split: Split, clusters: Clusters | None, blocks: int) -> Evaluations:

@@ -14,13 +14,13 @@ from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions.reading import read_distribution
 from bbvi.draws.importance import Draws
 from bbvi.models.provenance import Provenance
-from bbvi.outcome import Cost, History, StageSummary, Status, Stop, Value
+from bbvi.outcome import ChainSummary, Cost, History, StageSummary, Status, Stop, Value
 from bbvi.record import Record
 from bbvi.runtime.precision import scope
 from bbvi.runtime.storage import read_arrays, read_path, write_arrays
 from bbvi.target.parameters import Parameters
 
-FORMAT = "bbvi posterior 5"
+FORMAT = "bbvi posterior 6"
 MISFITS = (ValueError, LookupError, TypeError, AttributeError)  # of parts that do not fit together
 
 
@@ -140,12 +140,14 @@ def _stage_from_json(items: dict[str, Any]) -> StageSummary:
 
 def _diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
     items = {field.name: getattr(diagnosis, field.name) for field in fields(diagnosis)}
-    return items | {"status": diagnosis.status.name, "stop": diagnosis.stop.name}
+    chains = diagnosis.chains and diagnosis.chains._asdict() | {"status": diagnosis.chains.status.name}
+    return items | {"status": diagnosis.status.name, "stop": diagnosis.stop.name, "chains": chains}
 
 
 def _diagnosis_from_json(items: dict[str, Any]) -> Diagnosis:
     read: dict[str, Any] = {"status": Status.__getitem__, "stop": Stop.__getitem__, "reasons": tuple, "advice": tuple}
     read |= {name: lambda pair: Value(*pair) for name in ("elbo", "log_evidence")}
+    read |= {"chains": lambda each: each and ChainSummary(**_read_fields(each, {"status": Status.__getitem__}))}
     return Diagnosis(**_read_fields(items, read))
 
 

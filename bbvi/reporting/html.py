@@ -25,7 +25,7 @@ def to_html(posterior: Record, max_rows: int = 30) -> str:
     status = diagnosis.status
     return (
         f"<div><p><b style='color:{COLOURS[status.name]}'>{escape(status.name.lower())}</b>: "
-        f"{escape(status.value.split(': ', 1)[1])}. k-hat {diagnosis.resampling_k_hat:.2f}, "
+        f"{escape(diagnosis.words)}. k-hat {diagnosis.resampling_k_hat:.2f}, "
         f"ELBO {escape(str(diagnosis.elbo))}, log evidence {escape(str(diagnosis.log_evidence))}</p>"
         f"{f'<ul>{items}</ul>' if items else ''}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}</div>"

@@ -58,7 +58,7 @@ def report(posterior: Record, path: str | Path, level: str, calibration: Any) ->
             "count": count,
             "posterior": posterior,
             "diagnosis": posterior.diagnosis,
-            "words": posterior.diagnosis.status.value.split(": ", 1)[1],
+            "words": posterior.diagnosis.words,
             "total": total,
             "overview": _overview(variables) if total > len(rows) else None,
             "parameters": _parameters(rows),

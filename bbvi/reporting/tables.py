@@ -66,6 +66,7 @@ def describe(record: Record) -> str:
     if record.num_scalars > len(found):
         lines.append(f"... and {record.num_scalars - len(found)} more; summary() has them all")
     source = "importance-weighted" if record.diagnosis.trusted else "plain draws of the approximation"
+    source = source if record.diagnosis.chains is None else "draws of chains"
     lines += [f"({source}; sample() likewise)", str(record.diagnosis)]
     if len(record.ladder) > 1:
         lines += ["Tried:", *(f"  {stage}" for stage in record.ladder)]

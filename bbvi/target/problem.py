@@ -170,7 +170,7 @@ class Problem:
             TypeError: when JAX cannot evaluate many points at once.
         """
         try:
-            values = self._over(self.log_density, ys)
+            values = self.over(self.log_density, ys)
         except NotImplementedError as error:
             raise TypeError(
                 f"JAX cannot evaluate logprob at several points at once ({in_short(error)}). A jax.pure_callback "
@@ -187,7 +187,7 @@ class Problem:
             TypeError: when JAX cannot differentiate the log density.
         """
         try:
-            values, gradients = self._over(jax.value_and_grad(self.log_density), ys)
+            values, gradients = self.over(jax.value_and_grad(self.log_density), ys)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise no_gradient(error) from error
         finite = jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=-1)
@@ -195,9 +195,9 @@ class Problem:
 
     def hessian_vector_products(self, ys: Array, vs: Array) -> Array:
         """The Hessian of the log density at each of the points `ys` `(n, dim)` times `vs` `(n, dim)`, `(n, dim)`."""
-        return self._over(lambda y, v: hvp(self.log_density, y, v), ys, vs)
+        return self.over(lambda y, v: hvp(self.log_density, y, v), ys, vs)
 
-    def _over(self, function: Callable[..., Any], *points: Array) -> Any:
+    def over(self, function: Callable[..., Any], *points: Array) -> Any:
         """`function` at each of n points: of all at once, or one after the other where one would hold up all."""
         if self.layout.mesh is None and self.is_irregular:
             return jax.lax.map(lambda each: function(*each), points)

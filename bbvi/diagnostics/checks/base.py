@@ -13,11 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from bbvi.chains.verdict import Chained
 from bbvi.distributions import Distribution
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import Smoothed, effective_sample_size, smooth
 from bbvi.draws.random import RandomStream
-from bbvi.outcome import Finding, Stop, Value
+from bbvi.outcome import Finding, Stop
 from bbvi.start.record import Start
 from bbvi.target.parameters import label
 from bbvi.target.problem import Problem
@@ -38,7 +39,7 @@ class Evidence:
         limits: what limits the verdict itself, such as a density that is too costly to look at all rows.
         remarks: what the algorithm has to say of its result.
         seed: of random numbers that a check may need.
-        log_evidence: where it is known better than by importance sampling.
+        chains: what is known of the draws where they are of chains, of equal weight, rather than of q.
     """
 
     problem: Problem
@@ -50,7 +51,7 @@ class Evidence:
     limits: Sequence[Finding] = ()
     remarks: Sequence[Finding] = ()
     seed: int = 0
-    log_evidence: Value | None = None
+    chains: Chained | None = None
 
     @cached_property
     def of_q(self) -> Draws:

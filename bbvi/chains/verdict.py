@@ -1,0 +1,62 @@
+"""What chains say of a posterior, and of the approximation that they began at."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bbvi.chains.draws import ChainDraws
+from bbvi.outcome import ChainSummary, Finding, Status, Value
+from bbvi.runtime.types import Array
+
+AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in standard deviations, of a reliable posterior
+NEARLY_AGREED, FAIR_ERROR = 1.05, 0.1  # the same of a usable one
+LONGER = "raise the budget, or take draws by posterior.to_nuts()"
+
+
+class Chained(NamedTuple):
+    """What is known of draws by chains, and of the q at which these began."""
+
+    summary: ChainSummary
+    effective: float  # independent draws that they are worth
+    num_draws: int  # of all chains
+    log_evidence: Value
+    log_ratio_of_q: np.ndarray  # (n,) log p - log q at draws of q, -inf without density
+
+
+def summarise_chains(made: ChainDraws, mean: Array, names: Sequence[str]) -> ChainSummary:
+    """What is remembered of chains, beside their draws.
+
+    Arguments:
+        mean: of q, `(dim,)`.
+        names: of the coordinates.
+    """
+    off = np.abs(made.pool.x.mean(axis=0) - np.asarray(mean)) / made.pool.x.std(axis=0)
+    agreed = made.agreement
+    return ChainSummary(
+        status=judge_agreement(made),
+        chains=made.num_chains,
+        draws=len(made.pool) // made.num_chains,
+        r_hat=float(agreed.r_hat.max()),
+        error=float(agreed.error.max()),
+        worst=names[int(agreed.r_hat.argmax())],
+        off=float(off.max()),
+        most_off=names[int(off.argmax())],
+    )
+
+
+def judge_agreement(made: ChainDraws) -> Status:
+    """The best status that the agreement of chains allows."""
+    within = lambda r_hat, error: made.agreement.within(r_hat) and bool(made.agreement.error.max() < error)
+    if within(AGREED, SMALL_ERROR):
+        return Status.RELIABLE
+    return Status.USABLE if within(NEARLY_AGREED, FAIR_ERROR) else Status.UNRELIABLE
+
+
+def find_in_chains(made: ChainDraws, seen: ChainSummary) -> Iterator[Finding]:
+    """What speaks against draws of chains."""
+    if seen.status is not Status.RELIABLE:
+        yield Finding(seen.status, f"{seen}, largest for {seen.worst}", LONGER)
+    yield Finding(Status.RELIABLE, f"q itself is off by up to {seen.off:.2g} sd, in the mean of {seen.most_off}")
+    if not np.isfinite(made.log_evidence.value):
+        yield Finding(Status.RELIABLE, "the log evidence was not found: draws of q and of the chains hardly overlap")
