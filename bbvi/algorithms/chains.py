@@ -22,7 +22,7 @@ from bbvi.chains.draws import ChainDraws, draws_of_chains
 from bbvi.chains.frame import Frame
 from bbvi.chains.kernel import HALVES, Chance, Moved, Places, arrive, step
 from bbvi.distributions import Distribution, FullRank
-from bbvi.draws.agreement import agreement
+from bbvi.draws.agreement import agree, agreement
 from bbvi.draws.random import Random
 from bbvi.outcome import Evaluations
 from bbvi.policy import KEPT_NUMBERS, Regime
@@ -186,7 +186,7 @@ class Chains(Pausing[ChainState]):
         kept = self._kept(state)
         spread = np.concatenate([kept.y, kept.y**2], axis=-1).var(axis=(0, 1))
         length = best_length(kept.moved / spread, kept.length)
-        ended = count >= FEWEST_STEPS and self._agree(kept.x)
+        ended = count >= FEWEST_STEPS and agree(kept.x, self.num_starts, self.r_hat, self.error)
         pause = EVERY * max(1, count // (8 * EVERY))
         seen, rows = state.seen, len(state.seen.x)
         if count + pause > stride * rows:
@@ -201,10 +201,6 @@ class Chains(Pausing[ChainState]):
             seen=seen,
             status=whole(state.status, status(ended, count >= self.max_steps)),
         )
-
-    def _agree(self, x: np.ndarray) -> bool:
-        agreed = agreement(x, self.num_starts)
-        return agreed.within(self.r_hat) and bool(agreed.error.max() < self.error)
 
     def _kept(self, state: ChainState) -> Seen:
         """What was seen after the chains have settled, as arrays of NumPy."""

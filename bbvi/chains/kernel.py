@@ -95,15 +95,16 @@ def _trajectory(
         halves = v.reshape(HALVES, -1, v.shape[-1])
         return sizes * (halves @ root if dense else halves * root[:, None]).reshape(v.shape)
 
-    def body(_: int, now: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        y, p, _, gradient = now
-        p = p + 0.5 * scaled(gradient)
-        y = y + scaled(p)
+    def body(_: int, now: tuple[Places, Array, Array]) -> tuple[Places, Array, Array]:
+        place, p, kick = now
+        p = p + 0.5 * kick
+        y = place.y + scaled(p)
         value, gradient = frame.values_and_gradients(problem, y)
-        return y, p + 0.5 * scaled(gradient), value, gradient
+        kick = scaled(gradient)
+        return place._replace(y=y, value=value, gradient=gradient), p + 0.5 * kick, kick
 
-    y, p, value, gradient = jax.lax.fori_loop(0, length, body, (places.y, momentum, places.value, places.gradient))
-    return Places(y, value, gradient, frame.wide.log_prob(y)), p
+    there, p, _ = jax.lax.fori_loop(0, length, body, (places, momentum, scaled(places.gradient)))
+    return there._replace(log_wide=frame.wide.log_prob(there.y)), p
 
 
 def _leap(problem: Problem, frame: Frame, places: Places, chance: Chance) -> Places:

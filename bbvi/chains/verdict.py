@@ -11,7 +11,6 @@ from bbvi.runtime.types import Array
 
 AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in standard deviations, of a reliable posterior
 NEARLY_AGREED, FAIR_ERROR = 1.05, 0.1  # the same of a usable one
-LONGER = "raise the budget, or take draws by posterior.to_nuts()"
 
 
 class Chained(NamedTuple):
@@ -56,7 +55,7 @@ def judge_agreement(made: ChainDraws) -> Status:
 def find_in_chains(made: ChainDraws, seen: ChainSummary) -> Iterator[Finding]:
     """What speaks against draws of chains."""
     if seen.status is not Status.RELIABLE:
-        yield Finding(seen.status, f"{seen}, largest for {seen.worst}", LONGER)
+        yield Finding(seen.status, f"the chains differ most in {seen.worst}", "raise the budget")
     yield Finding(Status.RELIABLE, f"q itself is off by up to {seen.off:.2g} sd, in the mean of {seen.most_off}")
     if not np.isfinite(made.log_evidence.value):
         yield Finding(Status.RELIABLE, "the log evidence was not found: draws of q and of the chains hardly overlap")

@@ -68,7 +68,7 @@ class Diagnosis:
     @property
     def words(self) -> str:
         """The status in words."""
-        if self.chains is not None and self.status is self.chains.status:
+        if self.chains is not None and self.status is not Status.FAILED:
             return str(self.chains)
         return self.status.value.split(": ", 1)[1]
 

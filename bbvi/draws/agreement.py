@@ -46,12 +46,20 @@ def agreement(x: np.ndarray, superchains: int, group: np.ndarray | None = None) 
     Arguments:
         group: of each coordinate, an integer; None puts all into one.
     """
-    chains = x.shape[1]
-    variance = np.maximum(x.var(axis=(0, 1)), np.finfo(float).tiny)
-    error = np.sqrt(x.mean(axis=0).var(axis=0, ddof=1) / chains / variance)
     distance = np.abs(x - np.median(x, axis=(0, 1)))
     r_hat = np.maximum(*(_nested_r_hat(_scores(values), superchains) for values in (x, distance)))
-    return Agreement(r_hat, error, superchains, np.zeros(x.shape[-1], int) if group is None else group)
+    return Agreement(r_hat, mean_error(x), superchains, np.zeros(x.shape[-1], int) if group is None else group)
+
+
+def agree(x: np.ndarray, superchains: int, r_hat: float, error: float, group: np.ndarray | None = None) -> bool:
+    """Whether nested R-hat and Monte Carlo errors are below these limits; R-hat, which takes longer, last."""
+    return bool(mean_error(x).max() < error) and agreement(x, superchains, group).within(r_hat)
+
+
+def mean_error(x: np.ndarray) -> np.ndarray:
+    """Monte Carlo errors of means `(dim,)`, in standard deviations, from draws `(n, chains, dim)`."""
+    variance = np.maximum(x.var(axis=(0, 1)), np.finfo(float).tiny)
+    return np.sqrt(x.mean(axis=0).var(axis=0, ddof=1) / x.shape[1] / variance)
 
 
 def _scores(values: np.ndarray) -> np.ndarray:

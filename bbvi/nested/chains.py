@@ -15,7 +15,7 @@ from bbvi.chains.draws import ChainDraws, draws_of_chains
 from bbvi.chains.verdict import AGREED, SMALL_ERROR
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.split import Split
-from bbvi.draws.agreement import Agreement, agreement
+from bbvi.draws.agreement import Agreement, agree, agreement
 from bbvi.draws.importance import Draws
 from bbvi.nested.clusters import Clusters, clusters_of
 from bbvi.nested.conditional import Mode, find_mode
@@ -64,35 +64,36 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...]) -> Nest
         return _nowhere(q, begun)
     places = jax.tree.map(lambda each: np.repeat(each, CHAINS // SUPERCHAINS, axis=0), begun)
     made: list[Step] = []
-    agreed: Agreement | None = None
-    while not _is_enough(agreed, len(made), q.dim):
+    while not _is_enough(made, q.split):
         given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS))
         try:
             places, steps = _advance(problem, q, clusters, places, given)
         except OutOfTimeError:
-            if agreed is None:
+            if not made:
                 raise
             break
         made.append(jax.device_get(steps))
-        kept = made[int(SETTLE * len(made)) :]
-        agreed = agreement(np.concatenate([each.x for each in kept]), SUPERCHAINS, _groups(q.split))
-    assert agreed is not None
-    kept = made[int(SETTLE * len(made)) :]
+    kept = _settled(made)
     x, log_p, log_q = (np.concatenate([getattr(each, name) for each in kept]) for name in ("x", "log_p", "log_q"))
-    draws = draws_of_chains(x, log_p, log_q, log_ratio_of_q, agreed)
+    draws = draws_of_chains(x, log_p, log_q, log_ratio_of_q, agreement(x, SUPERCHAINS, _groups(q.split)))
     missed = float(np.mean([each.missed.mean() for each in kept]))
     accepted = np.mean([each.accepted.mean(axis=(0, 1)) for each in kept], axis=0)
     return NestedChains(draws, accepted, missed, lost, _evaluations(q.split, clusters, len(made)))
 
 
-def _is_enough(agreed: Agreement | None, parts: int, dim: int) -> bool:
-    """Whether chains may end after so many parts."""
-    if agreed is None or parts < FEWEST_PARTS:
+def _is_enough(made: list[Step], split: Split) -> bool:
+    """Whether chains may end after these parts."""
+    if len(made) < FEWEST_PARTS:
         return False
-    if agreed.within(AGREED) and agreed.error.max() < SMALL_ERROR:
+    steps = len(made) * STEPS_AT_ONCE
+    if steps >= MOST_CHAIN_STEPS or 2 * steps * CHAINS * split.dim > 3 * KEPT_NUMBERS:
         return True
-    steps = parts * STEPS_AT_ONCE
-    return steps >= MOST_CHAIN_STEPS or 2 * steps * CHAINS * dim > 3 * KEPT_NUMBERS
+    x = np.concatenate([each.x for each in _settled(made)])
+    return agree(x, SUPERCHAINS, AGREED, SMALL_ERROR, _groups(split))
+
+
+def _settled(made: list[Step]) -> list[Step]:
+    return made[int(SETTLE * len(made)) :]
 
 
 def _groups(split: Split) -> np.ndarray:
