@@ -1,14 +1,14 @@
 """What `method="auto"` tries, one stage after the other, until its own check is passed.
 
-    nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these:
-                            first from some 40 coordinates on, after Newton below
     variational Newton      the best full-rank Gaussian; most posteriors end here
-    DADVI                   where Newton does not converge, and then Newton again from there
     a mixture of Gaussians  where the paths of the start ended in several modes
-    chains                  where the weights say that these are not enough: draws of the posterior itself, by chains
-                            that begin at the best of them
-    a flow, and chains      where these chains do not agree: in the noise of a flow they move more freely. Of a single
-                            coordinate, which has no others to make a coupling with, a sinh-arcsinh density
+    short chains            draws of the posterior itself, by chains that begin at the best of these
+    nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
+                            from some 40 coordinates on it comes first of all
+    DADVI                   where Newton did not converge, and then Newton again from there
+    chains                  with half of the time that is left
+    a flow, and chains      in its noise, where they move more freely. Of a single coordinate, which has no others to
+                            make a coupling with, a sinh-arcsinh density
 
 DADVI moves means and scales together, so it does not creep, as Newton's separate steps do, where a scale of a hierarchy
 and all its members have to grow at once. Above 1000 coordinates it is the only stage, and for long vectors mean-field
@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms import DADVI, Algorithm, Chains, NestedLaplace, PathGradient, VariationalNewton
+from bbvi.chains.verdict import AGREED
 from bbvi.diagnostics.modes import find_modes
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
@@ -35,7 +36,7 @@ from bbvi.distributions.location_scale import structure
 from bbvi.draws.importance import Draws, affordable
 from bbvi.fitting.hierarchy import find_hierarchy, why_not
 from bbvi.outcome import NOTHING, Evaluations, History, StageSummary, Status, Stop
-from bbvi.policy import CHAIN_EVALUATIONS, STAGE_SHARE, Regime
+from bbvi.policy import CHAIN_EVALUATIONS, SHORT_CHAINS, STAGE_SHARE, Regime
 from bbvi.start.record import Start
 from bbvi.target.problem import Problem
 
@@ -48,6 +49,7 @@ class Stage(NamedTuple):
     around: Affine | None = None  # the Gaussian to begin near, None to begin with q itself
     spent: Evaluations = NOTHING  # on finding out that this is to be done
     share: float = 1.0  # of the time that is left, where others may come after it
+    steps: int | None = None  # at most, where it is a short one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,51 +142,147 @@ def next_stage(
     problem: Problem, start: Start, results: Sequence[StageResult], plain: Stage, seed: int = 0
 ) -> Stage | None:
     """What to try after these results, or None to leave it at that; `plain` is the first stage without a structure."""
-    last, regime, dim = results[-1].diagnosis, Regime.of(problem.dim), problem.dim
-    methods = [result.stage.algorithm.name for result in results]
-    if methods == [NestedLaplace.name]:
+    last, first = results[-1].diagnosis, results[0].stage.algorithm
+    if len(results) == 1 and first.name == NestedLaplace.name:
         return None if last.trusted else plain
-    if not last.improvable or last.status is Status.FAILED or last.stop not in (Stop.CONVERGED, Stop.STALLED):
+    so_far = SoFar(problem, start, results, seed)
+    if last.status is Status.FAILED or so_far.is_good_enough or not so_far.has_ended:
         return None
-    if methods[-1] == NestedLaplace.name and last.trusted and regime.has_room_for_hierarchy:
+    if not Regime.of(problem.dim).newton or problem.is_irregular:  # thousands of points, one after the other
         return None
-    if methods == ["newton"] and regime.has_room_for_structure and (stage := nested_stage(problem, start)) is not None:
-        return stage
-    methods = [name for name in methods if name != NestedLaplace.name]
-    if not regime.newton or problem.is_irregular:  # a flow looks at thousands of points, one after the other
-        return None
-    newton = [result.diagnosis.stop for result in results if result.stage.algorithm.name == "newton"]
-    creeps = methods == ["newton"] and newton == [Stop.STALLED]
-    if creeps and regime.has_room_for_hierarchy and problem.why_not_differentiable(2) is None:
-        return Stage(DADVI(), structure(MeanField, dim), plain.around)
-    if methods[-1] == "dadvi":
-        return Stage(VariationalNewton(), structure(FullRank, dim), results[-1].q.standardise()[0])
-    return _richer(problem, start, results, seed) if regime.flow else None
+    return next((stage for rung in RUNGS if (stage := rung(so_far)) is not None), None)
 
 
-def has_time_for_chains(problem: Problem) -> bool:
-    """Whether the log density is cheap enough for the thousands of gradients that chains take at least."""
-    return affordable(problem) >= CHAIN_EVALUATIONS
+class SoFar(NamedTuple):
+    """What has been tried."""
+
+    problem: Problem
+    start: Start
+    results: Sequence[StageResult]
+    seed: int
+
+    @property
+    def last(self) -> StageResult:
+        """The last result."""
+        return self.results[-1]
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the algorithms."""
+        return [result.stage.algorithm.name for result in self.results]
+
+    @property
+    def families(self) -> set[str]:
+        """Names of the families."""
+        return {result.q.name for result in self.results}
+
+    @property
+    def best_gaussian(self) -> StageResult:
+        """The full-rank Gaussian with the best ELBO."""
+        return max((r for r in self.results if FullRank.holds(r.q)), key=lambda r: r.diagnosis.elbo.value)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last stage ended for reasons of its own; one of chains may have been a short one."""
+        diagnosis = self.last.diagnosis
+        return diagnosis.chains is not None or diagnosis.stop in (Stop.CONVERGED, Stop.STALLED)
+
+    @property
+    def is_good_enough(self) -> bool:
+        """Whether others would not be worth their time."""
+        diagnosis, hard_won = self.last.diagnosis, self.last.stage.steps is None and len(self.results) > 1
+        by_draws = self.methods[-1] in (NestedLaplace.name, Chains.name)
+        return not diagnosis.improvable or (diagnosis.trusted and by_draws and hard_won)
+
+    @property
+    def seeks_structure(self) -> bool:
+        """Whether a structure is still to be sought."""
+        regime = Regime.of(self.problem.dim)
+        late = regime.has_room_for_structure and regime.structure_later
+        return late and NestedLaplace.name not in self.methods and not self.chains_need_time
+
+    @property
+    def chains_need_time(self) -> bool:
+        """Whether short chains agree, and only need more steps."""
+        chains = self.last.diagnosis.chains
+        return chains is not None and chains.r_hat < AGREED and self.last.stage.steps is not None
+
+    @property
+    def chains_are_affordable(self) -> bool:
+        """Whether the log density is cheap enough for the thousands of gradients that chains take at least."""
+        return affordable(self.problem) >= CHAIN_EVALUATIONS
 
 
-def _richer(problem: Problem, start: Start, results: Sequence[StageResult], seed: int) -> Stage | None:
-    """A mixture where there are several modes, chains, or a family that is not Gaussian with chains in turn."""
-    last, by_chains = results[-1], [result for result in results if result.stage.algorithm.name == Chains.name]
-    if last in by_chains and last.diagnosis.trusted:
+def _mixture(so_far: SoFar) -> Stage | None:
+    """A mixture of Gaussians, where the start found several modes."""
+    best = so_far.best_gaussian
+    if Chains.name in so_far.methods or so_far.families & {Mixture.name, _richer(so_far.problem).name}:
         return None
-    best = min((result for result in results if FullRank.holds(result.q)), key=lambda r: -r.diagnosis.elbo.value)
-    richer = RealNVP if problem.dim > 1 else SinhArcsinh
-    tried = {result.q.name for result in results}
-    gaussian = best.q
-    assert isinstance(gaussian, LocationScale)
-    if not by_chains and not tried & {Mixture.name, richer.name}:
-        modes, elbos = find_modes(problem, start, gaussian.affine, best.diagnosis.elbo.value, seed)
-        if len(modes) > 1:
-            members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes]
-            return Stage(PathGradient(), jax.device_get(Mixture.of(members, jnp.asarray(elbos))))
-    if not by_chains and has_time_for_chains(problem):
-        q = last.q if isinstance(last.q, Mixture) else gaussian
-        return Stage(Chains(), q, share=STAGE_SHARE)
-    if richer.name in tried:
-        return Stage(Chains(), last.q) if by_chains and last.q.name == richer.name and last not in by_chains else None
-    return Stage(PathGradient(), structure(richer, problem.dim), gaussian.affine)
+    assert isinstance(best.q, LocationScale)
+    elbo = best.diagnosis.elbo.value
+    modes, elbos = find_modes(so_far.problem, so_far.start, best.q.affine, elbo, so_far.seed)
+    if len(modes) < 2:
+        return None
+    members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes]
+    return Stage(PathGradient(), jax.device_get(Mixture.of(members, jnp.asarray(elbos))))
+
+
+def _short_chains(so_far: SoFar) -> Stage | None:
+    """Chains that are not to be waited for, before a search for structure, which takes longer to compile."""
+    if Chains.name in so_far.methods or not (so_far.seeks_structure and so_far.chains_are_affordable):
+        return None
+    return Stage(Chains(), _to_begin_at(so_far), steps=SHORT_CHAINS)
+
+
+def _structured(so_far: SoFar) -> Stage | None:
+    """Nested Laplace, where there is a structure."""
+    return nested_stage(so_far.problem, so_far.start) if so_far.seeks_structure else None
+
+
+def _together(so_far: SoFar) -> Stage | None:
+    """DADVI where Newton creeps, and then Newton again."""
+    problem, methods = so_far.problem, so_far.methods
+    if methods[-1] == DADVI.name:
+        return Stage(VariationalNewton(), structure(FullRank, problem.dim), so_far.last.q.standardise()[0])
+    newton = [r.diagnosis.stop for r in so_far.results if r.stage.algorithm.name == VariationalNewton.name]
+    creeps = newton == [Stop.STALLED] and Regime.of(problem.dim).has_room_for_hierarchy
+    if not creeps or DADVI.name in methods or so_far.chains_need_time or problem.why_not_differentiable(2) is not None:
+        return None
+    return Stage(DADVI(), structure(MeanField, problem.dim), so_far.start.gaussian)
+
+
+def _chains(so_far: SoFar) -> Stage | None:
+    """Chains that begin at the best approximation; a flow may come after them."""
+    ended = [r.diagnosis.stop for r in so_far.results if r.stage.algorithm.name == Chains.name]
+    if not so_far.chains_are_affordable or ended not in ([], [Stop.STEPS]):
+        return None
+    return Stage(Chains(), _to_begin_at(so_far), share=STAGE_SHARE)
+
+
+def _flow(so_far: SoFar) -> Stage | None:
+    """A family that is not Gaussian."""
+    problem, best = so_far.problem, so_far.best_gaussian
+    if _richer(problem).name in so_far.families or not Regime.of(problem.dim).flow:
+        return None
+    assert isinstance(best.q, LocationScale)
+    return Stage(PathGradient(), structure(_richer(problem), problem.dim), best.q.affine)
+
+
+def _chains_in_flow(so_far: SoFar) -> Stage | None:
+    """Chains in the noise of a flow."""
+    flows = so_far.methods[-1] == PathGradient.name and so_far.last.q.name == _richer(so_far.problem).name
+    return Stage(Chains(), so_far.last.q) if flows and so_far.chains_are_affordable else None
+
+
+RUNGS = (_mixture, _short_chains, _structured, _together, _chains, _flow, _chains_in_flow)
+
+
+def _to_begin_at(so_far: SoFar) -> Distribution:
+    """The mixture, if there is one, or the best Gaussian."""
+    mixtures = [result.q for result in so_far.results if isinstance(result.q, Mixture)]
+    return mixtures[0] if mixtures else so_far.best_gaussian.q
+
+
+def _richer(problem: Problem) -> Any:
+    """The family that is tried where Gaussians are not enough: couplings need two coordinates."""
+    return RealNVP if problem.dim > 1 else SinhArcsinh

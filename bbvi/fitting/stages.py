@@ -66,7 +66,8 @@ class Fitting:
             if results and min(gradients, seconds) <= 0:
                 break
             try:
-                limits = limits._replace(gradients=max(0, int(gradients)), seconds=stage.share * seconds)
+                steps = min(limits.num_steps, stage.steps or limits.num_steps)
+                limits = Allowance(steps, gradients=max(0, int(gradients)), seconds=stage.share * seconds)
                 results.append(self._run(stage, limits))
                 stage = self._next(results, plain)
             except OutOfTimeError as error:
