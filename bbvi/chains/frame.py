@@ -1,6 +1,7 @@
 """Coordinates y in which an approximation q is near N(0, I), and the log density seen from there.
 
     a Gaussian, a Student-t, a mixture    y = S^-1 (x - loc), by `q.standardise()`
+    the Gaussian of a hierarchy           the same, with a dense S
     a flow                                y is its noise, which it maps to x (Hoffman et al. 2019, arXiv:1903.03704)
 
 q as it is in y tells how to begin, and what to propose that depends on nothing: its wider version.
@@ -15,6 +16,7 @@ from bbvi.distributions import Distribution, LocationScale
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Reparameterised, float_type
 from bbvi.distributions.bases import Warped
+from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.scales import Diagonal
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
@@ -29,9 +31,11 @@ class Frame(NamedTuple):
     @classmethod
     def of(cls, q: Distribution) -> "Frame":
         """That of an approximation."""
+        zeros = jnp.zeros(q.dim, float_type(q))
         if isinstance(q, LocationScale) and isinstance(q.base, Warped):
-            zeros = jnp.zeros(q.dim, float_type(q))
             return cls(q, LocationScale(zeros, Diagonal(zeros)))
+        if isinstance(q, Hierarchical):
+            return cls(q.dense, LocationScale(zeros, Diagonal(zeros)))
         return cls(*q.standardise())
 
     @property

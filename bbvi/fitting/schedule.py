@@ -32,6 +32,7 @@ from bbvi.diagnostics.modes import find_modes
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
 from bbvi.distributions.affine import Affine
+from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.location_scale import structure
 from bbvi.draws.importance import Draws, affordable
 from bbvi.fitting.hierarchy import find_hierarchy, why_not
@@ -142,13 +143,14 @@ def next_stage(
     problem: Problem, start: Start, results: Sequence[StageResult], plain: Stage, seed: int = 0
 ) -> Stage | None:
     """What to try after these results, or None to leave it at that; `plain` is the first stage without a structure."""
-    last, first = results[-1].diagnosis, results[0].stage.algorithm
-    if len(results) == 1 and first.name == NestedLaplace.name:
-        return None if last.trusted else plain
     so_far = SoFar(problem, start, results, seed)
-    if last.status is Status.FAILED or so_far.is_good_enough or not so_far.has_ended:
-        return None
-    if not Regime.of(problem.dim).newton or problem.is_irregular:  # thousands of points, one after the other
+    last, methods = results[-1].diagnosis, so_far.methods
+    all_at_once = Regime.of(problem.dim).newton and not problem.is_irregular  # a flow looks at thousands of points
+    if methods[0] == NestedLaplace.name and plain.algorithm.name not in methods:
+        if last.trusted:
+            return None
+        return (_chains(so_far) if all_at_once else None) or plain
+    if last.status is Status.FAILED or so_far.is_good_enough or not so_far.has_ended or not all_at_once:
         return None
     return next((stage for rung in RUNGS if (stage := rung(so_far)) is not None), None)
 
@@ -278,9 +280,10 @@ RUNGS = (_mixture, _short_chains, _structured, _together, _chains, _flow, _chain
 
 
 def _to_begin_at(so_far: SoFar) -> Distribution:
-    """The mixture, if there is one, or the best Gaussian."""
+    """The mixture, if there is one, or the best Gaussian, which may be that of a hierarchy."""
     mixtures = [result.q for result in so_far.results if isinstance(result.q, Mixture)]
-    return mixtures[0] if mixtures else so_far.best_gaussian.q
+    gaussians = [result for result in so_far.results if isinstance(result.q, Hierarchical) or FullRank.holds(result.q)]
+    return mixtures[0] if mixtures else max(gaussians, key=lambda result: result.diagnosis.elbo.value).q
 
 
 def _richer(problem: Problem) -> Any:
