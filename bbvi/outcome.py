@@ -144,6 +144,7 @@ class ChainSummary(NamedTuple):
 
     status: Status  # the best that their agreement allows
     chains: int
+    starts: int  # different points at which they began, those of one after those of another
     draws: int  # of each
     r_hat: float  # largest nested R-hat over the coordinates
     error: float  # largest Monte Carlo error of a mean, in standard deviations

@@ -150,9 +150,10 @@ class Posterior(Record):
     ) -> Any:
         """A DataTree with groups posterior, sample_stats and, where known, log_likelihood and observed_data.
 
-        sample_stats holds log_p and log_q of each draw, on the unconstrained scale. A slash in a name becomes a dot; a
-        variable or dimension called chain, draw or sample gets an underscore at its end, and a dimension called like a
-        variable the ending _dim: arviz and xarray need these names themselves.
+        sample_stats holds log_p and log_q of each draw, on the unconstrained scale. Draws of chains have an axis of
+        chains; of each as many steps as make `num_samples`, as far as there are so many. A slash in a name becomes a
+        dot; a variable or dimension called chain, draw or sample gets an underscore at its end, and a dimension called
+        like a variable the ending _dim: arviz and xarray need these names themselves.
         For `arviz_stats.loo_approximate_posterior` pass `resample=False`: it weights the draws itself.
 
         Arguments:

@@ -28,6 +28,7 @@ from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
 from bbvi.target.problem import Problem
 
+PLAIN_DRAWS = 1024  # of the approximation, beside draws of chains
 DRAWS_FOR_EACH = 4  # evaluated for each one resampled
 
 
@@ -88,6 +89,19 @@ class Record:
             return pool.take(resample_indices(rng, smooth(pool.log_p - pool.log_r).log_weights, num_samples)), True
         draws = self._more_draws(num_samples, seed)
         return draws.take(np.flatnonzero(draws.from_q)[:num_samples]), False
+
+    def draw_steps(self, num_samples: int, *, seed: int = 0, resample: bool | None = None) -> tuple[Draws, bool, int]:
+        """Draws as by `draw`, whether they were resampled, and of how many chains they are.
+
+        Those of chains are whole steps of all of them, evenly spaced, one chain after the other: `num_samples` at
+        least, as far as there are so many.
+        """
+        chains = self.diagnosis.chains
+        if chains is None or resample is False:
+            return *self.draw(num_samples, seed=seed, resample=resample), 1
+        steps = min(chains.draws, -(-num_samples // chains.chains))
+        rows = np.linspace(0, chains.draws - 1, steps).astype(int)
+        return self.pool.take((rows * chains.chains + np.arange(chains.chains)[:, None]).ravel()), False, chains.chains
 
     def _more_draws(self, num: int, seed: int, weighted: bool = False) -> Draws:
         held = int(self.pool.from_q.sum())
@@ -220,6 +234,15 @@ class Record:
             return self.pool.from_q / self.pool.from_q.sum()
         return np.exp(self.importance.log_weights)
 
+    @cached_property
+    def draws_of_q(self) -> Any:
+        """Draws of the approximation itself, `(n, dim)`."""
+        if self.diagnosis.chains is None:
+            return self.pool.x[self.pool.from_q]
+        noise = np.random.default_rng(RandomStream.SAMPLE).standard_normal((PLAIN_DRAWS, self.distribution.noise_dim))
+        with scope(self.double):
+            return np.asarray(_push(copy(self.distribution), noise.astype(jax.dtypes.canonicalize_dtype(float))))
+
     @property
     def num_scalars(self) -> int:
         """Number of scalar parameters, on the constrained scale."""
@@ -229,6 +252,11 @@ class Record:
 def copy(q: Distribution) -> Distribution:
     """`q` with arrays of its own: JAX may remember the precision in which an array was last used."""
     return jax.tree.map(np.array, q)
+
+
+@program
+def _push(q: Distribution, noise: Array) -> Array:
+    return q.push(noise)
 
 
 @program

@@ -35,6 +35,7 @@ def summarise_chains(made: ChainDraws, mean: Array, names: Sequence[str]) -> Cha
     return ChainSummary(
         status=judge_agreement(made),
         chains=made.num_chains,
+        starts=agreed.superchains,
         draws=len(made.pool) // made.num_chains,
         r_hat=float(agreed.r_hat.max()),
         error=float(agreed.error.max()),

@@ -192,9 +192,10 @@ class SoFar(NamedTuple):
     @property
     def is_good_enough(self) -> bool:
         """Whether others would not be worth their time."""
-        diagnosis, hard_won = self.last.diagnosis, self.last.stage.steps is None and len(self.results) > 1
-        by_draws = self.methods[-1] in (NestedLaplace.name, Chains.name)
-        return not diagnosis.improvable or (diagnosis.trusted and by_draws and hard_won)
+        diagnosis, last = self.last.diagnosis, self.methods[-1]
+        by_long_chains = last == Chains.name and self.last.stage.steps is None
+        structured = last == NestedLaplace.name and not self.chains_are_affordable
+        return not diagnosis.improvable or (diagnosis.trusted and (by_long_chains or structured))
 
     @property
     def seeks_structure(self) -> bool:

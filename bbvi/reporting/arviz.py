@@ -1,5 +1,6 @@
 """A posterior as an arviz DataTree."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ def to_arviz(
     log_likelihood: bool | None,
 ) -> Any:
     """See `Posterior.to_arviz`."""
-    draws, resampled = posterior.draw(num_samples, seed=seed, resample=resample)
+    draws, resampled, chains = posterior.draw_steps(num_samples, seed=seed, resample=resample)
     groups: Groups = {
         "posterior": posterior.named(posterior.structure(draws.x, seed)),
         "sample_stats": {"log_p": draws.log_p, "log_q": draws.log_q},
@@ -41,7 +42,7 @@ def to_arviz(
     names = {path(name) for name in (*groups["posterior"], *posterior.observed_data, *(found or {}))}
     if unknown := [name for name in labels.dims if path(name) not in names]:
         raise ValueError(f"dims: there is no variable {unknown[0]!r}. There are {', '.join(sorted(names))}.")
-    return _tree(posterior, groups, resampled, labels)
+    return _tree(posterior, groups, resampled, labels, chains)
 
 
 def predict(posterior: Record, args: Any, kwargs: Any, num_samples: int, seed: int, resample: bool | None) -> Any:
@@ -49,7 +50,7 @@ def predict(posterior: Record, args: Any, kwargs: Any, num_samples: int, seed: i
     if posterior.model is None:
         raise ValueError("predict needs the model: bbvi.load(path, logprob=model).")
     tree = to_arviz(posterior, num_samples, seed, resample, Labels(), None)
-    draws, resampled = posterior.draw(num_samples, seed=seed, resample=resample)
+    draws, resampled, chains = posterior.draw_steps(num_samples, seed=seed, resample=resample)
     with scope(posterior.double):
         values = posterior.parameters.structure(draws.x)
         made = posterior.model.predict(values, seed, *args, **kwargs)
@@ -57,7 +58,7 @@ def predict(posterior: Record, args: Any, kwargs: Any, num_samples: int, seed: i
     groups = {"predictions" if new else "posterior_predictive": made}
     sizes = {name: range(np.ndim(value) - 1) for name, value in made.items() if new}  # other data, other dimensions
     dims = {name: [f"{name}_dim_{i}" for i in axes] for name, axes in sizes.items()}
-    made_tree = _tree(posterior, groups, resampled, Labels(dims=dims))
+    made_tree = _tree(posterior, groups, resampled, Labels(dims=dims), chains)
     for name in groups:
         tree[name] = made_tree[name]
     return tree
@@ -95,27 +96,29 @@ def _tree(
     groups: Groups,
     resampled: bool,
     labels: Labels,
+    chains: int,
 ) -> Any:
     import arviz_base
 
-    chains = {group: {path(name): value[None] for name, value in each.items()} for group, each in groups.items()}
+    by_chain = lambda value: np.reshape(value, (chains, -1, *np.shape(value)[1:]))
+    found = {group: {path(name): by_chain(value) for name, value in each.items()} for group, each in groups.items()}
     if posterior.observed_data:
-        chains["observed_data"] = {path(name): value for name, value in posterior.observed_data.items()}
+        found["observed_data"] = {path(name): value for name, value in posterior.observed_data.items()}
     model = posterior.model
     known = ({}, {}) if model is None else (model.coords, model.dims)
-    variables = {name for each in chains.values() for name in each}
+    variables = {name for each in found.values() for name in each}
     # In xarray a dimension and a variable with axes of its own cannot have one name.
     dimension = lambda name: f"{path(name)}_dim" if name in variables else path(name)
-    own = {
-        group: chains.pop(group) for group in ("sample_stats",) if group in chains
-    }  # names that a model may have too
-    tree = arviz_base.from_dict(
-        chains,
-        coords={dimension(name): each for name, each in {**known[0], **labels.coords}.items()},
-        dims={path(name): list(map(dimension, each)) for name, each in {**known[1], **labels.dims}.items()},
-    )
-    for group in own:
-        tree[group] = arviz_base.from_dict(own)[group]
+    own = {group: found.pop(group) for group in ("sample_stats",) if group in found}  # names that a model may have too
+    with warnings.catch_warnings():  # there may be more chains than draws of each
+        warnings.filterwarnings("ignore", message="Found chain dimension to be longer")
+        tree = arviz_base.from_dict(
+            found,
+            coords={dimension(name): each for name, each in {**known[0], **labels.coords}.items()},
+            dims={path(name): list(map(dimension, each)) for name, each in {**known[1], **labels.dims}.items()},
+        )
+        for group in own:
+            tree[group] = arviz_base.from_dict(own)[group]
     diagnosis = posterior.diagnosis
     tree.attrs.update(
         inference_library="bbvi",

@@ -134,15 +134,19 @@ def _number(value: float, sd: float) -> str:
 
 def _quality(posterior: Record, rows: list[Row], page: _Page) -> Iterator[Picture | str]:
     """How near q is: its weights, and what other means say of the standard deviations."""
-    yield page.add(plots.log_weights(posterior), "Log importance weights of the draws behind the verdict.")
+    if posterior.diagnosis.chains is None:
+        yield page.add(plots.log_weights(posterior), "Log importance weights of the draws behind the verdict.")
+    else:
+        yield page.add(plots.chains(posterior), "Whether the chains agree, and how q differs from their draws.")
     if (figure := plots.structure(posterior)) is not None:
         yield page.add(figure, "The structure: entries of the precision of the latent coordinates that are not zero.")
-    others = {f"q itself ({posterior.distribution.name})": np.array([row.of_q for row in rows])}
+    others = {f"q itself ({posterior.distribution.name})": np.array([row.plain.std() for row in rows])}
     try:
         others |= _linear_response(posterior, rows)
     except FloatingPointError as error:
         yield f"Linear response of a mean-field Gaussian was left out. {error}"
     source = "importance-weighted" if posterior.diagnosis.trusted else "of plain draws of q"
+    source = source if posterior.diagnosis.chains is None else "of draws by chains"
     yield page.add(plots.standard_deviations(rows, others), f"Standard deviations against those reported, {source}.")
 
 

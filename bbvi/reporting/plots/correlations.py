@@ -21,7 +21,8 @@ def directions(posterior: Record, most: int = 3) -> tuple[Any, list[str]] | None
     dim = pool.x.shape[1]
     if dim < 2 or used.sum() < 10:
         return None
-    x = pool.x - weights[used] @ pool.x[used]
+    mean = weights[used] @ pool.x[used]
+    x = pool.x - mean
     scale = np.sqrt(weights[used] @ x[used] ** 2)
     if not (np.isfinite(scale) & (scale > 0)).all():
         return None
@@ -35,8 +36,10 @@ def directions(posterior: Record, most: int = 3) -> tuple[Any, list[str]] | None
         described.append("  ".join(f"{vector[i]:+.2f} {shorten(names[i])}" for i in kept))
     scores = x @ vectors
     rng = np.random.default_rng(0)
-    plain = rng.permutation(np.flatnonzero(pool.from_q))[:DRAWS_SHOWN]
-    if posterior.diagnosis.trusted:
+    plain = (rng.permutation(posterior.draws_of_q)[:DRAWS_SHOWN] - mean) / scale @ vectors
+    if posterior.diagnosis.chains is not None:
+        marked, label = rng.permutation(len(scores))[:DRAWS_SHOWN], "posterior (draws of chains)"
+    elif posterior.diagnosis.trusted:
         marked, label = (
             resample(rng, np.log(np.maximum(weights, 1e-300)), DRAWS_SHOWN),
             "posterior (importance-resampled)",
@@ -48,10 +51,10 @@ def directions(posterior: Record, most: int = 3) -> tuple[Any, list[str]] | None
     figure, panels = new_figure(2.1 if len(pairs) > 1 else 3.0, columns=len(pairs))
     for axes, (i, j) in zip(np.atleast_1d(panels), pairs, strict=True):
         marks = {"linestyle": "", "marker": ".", "markeredgewidth": 0, "rasterized": True}
-        axes.plot(*scores[plain][:, [i, j]].T, color=ORANGE, markersize=4, alpha=0.6, label="q itself", **marks)
+        axes.plot(*plain[:, [i, j]].T, color=ORANGE, markersize=4, alpha=0.6, label="q itself", **marks)
         axes.plot(*scores[marked][:, [i, j]].T, color=BLUE, markersize=4, alpha=0.8, label=label, **marks)
         axes.set(xlabel=f"direction {i + 1}", ylabel=f"direction {j + 1}")
-        extent = np.quantile(np.abs(scores[plain]), 0.998) * 1.1
+        extent = np.quantile(np.abs(plain), 0.998) * 1.1
         axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
     handles = np.atleast_1d(panels)[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=8, markerscale=2)

@@ -35,7 +35,7 @@ def marginals(posterior: Record, rows: Sequence[Row]) -> Any:
         grid = np.linspace(low, high, 160)
         for place, row in enumerate(group):
             density = _density(row.draws, posterior.weights, grid)
-            plain = _density(row.draws, posterior.pool.from_q / posterior.pool.from_q.sum(), grid)
+            plain = _density(row.plain, np.full(len(row.plain), 1 / len(row.plain)), grid)
             top = max(density.max(), plain.max(), 1e-300)
             axes.fill_between(grid, place, place - 0.62 * density / top, color=BLUE, alpha=0.35, linewidth=0)
             axes.plot(grid, place - 0.62 * plain / top, color=ORANGE, linewidth=0.8, linestyle=":")

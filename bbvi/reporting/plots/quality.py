@@ -7,6 +7,7 @@ import numpy as np
 
 from bbvi.draws.pareto import smooth
 from bbvi.record import Record
+from bbvi.reporting.plots.agreement import chains
 from bbvi.reporting.plots.drawing import BLUE, GREY, ORANGE, new_figure, plain_ticks, short_ticks, shorten
 from bbvi.reporting.scalars import Row
 
@@ -15,7 +16,9 @@ LEAST_RATIO = 1e-3  # least ratio in a picture of ratios
 
 
 def log_weights(posterior: Record) -> Any:
-    """Log importance weights of q's draws, and the tail of those that importance sampling uses."""
+    """Log importance weights of q's draws, and the tail of those that importance sampling uses; or of chains."""
+    if posterior.diagnosis.chains is not None:
+        return chains(posterior)
     pool, diagnosis = posterior.pool, posterior.diagnosis
     figure, (upper, lower) = new_figure(4.6, rows=2)
     raw = (pool.log_p - pool.log_q)[pool.from_q]
