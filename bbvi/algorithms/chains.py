@@ -29,11 +29,11 @@ from bbvi.policy import KEPT_NUMBERS, Regime
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-LOOKED_AT = 256  # draws of q, and as many of its wider version, among which chains begin
+CANDIDATES = 256  # draws of q, and as many of its wider version, among which chains begin
 EVERY = 16  # steps between looks of the host, at first; later an eighth of the steps taken
 FEWEST_STEPS = 64  # before the chains may end
 MOST_ROWS = 1024  # steps that are kept, at most
-SETTLING = 1 / 3  # of the steps, which are left out
+UNSETTLED = 1 / 3  # of the steps, which are left out
 ACCEPTANCE = 0.8  # of trajectories, on average, that step sizes are adapted to
 FIRST_LENGTH = 4  # leapfrog steps
 
@@ -83,7 +83,7 @@ class Chains(Pausing[ChainState]):
 
     num_chains: int = 64
     num_starts: int = 16
-    max_steps: int = 8192
+    max_steps: int = 20_000
     r_hat: float = 1.01
     error: float = 0.02
     name = "chains"
@@ -99,7 +99,7 @@ class Chains(Pausing[ChainState]):
         def noise(random: Random, problem: Problem, steps: int) -> Chance:
             assert q is not None
             shape = (steps, self.num_chains)
-            uniform = lambda *of: (random.bits(of) + 0.5) / 2.0**32
+            uniform = lambda *of: ((random.bits(of) + 0.5) / 2.0**32).astype(jax.dtypes.canonicalize_dtype(float))
             return Chance(
                 momentum=random.normal((*shape, dim)),
                 leap=random.normal((*shape, _wide_noise(q))),
@@ -109,10 +109,10 @@ class Chains(Pausing[ChainState]):
 
         def draws(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             dtype = jax.dtypes.canonicalize_dtype(float)
-            normal = lambda columns: rng.standard_normal((LOOKED_AT, columns)).astype(dtype)
+            normal = lambda columns: rng.standard_normal((CANDIDATES, columns)).astype(dtype)
             columns = 0 if q is None else jax.eval_shape(lambda q: Frame.of(q).q, q).noise_dim
             wide = 0 if q is None else _wide_noise(q)
-            return normal(columns), normal(wide), rng.standard_normal(2 * LOOKED_AT).astype(dtype)
+            return normal(columns), normal(wide), rng.standard_normal(2 * CANDIDATES).astype(dtype)
 
         return Needs(family=FullRank, draws=draws, noise=noise)
 
@@ -137,7 +137,7 @@ class Chains(Pausing[ChainState]):
             count=zero,
             next_look=zero + EVERY,
             stride=zero + 1,
-            begun=(values - log_q)[:LOOKED_AT],
+            begun=(values - log_q)[:CANDIDATES],
             seen=Seen(
                 x=of_chains,
                 y=of_chains,
@@ -164,14 +164,14 @@ class Chains(Pausing[ChainState]):
             seen=jax.tree.map(lambda rows, each: rows.at[row].set(each), state.seen, now),
         )
         finite = jnp.isfinite(state.begun)
-        elbo = jnp.sum(jnp.where(finite, state.begun, 0)) / jnp.sum(finite)
+        elbo = jnp.mean(state.begun, where=finite)
         spent = Evaluations(gradients=(1 + length) * self.num_chains)
         return state, Info(elbo, jnp.zeros_like(elbo), moved.lost, spent)
 
     def _resized(self, moved: Moved, now: Array) -> Array:
         """The change of the log step size by how often trajectories were accepted."""
         surplus = jnp.nanmean(moved.acceptance) - ACCEPTANCE
-        return jnp.where(jnp.isnan(surplus), 0, surplus) / jnp.sqrt(1.0 + now)
+        return jnp.where(jnp.isnan(surplus), 0, surplus) / jnp.sqrt(1 + now.astype(surplus.dtype))
 
     def _rows(self, dim: int) -> int:
         """Steps that there is room for, a multiple of `EVERY`."""
@@ -205,7 +205,7 @@ class Chains(Pausing[ChainState]):
     def _kept(self, state: ChainState) -> Seen:
         """What was seen after the chains have settled, as arrays of NumPy."""
         rows = int(state.count) // int(state.stride)
-        return state.seen.rows(slice(int(SETTLING * rows), rows))
+        return state.seen.rows(slice(int(UNSETTLED * rows), rows))
 
     def status(self, state: ChainState) -> Array:
         return state.status

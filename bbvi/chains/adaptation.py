@@ -9,8 +9,8 @@ import numpy as np
 
 from bbvi.chains.kernel import HALVES
 
-LONGEST = 256  # leapfrog steps of a trajectory
-PRIOR_DRAWS = 5  # that unit variances count for
+MOST_LEAPFROGS = 256  # leapfrog steps of a trajectory
+PRIOR_WORTH = 5  # that unit variances count for
 
 
 def roots(y: np.ndarray, dense: bool) -> np.ndarray:
@@ -23,7 +23,7 @@ def roots(y: np.ndarray, dense: bool) -> np.ndarray:
     for half in np.split(y, HALVES, axis=1)[::-1]:
         draws = half.reshape(-1, half.shape[-1])
         independent = half.shape[1] * max(1, len(half) // 8)
-        weight = independent / (independent + PRIOR_DRAWS)
+        weight = independent / (independent + PRIOR_WORTH)
         variance = weight * draws.var(axis=0) + (1 - weight)
         if not dense:
             made.append(np.sqrt(variance))
@@ -44,4 +44,4 @@ def best_length(distances: np.ndarray, lengths: np.ndarray) -> int:
     """
     tried = np.unique(lengths)
     gained = [distances[lengths == each].mean(axis=0).min() / each for each in tried]
-    return int(min(tried[int(np.argmax(gained))], LONGEST))
+    return int(min(tried[int(np.argmax(gained))], MOST_LEAPFROGS))

@@ -22,7 +22,7 @@ from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
 HALVES = 2  # of an ensemble: what is known of one moves the other
-USUAL, LEAST_SHARE = 0.75, 0.6  # share of the steps that are between this share of the step size and all of it
+USUAL, LEAST_USUAL = 0.75, 0.6  # share of the steps that are between this share of the step size and all of it
 SMALLEST = 0.03  # share of the step size that others have at least, evenly on a log scale
 
 
@@ -64,7 +64,7 @@ def step(
         length: leapfrog steps, a scalar.
     """
     usual = chance.uniform[:, 2] < USUAL
-    share = jnp.where(usual, LEAST_SHARE + (1 - LEAST_SHARE) * chance.uniform[:, 3], SMALLEST ** chance.uniform[:, 3])
+    share = jnp.where(usual, LEAST_USUAL + (1 - LEAST_USUAL) * chance.uniform[:, 3], SMALLEST ** chance.uniform[:, 3])
     there, p = _trajectory(problem, frame, places, root, share * size, length, chance.momentum)
     gain = there.value - places.value - 0.5 * (jnp.sum(p**2, axis=1) - jnp.sum(chance.momentum**2, axis=1))
     acceptance = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(gain), -jnp.inf, gain), 0))

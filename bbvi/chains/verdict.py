@@ -10,7 +10,7 @@ from bbvi.outcome import ChainSummary, Finding, Status, Value
 from bbvi.runtime.types import Array
 
 AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in standard deviations, of a reliable posterior
-NEARLY_AGREED, FAIR_ERROR = 1.05, 0.1  # the same of a usable one
+NEARLY_AGREED, FAIR_ERROR = 1.02, 0.05  # the same of a usable one
 
 
 class Chained(NamedTuple):

@@ -5,8 +5,8 @@
     short chains            draws of the posterior itself, by chains that begin at the best of these
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
                             from some 40 coordinates on it comes first of all
-    DADVI                   where Newton did not converge, and then Newton again from there
-    chains                  with half of the time that is left
+    chains                  with half of the time that is left; or, where the log density is too costly for these and
+                            Newton did not converge, DADVI, and Newton again from there
     a flow, and chains      in its noise, where they move more freely. Of a single coordinate, which has no others to
                             make a coupling with, a sinh-arcsinh density
 
@@ -50,7 +50,7 @@ class Stage(NamedTuple):
     around: Affine | None = None  # the Gaussian to begin near, None to begin with q itself
     spent: Evaluations = NOTHING  # on finding out that this is to be done
     share: float = 1.0  # of the time that is left, where others may come after it
-    steps: int | None = None  # at most, where it is a short one
+    gradients: int | None = None  # at most, where it is a short one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +76,11 @@ class StageResult:
     evaluations: Evaluations
 
     @property
-    def rank(self) -> tuple[int, bool, float]:
+    def rank(self) -> tuple[int, float, float]:
         """To compare results by: smaller is better. Draws of chains are nearer to the posterior than those of a q."""
         diagnosis = self.diagnosis
-        return list(Status).index(diagnosis.status), diagnosis.chains is None, -diagnosis.elbo.value
+        error = np.inf if diagnosis.chains is None else diagnosis.chains.error
+        return list(Status).index(diagnosis.status), error, -diagnosis.elbo.value
 
 
 def summarise(result: StageResult) -> StageSummary:
@@ -193,7 +194,7 @@ class SoFar(NamedTuple):
     def is_good_enough(self) -> bool:
         """Whether others would not be worth their time."""
         diagnosis, last = self.last.diagnosis, self.methods[-1]
-        by_long_chains = last == Chains.name and self.last.stage.steps is None
+        by_long_chains = last == Chains.name and self.last.stage.gradients is None
         structured = last == NestedLaplace.name and not self.chains_are_affordable
         return not diagnosis.improvable or (diagnosis.trusted and (by_long_chains or structured))
 
@@ -208,7 +209,7 @@ class SoFar(NamedTuple):
     def chains_need_time(self) -> bool:
         """Whether short chains agree, and only need more steps."""
         chains = self.last.diagnosis.chains
-        return chains is not None and chains.r_hat < AGREED and self.last.stage.steps is not None
+        return chains is not None and chains.r_hat < AGREED and self.last.stage.gradients is not None
 
     @property
     def chains_are_affordable(self) -> bool:
@@ -234,7 +235,7 @@ def _short_chains(so_far: SoFar) -> Stage | None:
     """Chains that are not to be waited for, before a search for structure, which takes longer to compile."""
     if Chains.name in so_far.methods or not (so_far.seeks_structure and so_far.chains_are_affordable):
         return None
-    return Stage(Chains(), _to_begin_at(so_far), steps=SHORT_CHAINS)
+    return Stage(Chains(), _to_begin_at(so_far), gradients=SHORT_CHAINS)
 
 
 def _structured(so_far: SoFar) -> Stage | None:
@@ -243,21 +244,27 @@ def _structured(so_far: SoFar) -> Stage | None:
 
 
 def _together(so_far: SoFar) -> Stage | None:
-    """DADVI where Newton creeps, and then Newton again."""
+    """DADVI where Newton creeps and there is no time for chains, and then Newton again."""
     problem, methods = so_far.problem, so_far.methods
     if methods[-1] == DADVI.name:
         return Stage(VariationalNewton(), structure(FullRank, problem.dim), so_far.last.q.standardise()[0])
     newton = [r.diagnosis.stop for r in so_far.results if r.stage.algorithm.name == VariationalNewton.name]
     creeps = newton == [Stop.STALLED] and Regime.of(problem.dim).has_room_for_hierarchy
-    if not creeps or DADVI.name in methods or so_far.chains_need_time or problem.why_not_differentiable(2) is not None:
+    if (
+        not creeps
+        or DADVI.name in methods
+        or so_far.chains_are_affordable
+        or problem.why_not_differentiable(2) is not None
+    ):
         return None
     return Stage(DADVI(), structure(MeanField, problem.dim), so_far.start.gaussian)
 
 
 def _chains(so_far: SoFar) -> Stage | None:
     """Chains that begin at the best approximation; a flow may come after them."""
-    ended = [r.diagnosis.stop for r in so_far.results if r.stage.algorithm.name == Chains.name]
-    if not so_far.chains_are_affordable or ended not in ([], [Stop.STEPS]):
+    chains = [result for result in so_far.results if result.stage.algorithm.name == Chains.name]
+    tried = any(each.stage.gradients is None or each.diagnosis.stop is Stop.CONVERGED for each in chains)
+    if not so_far.chains_are_affordable or tried:
         return None
     return Stage(Chains(), _to_begin_at(so_far), share=STAGE_SHARE)
 

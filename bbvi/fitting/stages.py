@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bbvi.algorithms.base import Result
+from bbvi.algorithms.base import NEVER, Result
 from bbvi.algorithms.pages import StepInputs
 from bbvi.callbacks.checkpoint import Checkpoint
 from bbvi.diagnostics.checks.base import Evidence
@@ -66,8 +66,8 @@ class Fitting:
             if results and min(gradients, seconds) <= 0:
                 break
             try:
-                steps = min(limits.num_steps, stage.steps or limits.num_steps)
-                limits = Allowance(steps, gradients=max(0, int(gradients)), seconds=stage.share * seconds)
+                gradients = min(max(0, int(gradients)), stage.gradients or NEVER)
+                limits = limits._replace(gradients=gradients, seconds=stage.share * seconds)
                 results.append(self._run(stage, limits))
                 stage = self._next(results, plain)
             except OutOfTimeError as error:

@@ -21,6 +21,7 @@ from bbvi.runtime.storage import read_arrays, read_path, write_arrays
 from bbvi.target.parameters import Parameters
 
 FORMAT = "bbvi posterior 6"
+READABLE = ("bbvi posterior 5", FORMAT)  # the former knows of no chains
 MISFITS = (ValueError, LookupError, TypeError, AttributeError)  # of parts that do not fit together
 
 
@@ -72,8 +73,8 @@ def read(path: Path) -> dict[str, Any]:
     """The fields of a posterior, by name; to be called inside `damaged`."""
     arrays = read_arrays(path)
     header = json.loads(str(arrays["header"]))
-    if header["format"] != FORMAT:
-        raise ValueError(f"its format is {header['format']!r}, and this version reads {FORMAT!r}")
+    if header["format"] not in READABLE:
+        raise ValueError(f"its format is {header['format']!r}, and this version reads {' and '.join(READABLE)}")
     return _read(header, arrays)
 
 
