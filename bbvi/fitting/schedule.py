@@ -188,7 +188,8 @@ class SoFar(NamedTuple):
     def has_ended(self) -> bool:
         """Whether the last stage ended for reasons of its own; one of chains may have been a short one."""
         diagnosis = self.last.diagnosis
-        return diagnosis.chains is not None or diagnosis.stop in (Stop.CONVERGED, Stop.STALLED)
+        at_limits = (Stop.BUDGET, Stop.STEPS) if diagnosis.chains is not None else ()
+        return diagnosis.stop in (Stop.CONVERGED, Stop.STALLED, *at_limits)
 
     @property
     def is_good_enough(self) -> bool:
