@@ -148,7 +148,9 @@ class ChainSummary(NamedTuple):
     draws: int  # of each
     r_hat: float  # largest nested R-hat over the coordinates
     error: float  # largest Monte Carlo error of a mean, in standard deviations
+    sd_error: float  # largest Monte Carlo error of a standard deviation, relative
     worst: str  # the coordinate with the largest R-hat
+    vaguest: str  # the coordinate with the largest error of its standard deviation
     off: float  # how far the mean of q is off at most, in standard deviations
     most_off: str  # the coordinate for which it is
 

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
 
-from bbvi.algorithms.base import RUNNING, Info, Needs, Pausing, Result, status
+from bbvi.algorithms.base import CONVERGED, RUNNING, STALLED, Info, Needs, Pausing, Result
 from bbvi.chains.adaptation import best_length, roots
 from bbvi.chains.draws import ChainDraws, draws_of_chains
 from bbvi.chains.frame import Frame
 from bbvi.chains.kernel import HALVES, Chance, Moved, Places, arrive, step
 from bbvi.distributions import Distribution, FullRank
-from bbvi.draws.agreement import agree, agreement
+from bbvi.draws.agreement import agree, agreement, sd_error
 from bbvi.draws.random import Random
 from bbvi.outcome import Evaluations
 from bbvi.policy import KEPT_NUMBERS, Regime
@@ -35,18 +35,20 @@ FEWEST_STEPS = 64  # before the chains may end
 MOST_ROWS = 1024  # steps that are kept, at most
 UNSETTLED = 1 / 3  # of the steps, which are left out
 ACCEPTANCE = 0.8  # of trajectories, on average, that step sizes are adapted to
+SD_ERROR = 0.03  # relative Monte Carlo error of standard deviations that is waited for,
+LONGER_FOR_SDS = 4  # up to this many times the steps after which means are known: there may be no variance
 FIRST_LENGTH = 4  # leapfrog steps
 
 
 class Seen(NamedTuple):
-    """What was seen after the steps that are kept."""
+    """What was seen after the steps that are kept; arrays of NumPy where the host looks at them."""
 
-    x: Array  # (rows, chains, dim)
-    y: Array  # (rows, chains, dim) the same in q's coordinates
-    log_p: Array  # (rows, chains) in x
-    log_q: Array  # (rows, chains) in x
-    length: Array  # (rows,) leapfrog steps of the trajectories
-    moved: Array  # (rows, 2 dim) their squared distances in y, and in its squares
+    x: Any  # (rows, chains, dim)
+    y: Any  # (rows, chains, dim) the same in q's coordinates
+    log_p: Any  # (rows, chains) in x
+    log_q: Any  # (rows, chains) in x
+    length: Any  # (rows,) leapfrog steps of the trajectories
+    moved: Any  # (rows, 2 dim) their squared distances in y, and in its squares
 
     def rows(self, which: slice) -> "Seen":
         """Some of the rows."""
@@ -67,6 +69,7 @@ class ChainState(NamedTuple):
     stride: Array  # () steps from one that is kept to the next
     begun: Array  # (n,) log p - log q at draws of q, -inf without density
     seen: Seen
+    agreed: Array  # () the step at which means were known well enough, 0 before
     status: Array  # ()
 
 
@@ -146,6 +149,7 @@ class Chains(Pausing[ChainState]):
                 length=jnp.zeros(rows, int),
                 moved=jnp.zeros((rows, 2 * dim), dtype),
             ),
+            agreed=zero,
             status=zero + RUNNING,
         )
 
@@ -186,7 +190,10 @@ class Chains(Pausing[ChainState]):
         kept = self._kept(state)
         spread = np.concatenate([kept.y, kept.y**2], axis=-1).var(axis=(0, 1))
         length = best_length(kept.moved / spread, kept.length)
-        ended = count >= FEWEST_STEPS and agree(kept.x, self.num_starts, self.r_hat, self.error)
+        agreed, enough = int(state.agreed), count >= FEWEST_STEPS
+        if enough and not agreed and agree(kept.x, self.num_starts, self.r_hat, self.error):
+            agreed = count
+        ended = agreed and (sd_error(kept.x).max() < SD_ERROR or count >= LONGER_FOR_SDS * agreed)
         pause = EVERY * max(1, count // (8 * EVERY))
         seen, rows = state.seen, len(state.seen.x)
         if count + pause > stride * rows:
@@ -199,7 +206,8 @@ class Chains(Pausing[ChainState]):
             next_look=whole(state.next_look, count + pause),
             stride=whole(state.stride, stride),
             seen=seen,
-            status=whole(state.status, status(ended, count >= self.max_steps)),
+            agreed=whole(state.agreed, agreed),
+            status=whole(state.status, CONVERGED if ended else STALLED if count >= self.max_steps else RUNNING),
         )
 
     def _kept(self, state: ChainState) -> Seen:
@@ -221,7 +229,9 @@ class Chains(Pausing[ChainState]):
         kept = self._kept(state)
         if len(kept.x) < EVERY // 2:
             return None
-        return draws_of_chains(kept.x, kept.log_p, kept.log_q, state.begun, agreement(kept.x, self.num_starts))
+        return draws_of_chains(
+            kept.x, kept.log_p, kept.log_q, np.asarray(state.begun), agreement(kept.x, self.num_starts)
+        )
 
 
 def _wide_noise(q: Distribution) -> int:

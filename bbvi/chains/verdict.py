@@ -10,6 +10,7 @@ from bbvi.outcome import ChainSummary, Finding, Status, Value
 from bbvi.runtime.types import Array
 
 AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in standard deviations, of a reliable posterior
+FAIR_SD_ERROR = 0.05  # relative Monte Carlo error of standard deviations, above which a posterior is usable at best
 NEARLY_AGREED, FAIR_ERROR = 1.02, 0.05  # the same of a usable one
 
 
@@ -39,7 +40,9 @@ def summarise_chains(made: ChainDraws, mean: Array, names: Sequence[str]) -> Cha
         draws=len(made.pool) // made.num_chains,
         r_hat=float(agreed.r_hat.max()),
         error=float(agreed.error.max()),
+        sd_error=float(agreed.sd_error.max()),
         worst=names[int(agreed.r_hat.argmax())],
+        vaguest=names[int(agreed.sd_error.argmax())],
         off=float(off.max()),
         most_off=names[int(off.argmax())],
     )
@@ -57,6 +60,11 @@ def find_in_chains(made: ChainDraws, seen: ChainSummary) -> Iterator[Finding]:
     """What speaks against draws of chains."""
     if seen.status is not Status.RELIABLE:
         yield Finding(seen.status, f"the chains differ most in {seen.worst}", "raise the budget")
+    if seen.sd_error > FAIR_SD_ERROR and seen.status is not Status.UNRELIABLE:
+        words = (
+            f"the standard deviation of {seen.vaguest} (unconstrained) has a Monte Carlo error of {seen.sd_error:.0%}"
+        )
+        yield Finding(Status.USABLE, words, f"describe {seen.vaguest} by quantiles", inherent=True)
     yield Finding(Status.RELIABLE, f"q itself is off by up to {seen.off:.2g} sd, in the mean of {seen.most_off}")
     if not np.isfinite(made.log_evidence.value):
         yield Finding(Status.RELIABLE, "the log evidence was not found: draws of q and of the chains hardly overlap")

@@ -21,6 +21,7 @@ class Agreement(NamedTuple):
 
     r_hat: np.ndarray  # (dim,) nested R-hat, the larger one of x and of its distance from the median, by ranks
     error: np.ndarray  # (dim,) Monte Carlo error of the mean, in standard deviations
+    sd_error: np.ndarray  # (dim,) of the standard deviation, relative
     superchains: int
     group: np.ndarray  # (dim,) integers: coordinates of one group are judged together
 
@@ -48,7 +49,9 @@ def agreement(x: np.ndarray, superchains: int, group: np.ndarray | None = None) 
     """
     distance = np.abs(x - np.median(x, axis=(0, 1)))
     r_hat = np.maximum(*(_nested_r_hat(_scores(values), superchains) for values in (x, distance)))
-    return Agreement(r_hat, mean_error(x), superchains, np.zeros(x.shape[-1], int) if group is None else group)
+    return Agreement(
+        r_hat, mean_error(x), sd_error(x), superchains, np.zeros(x.shape[-1], int) if group is None else group
+    )
 
 
 def agree(x: np.ndarray, superchains: int, r_hat: float, error: float, group: np.ndarray | None = None) -> bool:
@@ -58,8 +61,18 @@ def agree(x: np.ndarray, superchains: int, r_hat: float, error: float, group: np
 
 def mean_error(x: np.ndarray) -> np.ndarray:
     """Monte Carlo errors of means `(dim,)`, in standard deviations, from draws `(n, chains, dim)`."""
-    variance = np.maximum(x.var(axis=(0, 1)), np.finfo(float).tiny)
-    return np.sqrt(x.mean(axis=0).var(axis=0, ddof=1) / x.shape[1] / variance)
+    return _error(x) / np.maximum(x.std(axis=(0, 1)), np.finfo(float).tiny)
+
+
+def sd_error(x: np.ndarray) -> np.ndarray:
+    """Relative Monte Carlo errors of standard deviations `(dim,)`, from draws `(n, chains, dim)`."""
+    squares = (x - x.mean(axis=(0, 1))) ** 2
+    return _error(squares) / np.maximum(2 * squares.mean(axis=(0, 1)), np.finfo(float).tiny)
+
+
+def _error(values: np.ndarray) -> np.ndarray:
+    """Standard errors of means, by how far those of chains are from one another."""
+    return np.sqrt(values.mean(axis=0).var(axis=0, ddof=1) / values.shape[1])
 
 
 def _scores(values: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ class Budget:
     Arguments:
         seconds: of wall time, compiling included.
         gradients: evaluations of the log density with its gradient; a Hessian-vector product counts as two. Looked at
-            before each step, which is taken while the last one could be taken again: the start, one step, and what a
+            before each step, which is taken while one like the last could be taken: the start, one step, and what a
             method does at the end are not cut short.
 
     Example:

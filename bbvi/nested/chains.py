@@ -134,8 +134,9 @@ def _nowhere(q: Hierarchical, begun: Place) -> NestedChains:
     x = np.concatenate([begun.phi, begun.z], axis=1)[:, np.asarray(q.split.place)]
     without = np.full(len(x), -np.inf)
     pool = Draws(x, without, np.zeros(len(x)), np.zeros(len(x)), np.ones(len(x), bool))
-    unknown = Agreement(np.full(q.dim, np.inf), np.full(q.dim, np.inf), SUPERCHAINS, _groups(q.split))
-    draws = ChainDraws(pool, len(x), unknown, Value(-np.inf, np.nan), without)
+    unknown = np.full(q.dim, np.inf)
+    disagree = Agreement(unknown, unknown, unknown, SUPERCHAINS, _groups(q.split))
+    draws = ChainDraws(pool, len(x), disagree, Value(-np.inf, np.nan), without)
     return NestedChains(draws, np.zeros(3), 0.0, 1.0, _evaluations(q.split, None, 0))
 
 
