@@ -9,7 +9,7 @@ and the nested R-hat; Hoffman and Sountsov 2022 (AISTATS) for ensembles that ada
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ class ChainState(NamedTuple):
     root: Array  # (2, dim, dim) or (2, dim) symmetric roots of the covariances of both halves
     log_size: Array  # () of a leapfrog step
     length: Array  # () leapfrog steps of a trajectory, about
-    count: Array  # () steps taken
+    taken: Array  # () steps
     next_look: Array  # () the step after which the host looks
     stride: Array  # () steps from one that is kept to the next
     begun: Array  # (n,) log p - log q at draws of q, -inf without density
@@ -137,7 +137,7 @@ class Chains(Pausing[ChainState]):
             root=jnp.broadcast_to(unit, (HALVES, *unit.shape)),
             log_size=jnp.full((), -0.25 * np.log(dim), dtype),
             length=zero + FIRST_LENGTH,
-            count=zero,
+            taken=zero,
             next_look=zero + EVERY,
             stride=zero + 1,
             begun=(values - log_q)[:CANDIDATES],
@@ -160,11 +160,11 @@ class Chains(Pausing[ChainState]):
         x, log_det = jax.vmap(state.frame.forward)(moved.places.y)
         log_q = state.frame.q.log_prob(moved.places.y)
         now = Seen(x, moved.places.y, moved.places.value - log_det, log_q - log_det, length, moved.distances)
-        row = state.count // state.stride
+        row = state.taken // state.stride
         state = state._replace(
             places=moved.places,
-            log_size=state.log_size + self._resized(moved, state.count),
-            count=state.count + 1,
+            log_size=state.log_size + self._resized(moved, state.taken),
+            taken=state.taken + 1,
             seen=jax.tree.map(lambda rows, each: rows.at[row].set(each), state.seen, now),
         )
         finite = jnp.isfinite(state.begun)
@@ -183,10 +183,10 @@ class Chains(Pausing[ChainState]):
         return EVERY * max(FEWEST_STEPS // EVERY, most // EVERY)
 
     def steps_to_pause(self, state: ChainState) -> Array:
-        return state.next_look - state.count
+        return state.next_look - state.taken
 
     def pause(self, state: ChainState) -> ChainState:
-        count, stride, dim = int(state.count), int(state.stride), state.frame.q.dim
+        count, stride, dim = int(state.taken), int(state.stride), state.frame.q.dim
         kept = self._kept(state)
         spread = np.concatenate([kept.y, kept.y**2], axis=-1).var(axis=(0, 1))
         length = best_length(kept.moved / spread, kept.length)
@@ -212,7 +212,7 @@ class Chains(Pausing[ChainState]):
 
     def _kept(self, state: ChainState) -> Seen:
         """What was seen after the chains have settled, as arrays of NumPy."""
-        rows = int(state.count) // int(state.stride)
+        rows = int(state.taken) // int(state.stride)
         return state.seen.rows(slice(int(UNSETTLED * rows), rows))
 
     def status(self, state: ChainState) -> Array:
