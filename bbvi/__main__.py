@@ -11,6 +11,7 @@ import jax
 import bbvi
 from bbvi.models.provenance import package_versions
 from bbvi.policy import table
+from bbvi.runtime import cache as programs
 from bbvi.runtime.precision import use_double
 
 SCHOOLS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0), (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = commands.add_parser("report", help="turn a posterior, written by its save method, into a page of HTML")
     report.add_argument("posterior", help="the file")
     report.add_argument("-o", "--output", help="the page to write (default: the name of the file, with .html)")
+    cache = commands.add_parser("cache", help="compiled programs that are kept from one process to the next")
+    cache.add_argument("--clear", action="store_true", help="remove them")
     commands.add_parser("info", help="versions, devices and precision, for reports of faults")
     given = parser.parse_args(arguments)
     try:
@@ -33,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _demo(given.output)
         elif given.command == "report":
             _report(given.posterior, given.output or Path(given.posterior).with_suffix(".html").name)
+        elif given.command == "cache":
+            _cache(given.clear)
         else:
             _info()
     except (OSError, ValueError) as error:
@@ -72,12 +77,27 @@ def _write(posterior: bbvi.Posterior, output: str) -> None:
     print(f"Report in {Path(output).resolve()}")
 
 
+def _cache(clear: bool) -> None:
+    if clear:
+        print(f"{programs.clear()} programs removed")
+    print(_programs())
+
+
+def _programs() -> str:
+    """Where compiled programs are kept, and how much there is of them."""
+    place = programs.folder()
+    if place is None:
+        return f"off, by the environment variable {programs.VARIABLE}"
+    return f"{place.parent} ({programs.size(place.parent) / 2**20:.1f} MB); {programs.VARIABLE}=off turns it off"
+
+
 def _info() -> None:
     for name, version in package_versions().items():
         print(f"{name:<10} {version}")
     print(f"{'platform':<10} {jax.default_backend()}")
     print(f"{'devices':<10} {', '.join(f'{each.device_kind} ({each.platform})' for each in jax.devices())}")
     print(f"{'precision':<10} {'double' if use_double('auto') else 'single'} unless fit is told otherwise")
+    print(f"{'programs':<10} {_programs()}")
     print("up to so many coordinates:")
     for name, limit in table():
         print(f"  {name:<16} {limit:>7}")

@@ -13,6 +13,8 @@ flags = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split
 # Tests run side by side, one on each core, so that threads of theirs would only be in the way of each other.
 flags.append("--xla_cpu_multi_thread_eigen=false")
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# What one process has compiled the others need not; in the folder of pytest, which is the checkout's own.
+os.environ.setdefault("BBVI_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
 if version("jaxlib").startswith("0.10."):
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])

@@ -21,7 +21,7 @@ from bbvi.chains.adaptation import best_length, roots
 from bbvi.chains.draws import ChainDraws, draws_of_chains
 from bbvi.chains.frame import Frame
 from bbvi.chains.kernel import HALVES, Chance, Moved, Places, arrive, step
-from bbvi.distributions import Distribution, FullRank
+from bbvi.distributions import Distribution, FullRank, MeanField
 from bbvi.draws.agreement import agree, agreement, sd_error
 from bbvi.draws.random import Random
 from bbvi.outcome import Evaluations
@@ -117,7 +117,7 @@ class Chains(Pausing[ChainState]):
             wide = 0 if q is None else _wide_noise(q)
             return normal(columns), normal(wide), rng.standard_normal(2 * CANDIDATES).astype(dtype)
 
-        return Needs(family=FullRank, draws=draws, noise=noise)
+        return Needs(family=FullRank if Regime.of(dim).full_rank else MeanField, draws=draws, noise=noise)
 
     def init(self, problem: Problem, q: Distribution, draws: tuple[Array, Array, Array]) -> ChainState:
         frame, (narrow, wide, chance) = Frame.of(q), draws
@@ -185,11 +185,12 @@ class Chains(Pausing[ChainState]):
     def steps_to_pause(self, state: ChainState) -> Array:
         return state.next_look - state.taken
 
+    @np.errstate(all="ignore")  # of chains that run off
     def pause(self, state: ChainState) -> ChainState:
         count, stride, dim = int(state.taken), int(state.stride), state.frame.q.dim
         kept = self._kept(state)
         spread = np.concatenate([kept.y, kept.y**2], axis=-1).var(axis=(0, 1))
-        length = best_length(kept.moved / spread, kept.length)
+        length = best_length(kept.moved / np.maximum(spread, np.finfo(spread.dtype).tiny), kept.length)
         agreed, enough = int(state.agreed), count >= FEWEST_STEPS
         if enough and not agreed and agree(kept.x, self.num_starts, self.r_hat, self.error):
             agreed = count
@@ -201,7 +202,7 @@ class Chains(Pausing[ChainState]):
             seen = Seen(*(np.concatenate([column[1::2], column[rows // 2 :]]) for column in seen))
         whole = lambda old, new: np.full_like(old, new)
         return state._replace(
-            root=roots(kept.y, Regime.of(dim).dense_start),
+            root=roots(kept.y, Regime.of(dim).dense_start) if np.isfinite(kept.y).all() else state.root,
             length=whole(state.length, length),
             next_look=whole(state.next_look, count + pause),
             stride=whole(state.stride, stride),

@@ -21,7 +21,7 @@ def roots(y: np.ndarray, dense: bool) -> np.ndarray:
     """
     made = []
     for half in np.split(y, HALVES, axis=1)[::-1]:
-        draws = half.reshape(-1, half.shape[-1])
+        draws = half.reshape(-1, half.shape[-1]).astype(float)
         independent = half.shape[1] * max(1, len(half) // 8)
         weight = independent / (independent + PRIOR_WORTH)
         variance = weight * draws.var(axis=0) + (1 - weight)
@@ -31,7 +31,7 @@ def roots(y: np.ndarray, dense: bool) -> np.ndarray:
         weight = independent / (independent + draws.shape[1])
         covariance = np.atleast_2d(np.cov(draws.T))
         values, vectors = np.linalg.eigh(weight * covariance + (1 - weight) * np.diag(variance))
-        made.append(vectors * np.sqrt(values) @ vectors.T)
+        made.append(vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T)
     return np.stack(made).astype(y.dtype)
 
 

@@ -187,9 +187,8 @@ class SoFar(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether the last stage ended for reasons of its own; one of chains may have been a short one."""
-        diagnosis = self.last.diagnosis
-        at_limits = (Stop.BUDGET, Stop.STEPS) if diagnosis.chains is not None else ()
-        return diagnosis.stop in (Stop.CONVERGED, Stop.STALLED, *at_limits)
+        at_limits = (Stop.BUDGET, Stop.STEPS) if self.methods[-1] == Chains.name else ()
+        return self.last.diagnosis.stop in (Stop.CONVERGED, Stop.STALLED, *at_limits)
 
     @property
     def is_good_enough(self) -> bool:

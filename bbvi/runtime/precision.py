@@ -1,9 +1,12 @@
 """Which floating point type a fit runs in, without touching JAX's global flag."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
+
+from bbvi.runtime.cache import keeping_programs
 
 PRECISIONS = ("auto", "double", "single")
 
@@ -15,9 +18,11 @@ def use_double(precision: str) -> bool:
     return precision == "double" or (precision == "auto" and jax.default_backend() == "cpu")
 
 
-def scope(double: bool) -> AbstractContextManager[Any]:
-    """Inside, JAX computes in float64 (or float32); only this thread is affected, and only inside."""
-    return jax.enable_x64(double)
+@contextmanager
+def scope(double: bool) -> Generator[None]:
+    """Inside, JAX computes in float64 (or float32), only in this thread; and programs are kept (`cache.py`)."""
+    with keeping_programs(), jax.enable_x64(double):
+        yield
 
 
 def lenient_promotion() -> AbstractContextManager[Any]:
