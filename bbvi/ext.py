@@ -13,6 +13,7 @@ from bbvi.algorithms.base import (
     Info,
     Initialisation,
     Needs,
+    Pausing,
     Result,
     extract,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "Needs",
     "Noise",
     "Normal",
+    "Pausing",
     "Problem",
     "Random",
     "Reparameterised",

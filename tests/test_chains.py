@@ -67,7 +67,7 @@ def test_the_verdict_says_how_far_the_chains_agree_and_how_far_q_is_off():
     assert seen.error < 0.015
     assert f"{seen.chains} chains of {seen.draws} draws agree: nested R-hat {seen.r_hat:.3f}" in str(posterior)
     assert f"q itself is off by up to {seen.off:.2g} sd" in str(posterior)
-    assert posterior.diagnosis.effective_sample_size == pytest.approx(1 / seen.error**2)
+    assert posterior.diagnosis.effective_sample_size == pytest.approx(1 / seen.error**2, rel=0.01)
 
 
 def test_the_approximation_stays_what_it_was():

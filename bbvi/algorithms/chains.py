@@ -35,7 +35,7 @@ FEWEST_STEPS = 64  # before the chains may end
 MOST_ROWS = 1024  # steps that are kept, at most
 UNSETTLED = 1 / 3  # of the steps, which are left out
 ACCEPTANCE = 0.8  # of trajectories, on average, that step sizes are adapted to
-SD_ERROR = 0.03  # relative Monte Carlo error of standard deviations that is waited for,
+SD_ERROR = 0.02  # relative Monte Carlo error of standard deviations that is waited for,
 LONGER_FOR_SDS = 4  # up to this many times the steps after which means are known: there may be no variance
 FIRST_LENGTH = 4  # leapfrog steps
 
@@ -68,6 +68,7 @@ class ChainState(NamedTuple):
     next_look: Array  # () the step after which the host looks
     stride: Array  # () steps from one that is kept to the next
     begun: Array  # (n,) log p - log q at draws of q, -inf without density
+    x_begun: Array  # (n, dim) these draws
     seen: Seen
     agreed: Array  # () the step at which means were known well enough, 0 before
     status: Array  # ()
@@ -141,6 +142,7 @@ class Chains(Pausing[ChainState]):
             next_look=zero + EVERY,
             stride=zero + 1,
             begun=(values - log_q)[:CANDIDATES],
+            x_begun=jax.vmap(frame.forward)(ys[:CANDIDATES])[0],
             seen=Seen(
                 x=of_chains,
                 y=of_chains,
@@ -230,9 +232,9 @@ class Chains(Pausing[ChainState]):
         kept = self._kept(state)
         if len(kept.x) < EVERY // 2:
             return None
-        return draws_of_chains(
-            kept.x, kept.log_p, kept.log_q, np.asarray(state.begun), agreement(kept.x, self.num_starts)
-        )
+        agreed, begun = agreement(kept.x, self.num_starts), np.asarray(state.begun)
+        made = draws_of_chains(kept.x, kept.log_p, kept.log_q, begun, agreed)
+        return made._replace(x_of_q=np.asarray(state.x_begun))
 
 
 def _wide_noise(q: Distribution) -> int:

@@ -19,6 +19,7 @@ class ChainDraws(NamedTuple):
         agreement: of the chains.
         log_evidence: by bridge sampling, not a number where draws of q and of the chains hardly overlap.
         log_ratio_of_q: log p - log q at draws of q `(n,)`, -inf without density.
+        x_of_q: these draws `(n, dim)`, where they are known.
     """
 
     pool: Draws
@@ -26,6 +27,7 @@ class ChainDraws(NamedTuple):
     agreement: Agreement
     log_evidence: Value
     log_ratio_of_q: np.ndarray
+    x_of_q: np.ndarray | None = None
 
 
 def draws_of_chains(

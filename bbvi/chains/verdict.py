@@ -22,6 +22,7 @@ class Chained(NamedTuple):
     num_draws: int  # of all chains
     log_evidence: Value
     log_ratio_of_q: np.ndarray  # (n,) log p - log q at draws of q, -inf without density
+    x_of_q: np.ndarray | None  # (n, dim) these draws, where they are known
 
 
 def summarise_chains(made: ChainDraws, mean: Array, names: Sequence[str]) -> ChainSummary:

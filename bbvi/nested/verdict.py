@@ -75,12 +75,13 @@ def most_numbers(q: Distribution) -> int:
 
 def _of_chains(made: ChainDraws, seen: ChainSummary, findings: Sequence[Finding]) -> Look:
     """A verdict looks at as many draws as are worth independent ones, of equal weight."""
-    effective = int(np.clip(made.agreement.effective, 1, len(made.pool)))
+    known = np.isfinite(made.agreement.effective)
+    effective = int(np.clip(made.agreement.effective, 1, len(made.pool))) if known else 1
     few = made.pool.take(np.linspace(0, len(made.pool) - 1, effective).astype(int))
     finite = made.log_ratio_of_q[np.isfinite(made.log_ratio_of_q)]
     level = made.log_evidence.value if np.isfinite(made.log_evidence.value) or not len(finite) else finite.mean()
     even = few.log_p - level
-    chained = Chained(seen, made.agreement.effective, len(made.pool), made.log_evidence, made.log_ratio_of_q)
+    chained = Chained(seen, effective, len(made.pool), made.log_evidence, made.log_ratio_of_q, made.x_of_q)
     findings = (*findings, *find_in_chains(made, seen))
     return Look(Draws(few.x, few.log_p, even, even, few.from_q), made.pool, findings, Evaluations(), chained)
 

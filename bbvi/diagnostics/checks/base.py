@@ -59,6 +59,13 @@ class Evidence:
         return self.draws.take(self.draws.from_q)
 
     @cached_property
+    def tried(self) -> tuple[np.ndarray, np.ndarray]:
+        """Draws of q itself `(m, dim)`, also where chains began at them, and whether they have a log density `(m,)`."""
+        if self.chains is None or self.chains.x_of_q is None:
+            return self.of_q.x, np.isfinite(self.of_q.log_p)
+        return self.chains.x_of_q, np.isfinite(self.chains.log_ratio_of_q)
+
+    @cached_property
     def raw_log_weights(self) -> np.ndarray:
         """log p - log r of all draws `(n,)`, in nats, -inf for a draw without density."""
         return _log_ratio(self.draws.log_p, self.draws.log_r)

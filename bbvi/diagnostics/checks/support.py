@@ -14,11 +14,11 @@ class Support(Check):
 
     def __call__(self, evidence: Evidence) -> Finding | None:
         """The finding, with the coordinate that tells these draws best from the others."""
-        of_q = evidence.of_q
-        bad = ~np.isfinite(of_q.log_p)
-        if not len(of_q.x) or not bad.any() or bad.all():
+        x, good = evidence.tried
+        bad = ~good
+        if not len(x) or not bad.any() or bad.all():
             return None
-        good_x, bad_x = of_q.x[~bad], of_q.x[bad]
+        good_x, bad_x = x[good], x[bad]
         apart = (bad_x.mean(axis=0) - good_x.mean(axis=0)) / np.maximum(good_x.std(axis=0), 1e-300)
         coordinate = int(np.argmax(np.abs(apart)))
         name = evidence.coordinate_name(coordinate)

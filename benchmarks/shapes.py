@@ -1,0 +1,142 @@
+"""Posteriors of shapes that no Gaussian has, by the default: verdicts, and errors against exact answers.
+
+    python -m benchmarks.shapes [--seeds 0 1 2] [--names funnel_10 two_moons ...]
+
+Exact moments come from closed forms, from independent draws or, in two dimensions, from a grid. Errors are the largest
+over all quantities: of means in posterior standard deviations, of standard deviations relative. A quantity is a
+coordinate, unless it has no variance to speak of; of a mixture also on which side of zero a draw lies. The first seed
+of each compiles. At the end: of the fits with each verdict, how many were within 0.1 sd and 10 %.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import norm
+
+import bbvi
+
+DRAWS = 20_000  # of a fit
+CLOSE_MEAN, CLOSE_SD = 0.1, 0.1  # standard deviations, and relative
+
+
+class Shape(NamedTuple):
+    """A log density, and what is known of it."""
+
+    logprob: Callable
+    dim: int
+    quantities: Callable[[np.ndarray], np.ndarray]  # of draws (n, dim), (n, k)
+    mean: np.ndarray  # (k,)
+    sd: np.ndarray  # (k,)
+
+
+def funnel(x):
+    """Neal's: x_0 ~ N(0, 3^2), x_i ~ N(0, e^x_0)."""
+    return -0.5 * (x[0] / 3) ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 0.5 * (len(x) - 1) * x[0]
+
+
+def banana(x):
+    """a ~ N(0, 2^2), b ~ N(a^2 / 2 - 2, 0.5^2)."""
+    return norm.logpdf(x[0], 0, 2) + norm.logpdf(x[1], 0.5 * x[0] ** 2 - 2, 0.5)
+
+
+def two_modes(x):
+    """0.3 N(-5, I) + 0.7 N(5, I)."""
+    left, right = norm.logpdf(x, -5.0, 1.0).sum(), norm.logpdf(x, 5.0, 1.0).sum()
+    return jnp.logaddexp(np.log(0.3) + left, np.log(0.7) + right)
+
+
+def two_moons(x):
+    """A ring of radius 2, cut in two."""
+    sides = jnp.logaddexp(-0.5 * ((x[0] - 2) / 0.6) ** 2, -0.5 * ((x[0] + 2) / 0.6) ** 2)
+    return -0.5 * ((jnp.sqrt(jnp.sum(x**2)) - 2) / 0.2) ** 2 + sides
+
+
+def rosenbrock(x):
+    """Pairs a ~ N(1, 1), b ~ N(a^2, 0.1)."""
+    a, b = x.reshape(-1, 2).T
+    return -0.5 * jnp.sum((a - 1) ** 2) - 5 * jnp.sum((b - a**2) ** 2)
+
+
+def heavy(x):
+    """Independent Student-t variables with 5 degrees of freedom."""
+    return -3 * jnp.sum(jnp.log1p(x**2 / 5))
+
+
+def skewed(x):
+    """Logarithms of Gamma(1/2, 1) variables, along a line that is bent."""
+    bent = x.at[1:].add(-0.3 * x[:-1] ** 2)
+    return jnp.sum(0.5 * bent - jnp.exp(bent))
+
+
+def draw_skewed(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
+    """Independent draws."""
+    x = np.log(rng.gamma(0.5, size=(n, dim)))
+    for i in range(1, dim):
+        x[:, i] += 0.3 * x[:, i - 1] ** 2
+    return x
+
+
+def by_grid(logprob: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation in two dimensions."""
+    import jax
+
+    points = np.stack(np.meshgrid(*[np.linspace(-5, 5, 801)] * 2), axis=-1).reshape(-1, 2)
+    weights = np.exp(np.asarray(jax.vmap(logprob)(points), float))
+    mean = weights @ points / weights.sum()
+    return mean, np.sqrt(weights @ (points - mean) ** 2 / weights.sum())
+
+
+def shapes() -> dict[str, Shape]:
+    """All of them."""
+    every, first, signed = lambda x: x, lambda x: x[:, :1], lambda x: np.append(x, x[:, :1] > 0, axis=1)
+    bent = draw_skewed(np.random.default_rng(0), 10**6, 2)
+    of_modes = np.full(10, 5 * 0.4), np.full(10, np.sqrt(1 + 25 * (1 - 0.4**2)))
+    return {
+        "funnel_10": Shape(funnel, 10, first, np.zeros(1), np.full(1, 3.0)),
+        "funnel_100": Shape(funnel, 100, first, np.zeros(1), np.full(1, 3.0)),
+        "banana": Shape(banana, 2, every, np.zeros(2), np.array([2, np.sqrt(8.25)])),
+        "two_modes_10": Shape(
+            two_modes, 10, signed, np.append(of_modes[0], 0.7), np.append(of_modes[1], np.sqrt(0.21))
+        ),
+        "two_moons": Shape(two_moons, 2, every, *by_grid(two_moons)),
+        "heavy_10": Shape(heavy, 10, every, np.zeros(10), np.full(10, np.sqrt(5 / 3))),
+        "skewed_2": Shape(skewed, 2, every, bent.mean(axis=0), bent.std(axis=0)),
+        "rosenbrock_36": Shape(rosenbrock, 36, every, np.tile([1.0, 2.0], 18), np.tile([1.0, 6.1**0.5], 18)),
+    }
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--names", nargs="+", default=None, help="all by default")
+    given = parser.parse_args()
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    print("| posterior | dim | seed | stages | status | error of a mean | of an sd | gradients | s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, shape in shapes().items():
+        for seed in given.seeds if given.names is None or name in given.names else ():
+            tick = time.perf_counter()
+            posterior = bbvi.fit(shape.logprob, shape.dim, seed=seed)
+            seconds = time.perf_counter() - tick
+            values = shape.quantities(np.asarray(posterior.sample(DRAWS), float))
+            mean = np.max(np.abs(values.mean(axis=0) - shape.mean) / shape.sd)
+            sd = np.max(np.abs(values.std(axis=0) / shape.sd - 1))
+            status, cost = posterior.diagnosis.status.name.lower(), posterior.cost
+            verdicts[status].append(bool(mean < CLOSE_MEAN and sd < CLOSE_SD))
+            stages = ", ".join(stage.method for stage in posterior.ladder)
+            gradients = cost.gradients + 2 * cost.hessian_vector_products
+            row = f"| {name} | {shape.dim} | {seed} | {stages} | {status} | {mean:.3f} | {100 * sd:.1f} % |"
+            print(f"{row} {gradients} | {seconds:.1f} |", flush=True)
+    print()
+    for status, close in verdicts.items():
+        print(f"{status}: {sum(close)} of {len(close)} within {CLOSE_MEAN} sd and {100 * CLOSE_SD:.0f} %")
+
+
+if __name__ == "__main__":
+    main()
