@@ -120,7 +120,7 @@ for name, model in models.items():
 
 # %% [markdown]
 # All three are reliable. Full-rank Gaussians are enough for the first two. For the third one it takes chains that begin
-# at the Gaussian.
+# at the Gaussian; the budget ended them before standard deviations were known as well as they wait for.
 #
 # One of these evidences is known exactly. The prior of the Poisson model is conjugate, and with $n = 280$ counts of
 # sum $s = 196$
