@@ -57,7 +57,7 @@ def keeping_programs() -> Generator[None]:
 
 def _begin() -> None:
     global _before
-    if jax.config.jax_compilation_cache_dir or (place := _safe_folder(str(folder() or ""))) is None:
+    if getattr(jax.config, SETTINGS[0]) or (place := _safe_folder(str(folder() or ""))) is None:
         return
     _before = tuple(getattr(jax.config, name) for name in SETTINGS)
     for name, value in zip(SETTINGS, (place, SHORTEST), strict=True):

@@ -106,7 +106,9 @@ figure, axes = plt.subplots(figsize=(6.5, 2.8))
 axes.hist(log_weights, bins=np.linspace(-3, 3, 81), color=BLUE)
 axes.axvline(0, color=ORANGE, label="if q were the posterior")
 axes.set(
-    xlabel="log weight minus log evidence (nats)", ylabel="draws", title="The log weights spread: q is not the posterior"
+    xlabel="log weight minus log evidence (nats)",
+    ylabel="draws",
+    title="The log weights spread: q is not the posterior",
 )
 axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.0))
 plt.show()

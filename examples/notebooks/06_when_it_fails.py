@@ -265,7 +265,7 @@ print(f"mass that it found: {np.exp(told.diagnosis.log_evidence.value):.2f}")
 #
 # | you see | it means | way out |
 # |---|---|---|
-# | spread log weights, few effective draws | $q$ and the posterior differ in shape | the default, a richer family, other variables |
+# | spread log weights, few effective draws | $q$ and the posterior differ in shape | the default, or other variables |
 # | k-hat above 0.7 | the tails of $q$ are too thin somewhere | the same |
 # | chains do not agree | they need more steps, or there are several modes | a larger budget, other variables |
 # | another start ended in a different region | several modes, or a funnel | a mixture, or an ordering |
