@@ -17,7 +17,7 @@ HITS = "/jax/compilation_cache/cache_hits"
 FIT = """
 import jax, jax.numpy as jnp, bbvi
 import bbvi.runtime.cache as cache
-cache.SHORTEST = 0.0
+cache.WORTH_KEEPING = 0.0
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event == {hits!r} else None)
 print(bbvi.fit(lambda x: -0.5 * jnp.sum(x**2), 2, method="laplace").diagnosis.elbo)
@@ -29,7 +29,7 @@ print(len(hits) > 5, jax.config.jax_compilation_cache_dir)
 def place(monkeypatch, tmp_path):
     """An empty folder of the user's own."""
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "programs"))
-    monkeypatch.setattr(cache, "SHORTEST", 0.0)
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
     return tmp_path / "programs"
 
 
@@ -69,11 +69,11 @@ def test_a_program_is_found_again(place, hits):
 
 
 def test_settings_of_jax_are_as_before():
-    before = [getattr(jax.config, name) for name in cache.SETTINGS]
+    before = [getattr(jax.config, name) for name in cache.JAX_SETTINGS]
     run(3.0)
     with scope(True), scope(False):
         pass
-    assert [getattr(jax.config, name) for name in cache.SETTINGS] == before
+    assert [getattr(jax.config, name) for name in cache.JAX_SETTINGS] == before
 
 
 def test_a_cache_of_the_callers_own_stays_theirs(place, tmp_path):

@@ -32,7 +32,6 @@ from bbvi.diagnostics.modes import find_modes
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
 from bbvi.distributions.affine import Affine
-from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.location_scale import structure
 from bbvi.draws.importance import Draws, affordable
 from bbvi.fitting.hierarchy import find_hierarchy, why_not
@@ -180,9 +179,10 @@ class SoFar(NamedTuple):
         return {result.q.name for result in self.results}
 
     @property
-    def best_gaussian(self) -> StageResult:
-        """The full-rank Gaussian with the best ELBO."""
-        return max((r for r in self.results if FullRank.holds(r.q)), key=lambda r: r.diagnosis.elbo.value)
+    def best_gaussian(self) -> StageResult | None:
+        """The full-rank Gaussian with the best ELBO, if there is one."""
+        full_rank = [result for result in self.results if FullRank.holds(result.q)]
+        return max(full_rank, key=lambda result: result.diagnosis.elbo.value, default=None)
 
     @property
     def has_ended(self) -> bool:
@@ -219,8 +219,8 @@ class SoFar(NamedTuple):
 
 def _mixture(so_far: SoFar) -> Stage | None:
     """A mixture of Gaussians, where the start found several modes."""
-    best = so_far.best_gaussian
-    if Chains.name in so_far.methods or so_far.families & {Mixture.name, _richer(so_far.problem).name}:
+    best, tried = so_far.best_gaussian, so_far.families & {Mixture.name, _richer(so_far.problem).name}
+    if best is None or tried or Chains.name in so_far.methods:
         return None
     assert isinstance(best.q, LocationScale)
     elbo = best.diagnosis.elbo.value
@@ -272,7 +272,7 @@ def _chains(so_far: SoFar) -> Stage | None:
 def _flow(so_far: SoFar) -> Stage | None:
     """A family that is not Gaussian."""
     problem, best = so_far.problem, so_far.best_gaussian
-    if _richer(problem).name in so_far.families or not Regime.of(problem.dim).flow:
+    if best is None or _richer(problem).name in so_far.families or not Regime.of(problem.dim).flow:
         return None
     assert isinstance(best.q, LocationScale)
     return Stage(PathGradient(), structure(_richer(problem), problem.dim), best.q.affine)
@@ -290,8 +290,7 @@ RUNGS = (_mixture, _short_chains, _structured, _together, _chains, _flow, _chain
 def _to_begin_at(so_far: SoFar) -> Distribution:
     """The mixture, if there is one, or the best Gaussian, which may be that of a hierarchy."""
     mixtures = [result.q for result in so_far.results if isinstance(result.q, Mixture)]
-    gaussians = [result for result in so_far.results if isinstance(result.q, Hierarchical) or FullRank.holds(result.q)]
-    return mixtures[0] if mixtures else max(gaussians, key=lambda result: result.diagnosis.elbo.value).q
+    return mixtures[0] if mixtures else max(so_far.results, key=lambda result: result.diagnosis.elbo.value).q
 
 
 def _richer(problem: Problem) -> Any:

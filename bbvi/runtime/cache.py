@@ -21,8 +21,8 @@ from jax.experimental.compilation_cache import compilation_cache
 VARIABLE = "BBVI_CACHE"  # of the environment: a folder, or "off"
 OFF = ("off", "0", "false", "no")
 MOST_BYTES = 2**29  # in the folder; the oldest programs are removed
-SHORTEST = 0.05  # seconds that compiling has to take for a program to be kept
-SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+WORTH_KEEPING = 0.05  # seconds that compiling has to take for a program to be kept
+JAX_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
 _lock = threading.Lock()
 _inside = 0  # how many scopes are open
@@ -57,10 +57,10 @@ def keeping_programs() -> Generator[None]:
 
 def _begin() -> None:
     global _before
-    if getattr(jax.config, SETTINGS[0]) or (place := _safe_folder(str(folder() or ""))) is None:
+    if getattr(jax.config, JAX_SETTINGS[0]) or (place := _safe_folder(str(folder() or ""))) is None:
         return
-    _before = tuple(getattr(jax.config, name) for name in SETTINGS)
-    for name, value in zip(SETTINGS, (place, SHORTEST), strict=True):
+    _before = tuple(getattr(jax.config, name) for name in JAX_SETTINGS)
+    for name, value in zip(JAX_SETTINGS, (place, WORTH_KEEPING), strict=True):
         jax.config.update(name, value)
 
 
@@ -68,7 +68,7 @@ def _end() -> None:
     global _before
     if not _before:
         return
-    for name, value in zip(SETTINGS, _before, strict=True):
+    for name, value in zip(JAX_SETTINGS, _before, strict=True):
         jax.config.update(name, value)
     compilation_cache.reset_cache()  # which holds the folder
     _before = ()
