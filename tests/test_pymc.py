@@ -56,18 +56,18 @@ def test_names_dims_and_coords_are_carried_over(posterior):
     assert tree.log_likelihood["y"].dims == ("chain", "draw", "school")
     draws = posterior.sample(100)
     np.testing.assert_allclose(draws["theta"], draws["mu"][:, None] + draws["tau"][:, None] * draws["raw"])
-    expected = norm.logpdf(Y, draws["theta"], SIGMA)
-    np.testing.assert_allclose(tree.log_likelihood["y"][0], expected, rtol=1e-5)
+    expected = norm.logpdf(Y, tree.posterior["theta"].values, SIGMA)
+    np.testing.assert_allclose(tree.log_likelihood["y"], expected, rtol=1e-5)
     assert "tau_log__" not in str(posterior)
     assert posterior.mean()["mu"] == pytest.approx(4.4, abs=0.3)  # the reference draws of posteriordb
 
 
 def test_prediction_keeps_the_posterior_draws(posterior, schools):
     draws = posterior.sample(4000)
-    made = posterior.predict(num_samples=4000).posterior_predictive["y"][0]
-    np.testing.assert_allclose(made.mean("draw"), draws["theta"].mean(axis=0), atol=1.0)
-    precise = posterior.predict(num_samples=4000, sigma=SIGMA / 1000).predictions
-    np.testing.assert_allclose(precise["y"][0], draws["theta"], atol=0.2)
+    made = posterior.predict(num_samples=4000).posterior_predictive["y"]
+    np.testing.assert_allclose(made.mean(("chain", "draw")), draws["theta"].mean(axis=0), atol=1.0)
+    precise = posterior.predict(num_samples=4000, sigma=SIGMA / 1000)
+    np.testing.assert_allclose(precise.predictions["y"], precise.posterior["theta"], atol=0.2)
     np.testing.assert_array_equal(schools["sigma"].get_value(), SIGMA)  # put back
     with pytest.raises(ValueError, match="Did you mean 'sigma'"):
         posterior.predict(sigmas=SIGMA)
