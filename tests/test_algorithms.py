@@ -94,7 +94,7 @@ def test_climb_reaches_the_mode(dim, x64):
     assert (dim <= LIMITS.dense_start) == (dim == DIM)
     target = problem(lambda x: -0.5 * jnp.sum((x - 2) ** 2 * jnp.linspace(0.1, 10, dim)), dim)
     rng = np.random.default_rng(0)
-    ends = climb(target, rng.uniform(-2, 2, (2, dim)), 4, Hints(rng=rng))
+    ends = climb(target, rng.uniform(-2, 2, (2, dim)), Hints(rng=rng), judged=True)
     assert 0 < ends.evaluations.gradients < ITERATIONS * 2 * (1 + 4)  # none was cut short
     np.testing.assert_allclose([gaussian.loc for gaussian in ends.gaussians], 2, atol=0.5)
     assert np.isfinite(ends.elbo).all()

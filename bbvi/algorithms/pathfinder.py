@@ -26,6 +26,13 @@ class PathfinderState(NamedTuple):
 
     paths: Path  # each leaf with a leading axis of paths
     noise: Array  # (num_draws, dim) for the ELBOs
+    judged: Array  # () bool, whether ELBOs are of concern; else paths end at the mode
+
+    @property
+    def height(self) -> Array:
+        """What each path has reached `(paths,)`: its best ELBO without constants, or the log density at its end."""
+        value = self.paths.value
+        return value if self.paths.best is None else jnp.where(self.judged, self.paths.best[0], value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,33 +84,38 @@ class Pathfinder(Algorithm[PathfinderState]):
         kind = Dense if FullRank.holds(q) else Compact if Spiked.holds(q) else Limited
         return self.from_points(q.mean() + q.sd() * offsets, noise, kind)
 
-    def from_points(self, xs: Array, noise: Array, kind: type[Dense | Limited]) -> PathfinderState:
-        """The state before the first step from the points `xs` `(paths, dim)`."""
-        return PathfinderState(at_start(xs, kind.identity(xs.shape[1], xs.dtype), judged=self.num_draws > 0), noise)
+    def from_points(
+        self, xs: Array, noise: Array, kind: type[Dense | Limited], judged: bool = True
+    ) -> PathfinderState:
+        """The state before the first step from the points `xs` `(paths, dim)`.
+
+        Arguments:
+            judged: whether paths are judged by the draws, if there are any.
+        """
+        judges = self.num_draws > 0
+        paths = at_start(xs, kind.identity(xs.shape[1], xs.dtype), judged=judges)
+        return PathfinderState(paths, noise, np.asarray(judges and judged))
 
     def step(self, noise: Any, problem: Problem, state: PathfinderState) -> tuple[PathfinderState, Info]:
         dim, wary = problem.dim, problem.is_irregular
         compact = isinstance(state.paths.curvature, Compact)  # whose triangular solves are not to be batched
         each = jax.lax.map if compact else lambda function, *arguments: jax.vmap(function)(*arguments)
         at = each(lambda path: look_ahead(state.noise, path, wary), state.paths)
-        found = problem.values_and_gradients(at.points.reshape(-1, dim))
-        found = [values.reshape(*at.points.shape[:2], *values.shape[1:]) for values in found]
+        count = jnp.where(state.judged, at.points.shape[1], 1)  # a candidate, and then draws if these are to judge
+        found = _evaluate(problem, at.points, count)
         paths = (
-            each(lambda given: advance(given[0], given[1], *given[2]), (state.paths, at, found))
+            each(lambda given: advance(given[0], given[1], *given[2], state.judged), (state.paths, at, found))
             if compact
-            else (jax.vmap(advance)(state.paths, at, *found))
+            else jax.vmap(lambda *given: advance(*given, state.judged))(state.paths, at, *found)
         )
-        best = paths.value if paths.best is None else paths.best[0]
-        elbo = best.max() + missing_entropy(state.noise, dim)
-        made = jnp.asarray(len(paths.value) * (1 + len(state.noise)), int)
+        state = state._replace(paths=paths)
+        elbo = state.height.max() + missing_entropy(state.noise, dim)
+        made = jnp.asarray(len(paths.value) * count, int)
         zero = jnp.zeros((), int)
-        return PathfinderState(paths, state.noise), Info(
-            elbo, jnp.zeros_like(elbo), zero, Evaluations(zero, made, zero)
-        )
+        return state, Info(elbo, jnp.zeros_like(elbo), zero, Evaluations(zero, made, zero))
 
     def status(self, state: PathfinderState) -> Array:
-        seen = state.paths.value if state.paths.best is None else state.paths.best[0]
-        ended, found = ~jnp.asarray(state.paths.running).any(), jnp.isfinite(seen).any()
+        ended, found = ~jnp.asarray(state.paths.running).any(), jnp.isfinite(state.height).any()
         return status(ended & found, stalled=ended)
 
     def extract(self, state: PathfinderState) -> Distribution:
@@ -121,6 +133,20 @@ class Pathfinder(Algorithm[PathfinderState]):
             return Result((mixture.members[0],))
         q = members[0] if len(members) == 1 else jax.device_get(Mixture.of(members))
         return Result((q,), _about_paths(elbo))
+
+
+def _evaluate(problem: Problem, points: Array, count: Array) -> tuple[Array, Array, Array]:
+    """Values, gradients and whether they are finite at the first `count` of `(paths, n, dim)`; 0 and not at others."""
+    paths, n, dim = points.shape
+    if n == 1:
+        return tuple(each[:, None] for each in problem.values_and_gradients(points[:, 0]))
+
+    def fill(i: Array, made: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        found = problem.values_and_gradients(points[:, i])
+        return tuple(all_of.at[:, i].set(some) for all_of, some in zip(made, found, strict=True))
+
+    nothing = jnp.zeros((paths, n), points.dtype), jnp.zeros_like(points), jnp.zeros((paths, n), bool)
+    return jax.lax.fori_loop(0, count, fill, nothing)
 
 
 def _about_paths(elbo: np.ndarray) -> tuple[Finding, ...]:

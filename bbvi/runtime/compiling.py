@@ -3,7 +3,8 @@
 On a CPU, jaxlib since 0.10.2 leaves sums over large arrays to a library, YNNPACK, and wrong numbers came of it without
 a word: in 0.10.2 of products of a matrix with more than 16 384 vectors (github.com/jax-ml/jax/issues/39103); in 0.12.0
 of sums with two different logarithms in them, as a normal log density with an unknown variance has. So bbvi's programs
-do without it. Besides, the older way of compiling loops takes two thirds of the time; jaxlib 0.10 has it still.
+do without it. Besides, the older way of compiling loops takes two thirds of the time; jaxlib 0.10 has it still. And
+the compiler's first level of optimisation takes two thirds of the time of its highest, for programs as fast.
 
 A JAX program that a user compiles is compiled as before, unless bbvi calls it.
 """
@@ -17,7 +18,11 @@ import jax
 from bbvi.runtime.deadline import call
 from bbvi.runtime.lapack import in_pieces
 
-OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_use_fusion_emitters": False}
+OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "",
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_backend_optimization_level": 1,
+}
 
 
 @cache

@@ -19,8 +19,6 @@ from bbvi.start.record import Hints, Start, start_at_point
 from bbvi.start.search import first_points, further_points
 from bbvi.target.problem import Problem
 
-JUDGES = 4  # draws behind each ELBO along a path
-
 
 def find_start(problem: Problem, kind: Initialisation, hints: Hints) -> Start:
     """Find a Gaussian from which to optimise.
@@ -55,13 +53,13 @@ def _start_from(problem: Problem, xs: np.ndarray, kind: Initialisation, hints: H
     if kind is Initialisation.POINT:
         finite = np.flatnonzero(np.isfinite(np.asarray(log_densities(problem, xs))))
         return start_at_point(xs[finite[0]], Evaluations(log_densities=len(xs))) if len(finite) else None
-    ends = climb(problem, xs, 0, hints)
+    ends = climb(problem, xs, hints, judged=False)
     spent = ends.evaluations
     late = time.perf_counter() > hints.until
     if kind is not Initialisation.MODE and np.isfinite(ends.elbo[0]) and not late:
         spent += Evaluations(gradients=LOOKS)
         if is_spike(problem, ends, hints.rng):
-            ends = climb(problem, xs, JUDGES, hints)
+            ends = climb(problem, xs, hints, judged=True)
             spent += ends.evaluations
     if not np.isfinite(ends.value).any():
         return None

@@ -20,6 +20,7 @@ from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
 
 ITERATIONS = 300  # of a path at most
+JUDGES = 4  # draws behind each ELBO along a path
 WAIT = 20.0  # seconds for a few iterations of one path, or a few draws, where a point may take for ever
 
 
@@ -38,23 +39,27 @@ class Ends(NamedTuple):
         return Ends(gaussians, self.elbo[order], self.value[order], self.evaluations)
 
 
-def climb(problem: Problem, xs: np.ndarray, num_draws: int, hints: Hints) -> Ends:
+def climb(problem: Problem, xs: np.ndarray, hints: Hints, *, judged: bool) -> Ends:
     """Paths from each of the points `xs` `(paths, dim)`, the best first.
 
-    Each goes by itself where one may come to a point that takes for ever, which the others do without.
+    Each goes by itself where one may come to a point that takes for ever, which the others do without. One program
+    serves for both kinds of paths.
 
     Arguments:
-        num_draws: behind each ELBO. With 0 paths end at the mode, and ELBOs are Laplace's estimates.
+        judged: whether paths are judged by ELBO. Otherwise they end at the mode, and ELBOs are Laplace's estimates.
     """
-    noise = antithetic(hints.rng, num_draws, problem.dim)
+    dim = problem.dim
+    noise = antithetic(hints.rng, JUDGES, dim) if judged else np.zeros_like(xs, shape=(JUDGES, dim))
+    if problem.is_long and not judged:
+        noise = noise[:0]  # such vectors are not to be kept for nothing
     if not problem.is_irregular or problem.is_long:
-        return _climb(problem, xs, noise, hints).best_first()
+        return _climb(problem, xs, noise, hints, judged).best_first()
     found, late = [], None
     for i in range(len(xs)):
         share = (hints.until - time.perf_counter()) / (len(xs) - i)
         try:
             with patience(problem, max(share, WAIT / 2)):  # the first one compiles
-                found.append(_climb(problem, xs[i : i + 1], noise, hints))
+                found.append(_climb(problem, xs[i : i + 1], noise, hints, judged))
         except OutOfTimeError as error:
             late = error
         if found and time.perf_counter() > hints.until:
@@ -71,12 +76,12 @@ def patience(problem: Problem, seconds: float = WAIT) -> AbstractContextManager[
     return shorter(min(seconds, WAIT)) if problem.is_irregular else nullcontext()
 
 
-def _climb(problem: Problem, xs: np.ndarray, noise: np.ndarray, hints: Hints) -> Ends:
+def _climb(problem: Problem, xs: np.ndarray, noise: np.ndarray, hints: Hints, judged: bool) -> Ends:
     pathfinder = Pathfinder(num_paths=len(xs), num_draws=len(noise))
     kind = Dense if Regime.of(problem.dim).dense_start else Limited
     limits = Allowance(ITERATIONS, seconds=hints.until - time.perf_counter())
     told = [_as_start(each) for each in hints.callbacks]
-    run = drive(pathfinder, problem, Run(pathfinder.from_points(xs, noise, kind)), limits, callbacks=told)
+    run = drive(pathfinder, problem, Run(pathfinder.from_points(xs, noise, kind, judged)), limits, callbacks=told)
     if run.stop is Stop.INTERRUPTED:
         raise KeyboardInterrupt
     if not run.step:
@@ -94,7 +99,7 @@ def _as_start(callback: Callback) -> Callback:
 def _ends(run: Run, noise: np.ndarray, dim: int) -> Ends:
     state: PathfinderState = jax.device_get(run.state)
     paths = state.paths
-    elbo, locs, curvatures = (None, paths.x, paths.curvature) if paths.best is None else paths.best
+    elbo, locs, curvatures = paths.best if state.judged else (None, paths.x, paths.curvature)
     scales = [jax.tree.map(lambda leaf, i=i: leaf[i], curvatures).scale() for i in range(len(locs))]
     heights = paths.value + np.array([scale.log_det() for scale in scales]) if elbo is None else elbo
     gaussians = tuple(Affine(loc, scale) for loc, scale in zip(locs, scales, strict=True))

@@ -84,10 +84,13 @@ def look_ahead(noise: Array, path: Path, wary: bool = False) -> Points:
     return Points(direction, step, jnp.concatenate([(path.x + step * direction)[None], draws]))
 
 
-def advance(path: Path, at: Points, values: Array, gradients: Array, finite: Array) -> Path:
+def advance(
+    path: Path, at: Points, values: Array, gradients: Array, finite: Array, judged: Array | bool = True
+) -> Path:
     """One iteration, given values `(1 + n,)` and gradients `(1 + n, dim)` at its points.
 
-    The ELBO of a Gaussian is over its draws. Without any, n = 0 and `best` None, a path ends near the mode.
+    The ELBO of a Gaussian is over its draws. A path that is not `judged` by them, and one without any, for which n = 0
+    and `best` is None, ends near the mode.
     """
     direction, step, candidate, mean = at.direction, at.step, at.points[0], path.x + at.direction
     first = ~jnp.isfinite(path.value)
@@ -110,17 +113,17 @@ def advance(path: Path, at: Points, values: Array, gradients: Array, finite: Arr
     stuck = ~accept & (
         (step * slope < max(1e-13, float(jnp.finfo(value.dtype).eps)) * jnp.abs(path.value)) | (step < 1e-20) | first
     )
-    if path.best is None:
-        best, patience = None, SETTLING
-        waited = jnp.where(accept, jnp.where(rise > NEARLY_LEVEL, 0, path.waited + 1), path.waited)
-    else:
+    best, patience = None, jnp.asarray(SETTLING)
+    waited = jnp.where(accept, jnp.where(rise > NEARLY_LEVEL, 0, path.waited + 1), path.waited)
+    if path.best is not None:
         expected = jnp.where(finite[1:].all() & jnp.isfinite(path.value), values[1:].mean(), -jnp.inf)
-        elbo, patience = expected + path.curvature.log_det, ENDURANCE
-        better = path.running & (elbo > path.best[0])
+        elbo, patience = expected + path.curvature.log_det, jnp.where(judged, ENDURANCE, SETTLING)
+        better = path.running & judged & (elbo > path.best[0])
         now = (elbo, mean, path.curvature.gaussian())
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, path.best)
         gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
-        waited = jnp.where(gained, 0, path.waited + (~accept | (rise <= STEEP)).astype(int))
+        without = jnp.where(gained, 0, path.waited + (~accept | (rise <= STEEP)).astype(int))
+        waited = jnp.where(judged, without, waited)
     return Path(
         x=keep(candidate, path.x),
         value=keep(value, path.value),
