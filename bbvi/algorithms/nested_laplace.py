@@ -8,6 +8,7 @@ modes move with phi.
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from bbvi.algorithms.base import Algorithm, Info, Needs, Result, extract
@@ -82,7 +83,7 @@ class NestedLaplace(Algorithm[NestedState]):
         return replace(Hierarchical.of_split(state.split, found), centre=state.z)
 
     def finish(self, problem: Problem, state: NestedState) -> Result:
-        q = extract(self, state)
+        q = jax.device_get(extract(self, state))
         assert isinstance(q, Hierarchical)
         q, evaluations = (finished if suit(q.split) else settled)(problem, q)
         return Result((q,), (), evaluations)

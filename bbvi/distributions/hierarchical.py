@@ -8,7 +8,7 @@ import numpy as np
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.arrow import Arrow, ArrowFactor
 from bbvi.distributions.base import LOG_2PI, Distribution, Moments
-from bbvi.distributions.scales import Array, Diagonal, Triangular
+from bbvi.distributions.scales import Array, Diagonal, Triangular, namespace
 from bbvi.distributions.split import Split
 from bbvi.runtime.pytree import pytree
 
@@ -44,17 +44,18 @@ class Hierarchical(Distribution):
     def of_split(cls, split: Split, hyper: Affine) -> Self:
         """The member with these hyper-parameters and standard normal latent coordinates."""
         (blocks, size), dtype, at = split.shape, hyper.loc.dtype, split.entries
+        xp = namespace(hyper.loc)
         factor = ArrowFactor(
-            jnp.broadcast_to(jnp.eye(size, dtype=dtype), (blocks, size, size)),
-            jnp.zeros(at.border.shape, dtype),
-            jnp.eye(at.num_separators, dtype=dtype),
+            xp.broadcast_to(xp.eye(size, dtype=dtype), (blocks, size, size)),
+            xp.zeros(at.border.shape, dtype),
+            xp.eye(at.num_separators, dtype=dtype),
             at.touched,
         )
         return cls(
             split,
             hyper,
-            jnp.zeros(split.num_places, dtype),
-            jnp.zeros((split.num_places, split.num_hyper), dtype),
+            xp.zeros(split.num_places, dtype),
+            xp.zeros((split.num_places, split.num_hyper), dtype),
             factor,
         )
 
@@ -79,15 +80,17 @@ class Hierarchical(Distribution):
             - self._log_volume()
         )
 
+    def mean(self) -> Array:
+        return self.split.join(self.hyper.loc, self.centre)
+
     def moments(self) -> Moments:
         inverse = self.factor.inverse()
         of_blocks = jnp.ravel(jnp.diagonal(inverse.blocks, axis1=1, axis2=2))
         own = jnp.concatenate([of_blocks, jnp.diagonal(inverse.corner)]) if self.split.has_separators else of_blocks
         shared = self.slope @ self.hyper.scale.matrix()
         sd = jnp.sqrt(own + jnp.sum(shared**2, axis=1))
-        mean = self.split.join(self.hyper.loc, self.centre)
         entropy = 0.5 * self.dim * (1 + LOG_2PI) + self._log_volume()
-        return Moments(mean, self.split.join(self.hyper.scale.sd(), sd), entropy)
+        return Moments(self.mean(), self.split.join(self.hyper.scale.sd(), sd), entropy)
 
     def after(self, affine: Affine) -> Self:
         if not isinstance(affine.scale, Diagonal):

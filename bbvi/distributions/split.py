@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.distributions.arrow import Arrow
-from bbvi.distributions.scales import Array
+from bbvi.distributions.scales import Array, namespace
 from bbvi.runtime.pytree import pytree, static
 
 
@@ -92,11 +92,12 @@ class Split:
 
     def join(self, phi: Array, z: Array) -> Array:
         """x `(dim,)` of hyper-parameters `(k,)` and z `(places,)`."""
-        return jnp.concatenate([phi, z])[self.place]
+        return namespace(z).concatenate([phi, z])[self.place]
 
     def latent(self, x: Array) -> Array:
         """z of x `(dim,)`, with 0 where there is no coordinate."""
-        return jnp.where(self.used, x[jnp.minimum(self.latents, self.dim - 1)], 0)
+        xp = namespace(x)
+        return xp.where(self.used, x[xp.minimum(self.latents, self.dim - 1)], 0)
 
     def in_blocks(self, z: Array) -> Array:
         """The blocks `(blocks, size)` of z."""

@@ -10,6 +10,8 @@ from bbvi.data.out_of_core import rows_of
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.scales import Triangular
+from bbvi.nested.lines import suit
+from bbvi.nested.sampling import import_ahead
 from bbvi.outcome import Evaluations
 from bbvi.start.record import Start
 from bbvi.structure import Structure, find_structure, structure_of
@@ -44,7 +46,10 @@ def find_hierarchy(
         found = structure_of(problem, latents, loc, sd)
     if found is None or not len(found.hyper):
         return None
-    return Hierarchy(_blank(found), Evaluations(hessian_vector_products=found.products))
+    blank = _blank(found)
+    if suit(blank.split):
+        import_ahead()
+    return Hierarchy(blank, Evaluations(hessian_vector_products=found.products))
 
 
 def why_not(problem: Problem, start: Start) -> str | None:
@@ -62,4 +67,4 @@ def _blank(structure: Structure) -> Hierarchical:
     """A member with this structure."""
     split, dtype = structure.split(), jax.dtypes.canonicalize_dtype(float)
     hyper = Affine(np.zeros(split.num_hyper, dtype), Triangular(np.zeros((split.num_hyper,) * 2, dtype)))
-    return jax.tree.map(np.asarray, Hierarchical.of_split(split, hyper))
+    return Hierarchical.of_split(split, hyper)

@@ -12,6 +12,8 @@ References: pseudo-marginal importance sampling (Beaumont 2003; Tran et al. 2013
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
+from threading import Thread
 from typing import NamedTuple
 
 import jax
@@ -172,6 +174,11 @@ def _visits(
         made = _visit(problem, q, np.resize(some, (at_once, phi.shape[1])), directions, uniform)
         count = len(some)
         yield begin, jax.tree.map(lambda each, count=count: each[:count], jax.device_get(made))
+
+
+def import_ahead() -> None:
+    """Begin to import SciPy's sequences, which takes most of a second, while others compile."""
+    Thread(target=import_module, args=("scipy.stats.qmc",), daemon=True).start()
 
 
 def _normal(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:

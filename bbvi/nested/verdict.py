@@ -44,7 +44,7 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
     """
     names = problem.parameters.coordinate_names()
     if chains is not None:
-        return _of_chains(chains, summarise_chains(chains, q.moments().mean, names), ())
+        return _of_chains(chains, summarise_chains(chains, np.asarray(q.mean()), names), ())
     if not isinstance(q, Hierarchical):
         draws = importance.draw(problem, q, seed)
         return Look(draws, draws, (), Evaluations(log_densities=len(draws)))
@@ -54,7 +54,7 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
         except OutOfTimeError:
             draws, words = importance.draw(problem, q, seed), "there was no time for chains"
             return Look(draws, draws, (Finding(Status.UNRELIABLE, words),), Evaluations(log_densities=len(draws)))
-        seen = summarise_chains(made.draws, q.moments().mean, names)
+        seen = summarise_chains(made.draws, np.asarray(q.mean()), names)
         findings = tuple(_findings_of_chains(problem, q, made))
         return _of_chains(made.draws, seen, findings)._replace(evaluations=made.evaluations)
     made = draw_nested(problem, q, seed)
