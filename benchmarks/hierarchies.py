@@ -3,11 +3,13 @@
     python -m benchmarks.hierarchies --groups 100 1000 10000
     python -m benchmarks.hierarchies --kind trials --groups 200 --rows 2
     python -m benchmarks.hierarchies --kind walk --groups 100 1000
+    python -m benchmarks.hierarchies --kind volatility --groups 2500 --nuts 6000
 
 Each size is fitted twice, in its centred form: the first time compiles. Errors are those of the mean and the log
 standard deviation of the intercepts, against sums over a grid in which each group is integrated numerically; for a
 random walk that of the log standard deviation of its steps and of all its states. They are in posterior standard
-deviations, and relative for the standard deviations.
+deviations, and relative for the standard deviations. Stochastic volatilities have no such answer: they are compared
+with a chain of NumPyro's NUTS, with as many draws as `--nuts` says after half as many to warm up.
 """
 
 import argparse
@@ -16,9 +18,19 @@ import time
 import numpy as np
 
 import bbvi
-from tests.hierarchies import counts, exact, exact_walk, simulate, simulate_walk, trials, walk
+from tests.hierarchies import (
+    counts,
+    exact,
+    exact_walk,
+    simulate,
+    simulate_volatility,
+    simulate_walk,
+    trials,
+    volatility,
+    walk,
+)
 
-KINDS = {"counts": counts, "trials": trials, "walk": walk}
+KINDS = {"counts": counts, "trials": trials, "walk": walk, "volatility": volatility}
 REACH = 7  # standard deviations, to which the grid goes
 
 
@@ -29,7 +41,7 @@ def main() -> None:
         "--kind",
         choices=KINDS,
         default="counts",
-        help="Poisson counts, outcomes of trials, or counts along a random walk",
+        help="Poisson counts, outcomes of trials, counts along a random walk, or stochastic volatilities",
     )
     parser.add_argument(
         "--groups", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of groups, or of states"
@@ -37,18 +49,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3, help="rows in each group (default: %(default)s)")
     parser.add_argument("--non-centred", action="store_true", help="the other form of the same model")
     parser.add_argument("--method", default="auto", help="the method (default: %(default)s)")
+    parser.add_argument("--nuts", type=int, default=2000, help="draws of NUTS for volatilities (default: %(default)s)")
     given = parser.parse_args()
     kind = KINDS[given.kind]
     print("   dim   cold s   warm s  gradients  status      k-hat  error of mean  of sd  method")
     for groups in given.groups:
         if kind is walk:
             data, logprob, dim = simulate_walk(groups, 3 / groups**0.5), walk, groups + 1
+        elif kind is volatility:
+            data, logprob, dim = simulate_volatility(groups), volatility, groups + 3
         else:
             data, logprob, dim = simulate(kind, groups, given.rows), kind(not given.non_centred), groups + 2
-        print(_row(kind, logprob, dim, data, given.method), flush=True)
+        print(_row(kind, logprob, dim, data, given.method, given.nuts), flush=True)
 
 
-def _row(kind, logprob, dim: int, data, method: str) -> str:
+def _row(kind, logprob, dim: int, data, method: str, nuts: int) -> str:
     seconds = []
     for _ in range(2):
         tick = time.perf_counter()
@@ -57,6 +72,8 @@ def _row(kind, logprob, dim: int, data, method: str) -> str:
     mean, sd, cost = posterior.mean(), posterior.sd(), posterior.cost
     if kind is walk:
         means, sds, _ = exact_walk(data)
+    elif kind is volatility:
+        means, sds = _by_nuts(data, dim, nuts)
     else:
         mean, sd = mean[:2], sd[:2]
         means, sds, _ = exact(kind, data, [(m - REACH * s, m + REACH * s) for m, s in zip(mean, sd, strict=True)])
@@ -66,6 +83,25 @@ def _row(kind, logprob, dim: int, data, method: str) -> str:
         f"{dim:6d} {seconds[0]:8.1f} {seconds[1]:8.2f} {gradients:10d}  {posterior.diagnosis.status.name:11s}"
         f"{posterior.diagnosis.resampling_k_hat:6.2f} {error:14.3f} {100 * ratio:5.1f}%  {posterior.method}"
     )
+
+
+def _by_nuts(data, dim: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations by NUTS from the origin; prints its time, and how many draws were effective."""
+    import jax
+    from numpyro.diagnostics import effective_sample_size
+    from numpyro.infer import MCMC, NUTS
+
+    with jax.enable_x64(True):
+        kernel = NUTS(potential_fn=lambda x: -volatility(x, data))
+        chain = MCMC(kernel, num_warmup=draws // 2, num_samples=draws, progress_bar=False)
+        tick = time.perf_counter()
+        chain.run(jax.random.key(0), init_params=np.zeros(dim))
+        x = np.asarray(chain.get_samples())
+    effective = effective_sample_size(x[None])
+    seconds = time.perf_counter() - tick
+    words = f"{seconds:.0f} s for {draws} draws, of which {effective.min():.0f} to {effective.max():.0f} are effective"
+    print(f"  NUTS: {words}", flush=True)
+    return x.mean(axis=0), x.std(axis=0)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,25 @@ def simulate_walk(length=60, sd=0.4, seed=0):
     return {"y": rng.poisson(np.exp(np.cumsum(sd * rng.standard_normal(length)))).astype(float)}
 
 
+def volatility(x, data):
+    """Returns whose log variance is autoregressive: x = (level, log sd of its steps, logit of persistence, states)."""
+    level, log_sd, persistence, h = x[0], x[1], 1 / (1 + jnp.exp(-x[2])), x[3:]
+    prior = -0.5 * (level / 3) ** 2 - 0.5 * (log_sd + 1.5) ** 2 - 0.5 * ((x[2] - 3) / 1.5) ** 2
+    steps = (h[1:] - level - persistence * (h[:-1] - level)) * jnp.exp(-log_sd)
+    first = (h[0] - level) * jnp.exp(-log_sd) * jnp.sqrt(1 - persistence**2)
+    states = -0.5 * (first**2 + jnp.sum(steps**2)) - len(h) * log_sd + 0.5 * jnp.log1p(-(persistence**2))
+    return prior + states - 0.5 * jnp.sum(h + data["y"] ** 2 * jnp.exp(-h))
+
+
+def simulate_volatility(length=60, level=-1.0, sd=0.2, persistence=0.97, seed=0):
+    rng = np.random.default_rng(seed)
+    h = np.empty(length)
+    h[0] = level + sd / np.sqrt(1 - persistence**2) * rng.standard_normal()
+    for t in range(1, length):
+        h[t] = level + persistence * (h[t - 1] - level) + sd * rng.standard_normal()
+    return {"y": np.exp(h / 2) * rng.standard_normal(length)}
+
+
 def exact_walk(data):
     """Means and sds of log sd and of all log rates, and the log evidence, by sums over grids in both directions."""
     grid, df = np.linspace(-8, 5, 521, retstep=True)

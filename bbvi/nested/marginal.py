@@ -10,7 +10,11 @@ Its gradient does without that of the search. The mode moves by dz* = A^-1 f_zph
 
 and the gradient of h = log |A| / 2 is that of tr(A^-1 A) / 2 with A^-1 held fixed. Of A^-1 only the entries count at
 which A is not zero. So h is -sum_c D^2 f [E_c, U_c] / 2, with E_c all places of a colour and U_c the entries of A^-1
-that go with them: a directional derivative of a directional derivative of the gradient of f.
+that go with them: a directional derivative of a directional derivative of the gradient of f. Where colours are many,
+as in one dense block, that would go back through all of f once for each; there the derivative of A is taken forward, in
+the direction in which every phi_j moves phi and z*:
+
+    m'_j = f_phi_j - tr(A^-1 D A [e_j, A^-1 f_zphi e_j]) / 2.
 
 References: Rue, Martino and Chopin 2009; Kristensen et al. 2016 (TMB); Margossian et al. 2020 (arXiv:2004.12550).
 """
@@ -22,11 +26,13 @@ import jax.numpy as jnp
 
 from bbvi.distributions.base import LOG_2PI
 from bbvi.distributions.split import Split
-from bbvi.nested.conditional import find_mode
+from bbvi.nested.conditional import Mode, curvature, find_mode, latent_gradient
 from bbvi.runtime.pytree import pytree
 from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
 from bbvi.target.problem import Problem
+
+MANY_COLOURS = 20
 
 
 @pytree
@@ -67,6 +73,29 @@ def _value(phi: Array, given: Any) -> Array:
 def log_marginal(phi: Array, problem: Problem, split: Split, z: Array) -> tuple[Array, Array, Array]:
     """m and its gradient `(k,)` at phi `(k,)`, and whether a mode was found there."""
     mode = find_mode(problem, split, phi, z)
+    constant = 0.5 * split.num_latent * LOG_2PI - mode.factor.log_det()
+    value, slope = (_forward if split.num_colours > MANY_COLOURS else _backward)(problem, split, phi, mode)
+    return value + constant, slope, mode.found
+
+
+def _forward(problem: Problem, split: Split, phi: Array, mode: Mode) -> tuple[Array, Array]:
+    """f at a mode, and the gradient `(k,)` of m, one hyper-parameter after the other."""
+    value, gradient = jax.value_and_grad(problem.log_density)(split.join(phi, mode.z))
+    weights = split.weights(mode.factor.inverse())
+    still = jnp.zeros_like(mode.z)
+
+    def of_volume(direction: Array) -> Array:
+        """The derivative of log |A| / 2."""
+        mixed = jax.jvp(lambda phi: latent_gradient(problem, split, phi)(mode.z), (phi,), (direction,))[1]
+        moves = mode.factor.solve_both(jnp.where(split.used, mixed, still))
+        of_both = lambda phi, z: curvature(problem, split, phi, z)[1]
+        return 0.5 * jnp.sum(weights * jax.jvp(of_both, (phi, mode.z), (direction, moves))[1])
+
+    return value, gradient[split.hyper] - jax.lax.map(of_volume, jnp.eye(len(phi), dtype=phi.dtype))
+
+
+def _backward(problem: Problem, split: Split, phi: Array, mode: Mode) -> tuple[Array, Array]:
+    """f at a mode, and the gradient `(k,)` of m, one colour after the other."""
     density = jax.grad(problem.log_density)  # of all coordinates
     nothing = jnp.zeros_like(phi)
     along = lambda d: split.join(nothing, d)
@@ -77,10 +106,9 @@ def log_marginal(phi: Array, problem: Problem, split: Split, z: Array) -> tuple[
         once = lambda x: jax.jvp(density, (x,), (along(seed),))[1]
         return -0.5 * jax.jvp(once, (x,), (along(weights),))[1]
 
-    seeds, weights = split.seeds(z.dtype), split.weights(mode.factor.inverse())
+    seeds, weights = split.seeds(mode.z.dtype), split.weights(mode.factor.inverse())
     one = len(seeds) == 1
     h = of_volume(seeds[0], weights[0]) if one else jax.vmap(of_volume)(seeds, weights).sum(axis=0)
     towards = along(mode.factor.solve_both(split.latent(h)))
     (value, gradient), (_, mixed) = jax.jvp(jax.value_and_grad(problem.log_density), (x,), (towards,))
-    m = value - mode.factor.log_det() + 0.5 * split.num_latent * LOG_2PI
-    return m, (gradient - h - mixed)[split.hyper], mode.found
+    return value, (gradient - h - mixed)[split.hyper]
