@@ -84,9 +84,7 @@ class Pathfinder(Algorithm[PathfinderState]):
         kind = Dense if FullRank.holds(q) else Compact if Spiked.holds(q) else Limited
         return self.from_points(q.mean() + q.sd() * offsets, noise, kind)
 
-    def from_points(
-        self, xs: Array, noise: Array, kind: type[Dense | Limited], judged: bool = True
-    ) -> PathfinderState:
+    def from_points(self, xs: Array, noise: Array, kind: type[Dense | Limited], judged: bool = True) -> PathfinderState:
         """The state before the first step from the points `xs` `(paths, dim)`.
 
         Arguments:
@@ -137,7 +135,7 @@ class Pathfinder(Algorithm[PathfinderState]):
 
 def _evaluate(problem: Problem, points: Array, count: Array) -> tuple[Array, Array, Array]:
     """Values, gradients and whether they are finite at the first `count` of `(paths, n, dim)`; 0 and not at others."""
-    paths, n, dim = points.shape
+    paths, n, _ = points.shape
     if n == 1:
         return tuple(each[:, None] for each in problem.values_and_gradients(points[:, 0]))
 

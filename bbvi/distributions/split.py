@@ -36,6 +36,7 @@ class Split:
     dim: int = static()
     shape: tuple[int, int] = static()
     num_colours: int = static()
+    held: tuple[bool, ...] = static(default=())  # parameters of the problem that are hyper-parameters as a whole
 
     @classmethod
     def of(cls, hyper: Any, blocks: Any, dim: int) -> "Split":

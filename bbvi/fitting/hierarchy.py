@@ -1,6 +1,7 @@
 """Whether a posterior is a hierarchy that nested Laplace is for, and where that begins."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -46,7 +47,7 @@ def find_hierarchy(
         found = structure_of(problem, latents, loc, sd)
     if found is None or not len(found.hyper):
         return None
-    blank = _blank(found)
+    blank = _blank(found, problem.parameters.within(found.hyper))
     if suit(blank.split):
         import_ahead()
     return Hierarchy(blank, Evaluations(hessian_vector_products=found.products))
@@ -63,8 +64,8 @@ def why_not(problem: Problem, start: Start) -> str | None:
     return None
 
 
-def _blank(structure: Structure) -> Hierarchical:
+def _blank(structure: Structure, held: tuple[bool, ...]) -> Hierarchical:
     """A member with this structure."""
-    split, dtype = structure.split(), jax.dtypes.canonicalize_dtype(float)
+    split, dtype = replace(structure.split(), held=held), jax.dtypes.canonicalize_dtype(float)
     hyper = Affine(np.zeros(split.num_hyper, dtype), Triangular(np.zeros((split.num_hyper,) * 2, dtype)))
     return Hierarchical.of_split(split, hyper)

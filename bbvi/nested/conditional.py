@@ -32,7 +32,9 @@ class Mode(NamedTuple):
 
 def latent_gradient(problem: Problem, split: Split, phi: Array) -> Callable[[Array], Array]:
     """The gradient `(places,)` of the log density in the latent coordinates, as a function of these."""
-    gradient = jax.grad(problem.log_density)  # taken apart afterwards, since to transpose `join` would be slow
+    apart = split.join(phi, jnp.zeros(split.num_places, phi.dtype))
+    density = lambda x: problem.log_density_beside(x, apart, split.held)
+    gradient = jax.grad(density)  # taken apart afterwards, since to transpose `join` would be slow
     return lambda z: split.latent(gradient(split.join(phi, z)))
 
 

@@ -12,7 +12,7 @@ from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws import importance
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import smooth
-from bbvi.nested.chains import NestedChains, run_chains
+from bbvi.nested.chains import NestedChains, draw_jointly, run_chains
 from bbvi.nested.lines import suit
 from bbvi.nested.sampling import NestedDraws, draw_nested
 from bbvi.outcome import ChainSummary, Evaluations, Finding, Status
@@ -50,6 +50,9 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
         return Look(draws, draws, (), Evaluations(log_densities=len(draws)))
     if not suit(q.split):
         try:
+            if (joint := draw_jointly(problem, q, seed)) is not None:
+                words = f"{_latents(problem, q)} integrated by Laplace's method, corrected together"
+                return Look(joint.draws, joint.pool, (Finding(Status.RELIABLE, words),), joint.evaluations)
             made = run_chains(problem, q, seed)
         except OutOfTimeError:
             draws, words = importance.draw(problem, q, seed), "there was no time for chains"
@@ -62,9 +65,11 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
 
 
 def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int = 1) -> Draws:
-    """At least `num` draws of q, and a quarter as many of its wider version; of a hierarchical q with exact blocks."""
-    if isinstance(q, Hierarchical) and suit(q.split):
-        return draw_nested(problem, q, seed, num).pool
+    """At least `num` draws of q, and a quarter as many of its wider version; of a hierarchical q as for a verdict."""
+    if isinstance(q, Hierarchical):
+        made = draw_nested(problem, q, seed, num) if suit(q.split) else draw_jointly(problem, q, seed, num)
+        if made is not None:
+            return made.pool
     return importance.draw(problem, q, seed, num)
 
 
@@ -87,9 +92,8 @@ def _of_chains(made: ChainDraws, seen: ChainSummary, findings: Sequence[Finding]
 
 
 def _findings_of_chains(problem: Problem, q: Hierarchical, made: NestedChains) -> Iterator[Finding]:
-    names, latent = problem.parameters.coordinate_names(), np.sort(q.split.latents[q.split.used])
-    said = in_ranges([names[i] for i in latent])
-    yield Finding(Status.RELIABLE, f"{said} integrated by Laplace's method for q; draws are those of chains from there")
+    words = f"{_latents(problem, q)} integrated by Laplace's method for q; draws are those of chains from there"
+    yield Finding(Status.RELIABLE, words)
     if made.lost > NOT_FOUND:
         words = f"{100 * made.lost:.0f} % of the draws of q have no density, or no concave one near them"
         yield Finding(Status.USABLE if made.lost <= MOSTLY_FOUND else Status.UNRELIABLE, words)
@@ -100,9 +104,7 @@ def _findings_of_chains(problem: Problem, q: Hierarchical, made: NestedChains) -
 
 def _findings(problem: Problem, q: Hierarchical, made: NestedDraws) -> Iterator[Finding]:
     names, split, seen = problem.parameters.coordinate_names(), q.split, made.seen
-    latent = np.sort(split.latents[split.used])
-    said = in_ranges([names[i] for i in latent])
-    yield Finding(Status.RELIABLE, f"{said} integrated by Laplace's method, corrected block by block")
+    yield Finding(Status.RELIABLE, f"{_latents(problem, q)} integrated by Laplace's method, corrected block by block")
     of_q = made.draws.from_q
     if (lost := 1 - seen.found[of_q].mean()) > NOT_FOUND:
         words = f"given {100 * lost:.0f} % of the draws of the hyper-parameters, no mode of the others was found"
@@ -121,3 +123,9 @@ def _findings(problem: Problem, q: Hierarchical, made: NestedDraws) -> Iterator[
     if (share := seen.effective.min()) < FEW_LINES:
         words = f"{of_block(seen.effective.argmin())} is far from Gaussian, given the hyper-parameters"
         yield Finding(Status.USABLE, words)
+
+
+def _latents(problem: Problem, q: Hierarchical) -> str:
+    """The names of all that was integrated out."""
+    names, latent = problem.parameters.coordinate_names(), np.sort(q.split.latents[q.split.used])
+    return in_ranges([names[i] for i in latent])

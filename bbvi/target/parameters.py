@@ -49,14 +49,20 @@ class Parameters:
         """Whether no parameter is constrained."""
         return all(constraint is None for constraint in self.constraints)
 
-    def constrain(self, x: Array) -> tuple[Any, Array | float]:
-        """The user's structure at one point `x` `(dim,)`, and the log-Jacobian of the map, a scalar."""
+    def constrain(self, x: Array, other: Array | None = None, held: tuple[bool, ...] = ()) -> tuple[Any, Array | float]:
+        """The user's structure at one point `x` `(dim,)`, and the log-Jacobian of the map, a scalar.
+
+        Arguments:
+            other: the same point again, from which parameters that are `held` are read: derivatives in `x` leave them
+                out.
+        """
         values, log_volume, start = [], 0.0, 0
         for i, (constraint, shape, free_shape) in enumerate(
             zip(self.constraints, self.shapes, self.free_shapes, strict=True)
         ):
             stop = start + math.prod(free_shape)
-            free, start = x[start:stop].reshape(free_shape), stop
+            source = other if other is not None and held[i] else x
+            free, start = source[start:stop].reshape(free_shape), stop
             value = free
             if is_circular(constraint):
                 value = wrap(free) if self.turns else free
@@ -85,6 +91,12 @@ class Parameters:
                     log_volume += jnp.sum(bijection.log_abs_det_jacobian(free, value))
             pieces.append(jnp.ravel(free))
         return jnp.concatenate(pieces), log_volume
+
+    def within(self, coordinates: np.ndarray) -> tuple[bool, ...]:
+        """Which of the parameters have all their free coordinates among these."""
+        sizes = [math.prod(shape) for shape in self.free_shapes]
+        inside = np.split(np.isin(np.arange(self.dim), coordinates), np.cumsum(sizes)[:-1])
+        return tuple(bool(each.all()) for each in inside)
 
     def _log_window(self, i: int, free: Array) -> Array | float:
         return 0.0 if self.centres is None else log_window(free - self.centres[i])

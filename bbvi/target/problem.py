@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -163,6 +163,14 @@ class Problem:
         original = self.in_coordinates(None)
         return _log_density(original, self.coordinates(y)) + self.coordinates.scale.log_det()
 
+    def log_density_beside(self, x: Array, other: Array, held: tuple[bool, ...]) -> jax.Array:
+        """`log_density` at x, given the same point again as `other`: parameters that are `held` are read from that.
+
+        Derivatives in x then do without theirs, and so without all that depends on these parameters alone.
+        """
+        assert self.coordinates is None
+        return _estimate(self, x, other, held) if any(held) else _estimate(self, x)
+
     def log_densities(self, ys: Array) -> Array:
         """Log densities `(n,)` at points `(n, dim)`; what is not finite counts as no density, -inf.
 
@@ -258,10 +266,10 @@ def _third(problem: Problem, x: Array) -> Array:
     return jax.jvp(lambda x: _product(problem, x), (x,), (x,))[1]
 
 
-@jax.jit
-def _estimate(problem: Problem, x: Array) -> jax.Array:
+@partial(jax.jit, static_argnames="held")
+def _estimate(problem: Problem, x: Array, other: Array | None = None, held: tuple[bool, ...] = ()) -> jax.Array:
     # Jitted so that the user's Python runs once: every program that calls it reuses what was traced.
-    values, log_jacobian = problem.parameters.constrain(x)
+    values, log_jacobian = problem.parameters.constrain(x, other, held)
     arguments = [each for each in (problem.data, problem.weight) if each is not None]
     try:
         value = detached(lambda *given: real_scalar(_call(problem, *given)))(values, *arguments)
