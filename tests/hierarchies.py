@@ -1,8 +1,13 @@
 """Hierarchical log densities, in centred and non-centred forms, and exact answers for those with one effect a group."""
 
+from itertools import product
+
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from scipy.special import logsumexp
+
+NOISE = 0.3  # of the values of a Gaussian process
 
 SCHOOLS = {
     "y": np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]),
@@ -147,6 +152,53 @@ def simulate_volatility(length=60, level=-1.0, sd=0.2, persistence=0.97, seed=0)
     for t in range(1, length):
         h[t] = level + persistence * (h[t - 1] - level) + sd * rng.standard_normal()
     return {"y": np.exp(h / 2) * rng.standard_normal(length)}
+
+
+def process(centred):
+    """Noisy values of a Gaussian process: p = its amplitude and length on log scales, and its values or what is white."""
+
+    def logprob(p, data):
+        root = jnp.linalg.cholesky(covariance(p["log_amplitude"], p["log_length"], data["t"]))
+        if centred:
+            f = p["f"]
+            white = solve_triangular(root, f, lower=True)
+            prior = -0.5 * white @ white - jnp.log(jnp.diag(root)).sum()
+        else:
+            f = root @ p["f"]
+            prior = -0.5 * p["f"] @ p["f"]
+        hyper = -0.5 * (p["log_amplitude"] ** 2 + p["log_length"] ** 2)
+        return hyper + prior - 0.5 * jnp.sum((data["y"] - f) ** 2) / NOISE**2
+
+    return logprob
+
+
+def covariance(log_amplitude, log_length, t, xp=jnp):
+    square = ((t[:, None] - t) * xp.exp(-log_length)) ** 2
+    return xp.exp(2 * log_amplitude - 0.5 * square) + 1e-4 * xp.eye(len(t))
+
+
+def simulate_process(length=24, seed=0):
+    rng, t = np.random.default_rng(seed), np.linspace(0, 6, length)
+    f = np.linalg.cholesky(covariance(0.0, 0.0, t, np)) @ rng.standard_normal(length)
+    return {"t": t, "y": f + NOISE * rng.standard_normal(length)}
+
+
+def exact_process(data):
+    """Means and sds of log amplitude and log length, and of the values, and the log evidence, by a sum over a grid."""
+    grid = np.linspace(-2.5, 2.5, 61)
+    n, heights, means, variances = len(data["t"]), [], [], []
+    for hyper in product(grid, grid):
+        prior = covariance(*hyper, data["t"], np)
+        total = prior + NOISE**2 * np.eye(n)
+        gain = np.linalg.solve(total, prior).T
+        seen = data["y"] @ np.linalg.solve(total, data["y"]) + np.linalg.slogdet(total)[1]
+        heights.append(-0.5 * seen - 0.5 * np.square(hyper).sum())
+        means.append([*hyper, *(gain @ data["y"])])
+        variances.append([0, 0, *np.diagonal(prior - gain @ prior)])
+    means, weights = np.array(means), np.exp(heights - logsumexp(heights))
+    mean = weights @ means
+    sd = np.sqrt(weights @ (np.array(variances) + (means - mean) ** 2))
+    return mean, sd, logsumexp(heights) + 2 * np.log(grid[1] - grid[0]) + n * np.log(NOISE)
 
 
 def exact_walk(data):

@@ -25,11 +25,14 @@ from tests.hierarchies import (
     SCHOOLS,
     counts,
     exact,
+    exact_process,
     exact_walk,
     lattice,
+    process,
     regression,
     schools,
     simulate,
+    simulate_process,
     simulate_slopes,
     simulate_walk,
     slopes,
@@ -193,6 +196,24 @@ def test_counts_on_a_chain_are_right(tmp_path):
     np.testing.assert_allclose((again.mean(axis=0) - mean) / sd, 0, atol=0.2)
 
 
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_gaussian_process_is_right_in_both_forms(centred):
+    """Its values are one dense block, drawn together given amplitude and length."""
+    data, shapes = simulate_process(), {"f": (24,), "log_amplitude": (), "log_length": ()}
+    mean, sd, log_evidence = exact_process(data)
+    posterior = bbvi.fit(process(centred), shapes, data=data, latents=["f"])
+    assert posterior.diagnosis.status is Status.RELIABLE, posterior.diagnosis
+    assert posterior.diagnosis.chains is None
+    draws = posterior.sample(4000, seed=1)
+    hyper = np.stack([draws["log_amplitude"], draws["log_length"]], axis=1)
+    np.testing.assert_allclose((hyper.mean(axis=0) - mean[:2]) / sd[:2], 0, atol=0.15)
+    np.testing.assert_allclose(hyper.std(axis=0) / sd[:2], 1, atol=0.12)
+    if centred:
+        np.testing.assert_allclose((draws["f"].mean(axis=0) - mean[2:]) / sd[2:], 0, atol=0.15)
+    volume = 12 * np.log(2 * np.pi)  # of 24 numbers, whose densities come without constants
+    np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, log_evidence + volume, atol=0.1)
+
+
 def bounded(x, data):
     """A random walk that may not rise above a bound."""
     return walk(x, data) + jnp.where(x[1:].max() > 2.0, -jnp.inf, 0.0)
@@ -216,6 +237,13 @@ def test_a_fit_begins_at_another_one():
 MARGINALS = {
     "counts": (problem, counts(False), GROUPS + 2, COUNTS, Split.of([0, 1], np.arange(2, GROUPS + 2)[:, None], 14)),
     "pairs": (problem, counts(True), GROUPS + 2, COUNTS, Split.of([0, 1], np.arange(2, GROUPS + 2).reshape(-1, 2), 14)),
+    "one large block": (
+        problem,
+        counts(True),
+        26,
+        simulate(counts, 24, 3),
+        Split.of([0, 1], np.arange(2, 26)[None], 26),
+    ),
     "uneven": (problem, lambda x, data: gaussian(x) - 0.1 * jnp.sum(x[2:] ** 4), 5, {}, UNEVEN),
 }
 

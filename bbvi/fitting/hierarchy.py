@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,11 @@ from bbvi.nested.sampling import import_ahead
 from bbvi.outcome import Evaluations
 from bbvi.start.record import Start
 from bbvi.structure import Structure, find_structure, structure_of
+from bbvi.structure.find import LARGEST_SINGLE_BLOCK
 from bbvi.target.problem import Problem
+
+MOST_BESIDE = 20  # coordinates beside one long parameter
+DENSE_OPERATIONS = 2**30  # that a dense Hessian of it may take, about
 
 
 class Hierarchy(NamedTuple):
@@ -51,6 +56,19 @@ def find_hierarchy(
     if suit(blank.split):
         import_ahead()
     return Hierarchy(blank, Evaluations(hessian_vector_products=found.products))
+
+
+def one_long_parameter(problem: Problem) -> list[str] | None:
+    """The name of the one long parameter beside few other coordinates, as of a Gaussian process; None without one.
+
+    Its Hessian is dense, so it is None where that would cost too much.
+    """
+    parameters = problem.parameters
+    sizes = {name: prod(shape) for name, shape in zip(parameters.names, parameters.free_shapes, strict=True)}
+    name = max(sizes, key=lambda name: sizes[name])
+    others = parameters.dim - sizes[name]
+    fits = 0 < others <= MOST_BESIDE and MOST_BESIDE < sizes[name] <= LARGEST_SINGLE_BLOCK
+    return [name] if fits and sizes[name] * problem.operations <= DENSE_OPERATIONS else None
 
 
 def why_not(problem: Problem, start: Start) -> str | None:

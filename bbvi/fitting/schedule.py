@@ -4,7 +4,8 @@
     a mixture of Gaussians  where the paths of the start ended in several modes
     short chains            draws of the posterior itself, by chains that begin at the best of these
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
-                            from some 40 coordinates on it comes first of all
+                            from some 40 coordinates on it comes first of all. And where one long parameter stands
+                            beside a few others, as in a Gaussian process
     chains                  with half of the time that is left; or, where the log density is too costly for these and
                             Newton did not converge, DADVI, and Newton again from there
     a flow, and chains      in its noise, where they move more freely. Of a single coordinate, which has no others to
@@ -34,7 +35,7 @@ from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField,
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.location_scale import structure
 from bbvi.draws.importance import Draws, affordable
-from bbvi.fitting.hierarchy import find_hierarchy, why_not
+from bbvi.fitting.hierarchy import find_hierarchy, one_long_parameter, why_not
 from bbvi.outcome import NOTHING, Evaluations, History, StageSummary, Status, Stop
 from bbvi.policy import CHAIN_EVALUATIONS, SHORT_CHAINS, STAGE_SHARE, Regime
 from bbvi.start.record import Start
@@ -239,8 +240,13 @@ def _short_chains(so_far: SoFar) -> Stage | None:
 
 
 def _structured(so_far: SoFar) -> Stage | None:
-    """Nested Laplace, where there is a structure."""
-    return nested_stage(so_far.problem, so_far.start) if so_far.seeks_structure else None
+    """Nested Laplace, where there is a structure, or one long parameter that may be a Gaussian process."""
+    problem, start = so_far.problem, so_far.start
+    if NestedLaplace.name in so_far.methods or so_far.chains_need_time:
+        return None
+    found = nested_stage(problem, start) if so_far.seeks_structure else None
+    latents = one_long_parameter(problem) if found is None else None
+    return found if latents is None else nested_stage(problem, start, latents)
 
 
 def _together(so_far: SoFar) -> Stage | None:

@@ -1,9 +1,7 @@
-"""Draws of a hierarchy whose blocks touch each other, or are large.
+"""Draws of a hierarchy whose blocks touch each other: many short chains that begin at draws of q and end by agreeing.
 
-First all latent coordinates are drawn together, given draws of the hyper-parameters, from the Gaussian at their mode.
-Where weights of such draws are even, they are enough. They fail with the number of coordinates; then many short chains
-begin at draws of q, make moves that leave the posterior as it is (`kernel.py`), and end by agreeing. Their evidence
-comes from a bridge between the draws of q and those of the chains.
+Weights of very many latent coordinates together fail, so draws are made by moves that leave the posterior as it is
+(`kernel.py`). The evidence comes from a bridge between the draws of q and those of the chains.
 """
 
 from dataclasses import replace
@@ -18,8 +16,7 @@ from bbvi.chains.verdict import AGREED, SMALL_ERROR
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.split import Split
 from bbvi.draws.agreement import Agreement, agree, agreement
-from bbvi.draws.importance import WIDE_SHARE, Draws
-from bbvi.draws.pareto import smooth
+from bbvi.draws.importance import Draws
 from bbvi.nested.clusters import Clusters, clusters_of
 from bbvi.nested.conditional import Mode, find_mode
 from bbvi.nested.kernel import (
@@ -29,13 +26,13 @@ from bbvi.nested.kernel import (
     Step,
     arrive,
     joint_moves,
-    log_nested_of,
+    log_nested,
     random_numbers,
     step,
     wide_noise,
 )
 from bbvi.outcome import Evaluations, Value
-from bbvi.policy import KEPT_NUMBERS, hyper_draws
+from bbvi.policy import KEPT_NUMBERS
 from bbvi.runtime.compiling import program
 from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.runtime.types import Array
@@ -47,8 +44,6 @@ STEPS_AT_ONCE = 16
 FEWEST_PARTS = 3  # of so many steps
 MOST_CHAIN_STEPS = 512
 SETTLE = 1 / 3  # of the steps are left out
-COPIES = 4  # draws of the latent coordinates for each draw of the hyper-parameters
-EVEN = 0.25  # share of the draws that has to be effective, if weights are to be enough
 
 
 class NestedChains(NamedTuple):
@@ -59,76 +54,6 @@ class NestedChains(NamedTuple):
     missed: float  # nats by which line integrals miss the log density, on average
     lost: float  # share of the draws of q at which the precision or the log density is of no use
     evaluations: Evaluations
-
-
-class JointDraws(NamedTuple):
-    """Draws of all coordinates from q(phi) and its wider version, and the Gaussian at the mode given phi."""
-
-    draws: Draws  # one for each phi
-    pool: Draws  # several for each
-    evaluations: Evaluations
-
-
-class _Arrivals(NamedTuple):
-    """What is found at noise of n hyper-parameters."""
-
-    places: Place  # of the first copy
-    x: Array  # (n, copies, dim)
-    log_p: Array  # (n, copies) -inf without a place
-    log_q: Array  # (n, copies)
-    log_wide: Array  # (n, copies)
-
-
-def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> JointDraws | None:
-    """At least `num` draws of q in the pool, and a quarter as many of its wider version.
-
-    None where their weights are not even.
-    """
-    rng, fewest = np.random.default_rng(seed), hyper_draws(q.dim)
-    narrow = fewest << (-(-num // (_copies(q) * fewest)) - 1).bit_length()
-    n, k, dtype = narrow + narrow // WIDE_SHARE, q.split.num_hyper, q.centre.dtype
-    order = rng.permutation(n)
-    u = np.concatenate([rng.standard_normal((narrow, k)).astype(dtype), wide_noise(rng, (n - narrow, k), dtype)])[order]
-    made: list[_Arrivals] = []
-    for begin in range(0, n, CHAINS):
-        here = np.resize(u[begin : begin + CHAINS], (CHAINS, k))
-        arrivals = jax.device_get(_arrive(problem, q, here, _noise_of_latents(rng, q)))
-        count = min(CHAINS, n - begin)
-        made.append(jax.tree.map(lambda each, count=count: each[:count], arrivals))
-        if not _are_even(_as_draws(made, order[: begin + CHAINS] < narrow, 0)):
-            return None
-    copies = _copies(q)
-    each = [_as_draws(made, order < narrow, copy) for copy in range(copies)]
-    pool = Draws(*(np.concatenate(columns) for columns in zip(*each, strict=True)))
-    spent = Evaluations(copies * n, n, q.split.num_colours * n)
-    return JointDraws(each[0], pool, spent)
-
-
-def _as_draws(made: list[_Arrivals], from_q: np.ndarray, copy: int) -> Draws:
-    columns = ("x", "log_p", "log_q", "log_wide")
-    x, log_p, log_q, log_wide = (np.concatenate([getattr(each, name)[:, copy] for each in made]) for name in columns)
-    share = 1 / (1 + WIDE_SHARE)
-    return Draws(x, log_p, log_q, np.logaddexp(np.log1p(-share) + log_q, np.log(share) + log_wide), from_q)
-
-
-def _are_even(draws: Draws) -> bool:
-    """Whether weights are enough to make draws of the posterior of these."""
-    if not np.isfinite(draws.log_p).any():
-        return False
-    with np.errstate(over="ignore"):
-        weights = np.exp(smooth(draws.log_p - draws.log_r).log_weights)
-    return bool(weights.sum() ** 2 > EVEN * len(draws) * (weights**2).sum())
-
-
-def _noise_of_latents(rng: np.random.Generator, q: Hierarchical) -> np.ndarray:
-    """Standard normal numbers `(chains, copies, places)`."""
-    e = rng.standard_normal((CHAINS, _copies(q), q.split.num_places)).astype(q.centre.dtype)
-    return e * np.asarray(q.split.used)
-
-
-def _copies(q: Hierarchical) -> int:
-    """Draws of the latent coordinates for each draw of the hyper-parameters."""
-    return int(np.clip(KEPT_NUMBERS // (hyper_draws(q.dim) * q.dim), 1, COPIES))
 
 
 def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...]) -> NestedChains:
@@ -197,12 +122,11 @@ def _begun(problem: Problem, q: Hierarchical, rng: np.random.Generator) -> tuple
     """Places of some draws of q, one for each superchain; log p - log q of all that were made; what was lost."""
     dtype = q.centre.dtype
     u = wide_noise(rng, (CHAINS, q.split.num_hyper), dtype)
-    arrivals = jax.device_get(_arrive(problem, q, u, _noise_of_latents(rng, q)))
-    log_p, log_wide = arrivals.log_p[:, 0], arrivals.log_wide[:, 0]
-    found = np.isfinite(log_p)
+    e = rng.standard_normal((CHAINS, q.split.num_places)).astype(dtype) * np.asarray(q.split.used)
+    places, log_q, found = jax.device_get(_arrive(problem, q, u, e))
     chosen = np.resize(np.flatnonzero(found) if found.any() else np.arange(CHAINS), SUPERCHAINS)
-    first = jax.tree.map(lambda each: each[chosen], arrivals.places)
-    return first, np.where(found, log_p - log_wide, -np.inf), float(1 - found.mean())
+    first = jax.tree.map(lambda each: each[chosen], places)
+    return first, np.where(found, places.log_p - log_q, -np.inf), float(1 - found.mean())
 
 
 def _nowhere(q: Hierarchical, begun: Place) -> NestedChains:
@@ -230,16 +154,12 @@ def _find_modes(problem: Problem, q: Hierarchical, u: Array) -> Mode:
 
 
 @program
-def _arrive(problem: Problem, q: Hierarchical, u: Array, e: Array) -> _Arrivals:
-    """What is found at noise `(n, k)` and `(n, copies, places)`."""
+def _arrive(problem: Problem, q: Hierarchical, u: Array, e: Array) -> tuple[Place, Array, Array]:
+    """Places of noise `(n, k)` and `(n, places)`, log_q and whether there are places."""
 
-    def one(u: Array, e: Array) -> _Arrivals:
-        place, _ = arrive(problem, q, q.hyper(u), e[0])
-        z = place.near + jax.vmap(lambda e: place.factor.solve_transposed(place.white + e))(e)
-        x = jax.vmap(lambda z: q.split.join(place.phi, z))(z)
-        log_p = jax.vmap(problem.log_density)(x)
-        log_q, log_wide = jax.vmap(lambda e: log_nested_of(q, place, u, e))(e)
-        return _Arrivals(place, x, jnp.where(jnp.isfinite(log_p), log_p, -jnp.inf), log_q, log_wide)
+    def one(u: Array, e: Array) -> tuple[Place, Array, Array]:
+        place, found = arrive(problem, q, q.hyper(u), e)
+        return place, log_nested(q, place), found
 
     return jax.vmap(one)(u, e)
 

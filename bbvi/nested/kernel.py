@@ -96,19 +96,19 @@ def noise_of(q: Hierarchical, place: Place) -> tuple[Array, Array]:
 def log_nested(q: Hierarchical, place: Place) -> Array:
     """The log density at a place if u had wide tails as at the beginning of chains, and e were standard normal."""
     u, e = noise_of(q, place)
-    return _log_wide(u) + _log_given(q, place, e)
+    return _log_wide(u) + _log_given(q, place.factor, e)
 
 
-def log_nested_of(q: Hierarchical, place: Place, u: Array, e: Array) -> tuple[Array, Array]:
+def log_of_noise(q: Hierarchical, factor: ArrowFactor, u: Array, e: Array) -> tuple[Array, Array]:
     """The log density at noise `(k,)` and `(places,)` if both were standard normal; and if u had wide tails."""
-    given = _log_given(q, place, e)
+    given = _log_given(q, factor, e)
     return given - 0.5 * (jnp.sum(u**2) + len(u) * LOG_2PI), given + _log_wide(u)
 
 
-def _log_given(q: Hierarchical, place: Place, e: Array) -> Array:
+def _log_given(q: Hierarchical, factor: ArrowFactor, e: Array) -> Array:
     """The log density of e, with the volumes of the maps from u and e."""
     of_e = -0.5 * (jnp.sum(e**2) + q.split.num_latent * LOG_2PI)
-    return of_e - q.hyper.scale.log_det() + place.factor.log_det()
+    return of_e - q.hyper.scale.log_det() + factor.log_det()
 
 
 def wide_noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -1,0 +1,117 @@
+"""Draws of a hierarchy in which all latent coordinates are drawn together, from the Gaussian at their mode.
+
+Hyper-parameters come from q(phi) and a wider version, and weights are those of all coordinates. They are even where the
+latent coordinates are few, or nearly Gaussian, as those of a Gaussian process are; each draw of the hyper-parameters is
+used for several draws of the others.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.distributions.hierarchical import Hierarchical
+from bbvi.draws.importance import WIDE_SHARE, Draws
+from bbvi.draws.pareto import smooth
+from bbvi.nested.conditional import find_mode
+from bbvi.nested.kernel import log_of_noise, wide_noise
+from bbvi.outcome import Evaluations
+from bbvi.policy import KEPT_NUMBERS, hyper_draws
+from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
+from bbvi.target.problem import Problem
+
+AT_ONCE = 64  # hyper-parameters worked on side by side
+COPIES = 4  # draws of the latent coordinates for each draw of the hyper-parameters
+EVEN = 0.5  # share of the draws that has to be effective, if weights are to be enough
+
+
+class JointDraws(NamedTuple):
+    """Draws of all coordinates from q(phi) and its wider version, and the Gaussian at the mode given phi."""
+
+    draws: Draws  # one for each phi
+    pool: Draws  # several for each
+    evaluations: Evaluations
+
+
+class _Found(NamedTuple):
+    """What is found at n hyper-parameters."""
+
+    x: Array  # (n, copies, dim)
+    log_p: Array  # (n, copies) -inf without a mode
+    log_q: Array  # (n, copies)
+    log_wide: Array  # (n, copies) if noise of the hyper-parameters had wide tails
+    rounds: Array  # (n,) Newton steps
+
+
+def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> JointDraws | None:
+    """At least `num` draws of q in the pool, and a quarter as many of its wider version.
+
+    None where their weights are not even.
+    """
+    rng, fewest = np.random.default_rng(seed), hyper_draws(q.dim)
+    narrow = fewest << (-(-num // (_copies(q) * fewest)) - 1).bit_length()
+    n, k, dtype = narrow + narrow // WIDE_SHARE, q.split.num_hyper, q.centre.dtype
+    order = rng.permutation(n)
+    u = np.concatenate([rng.standard_normal((narrow, k)).astype(dtype), wide_noise(rng, (n - narrow, k), dtype)])[order]
+    made: list[_Found] = []
+    for begin in range(0, n, AT_ONCE):
+        here = np.resize(u[begin : begin + AT_ONCE], (AT_ONCE, k))
+        found = jax.device_get(_find(problem, q, here, _noise_of_latents(rng, q)))
+        count = min(AT_ONCE, n - begin)
+        made.append(jax.tree.map(lambda each, count=count: each[:count], found))
+        if not _are_even(_as_draws(made, order[: begin + AT_ONCE] < narrow, 0)):
+            return None
+    copies = _copies(q)
+    each = [_as_draws(made, order < narrow, copy) for copy in range(copies)]
+    pool = Draws(*(np.concatenate(columns) for columns in zip(*each, strict=True)))
+    rounds = int(sum(found.rounds.sum() for found in made))
+    spent = Evaluations(copies * n, rounds, q.split.num_colours * rounds)
+    return JointDraws(each[0], pool, spent)
+
+
+def _as_draws(made: list[_Found], from_q: np.ndarray, copy: int) -> Draws:
+    columns = ("x", "log_p", "log_q", "log_wide")
+    x, log_p, log_q, log_wide = (np.concatenate([getattr(each, name)[:, copy] for each in made]) for name in columns)
+    share = 1 / (1 + WIDE_SHARE)
+    return Draws(x, log_p, log_q, np.logaddexp(np.log1p(-share) + log_q, np.log(share) + log_wide), from_q)
+
+
+def _are_even(draws: Draws) -> bool:
+    """Whether weights are enough to make draws of the posterior of these."""
+    if not np.isfinite(draws.log_p).any():
+        return False
+    with np.errstate(over="ignore"):
+        weights = np.exp(smooth(draws.log_p - draws.log_r).log_weights)
+    return bool(weights.sum() ** 2 > EVEN * len(draws) * (weights**2).sum())
+
+
+def _noise_of_latents(rng: np.random.Generator, q: Hierarchical) -> np.ndarray:
+    """Standard normal numbers `(n, copies, places)`."""
+    e = rng.standard_normal((AT_ONCE, _copies(q), q.split.num_places)).astype(q.centre.dtype)
+    return e * np.asarray(q.split.used)
+
+
+def _copies(q: Hierarchical) -> int:
+    """Draws of the latent coordinates for each draw of the hyper-parameters."""
+    return int(np.clip(KEPT_NUMBERS // (hyper_draws(q.dim) * q.dim), 1, COPIES))
+
+
+@program
+def _find(problem: Problem, q: Hierarchical, u: Array, e: Array) -> _Found:
+    """What is found at noise `(n, k)` of the hyper-parameters and `(n, copies, places)` of the others."""
+
+    def one(u: Array, e: Array) -> _Found:
+        phi = q.hyper(u)
+        mode = find_mode(problem, q.split, phi, q.mode(phi))
+
+        def drawn(e: Array) -> tuple[Array, Array, Array, Array]:
+            x = q.split.join(phi, mode.z + mode.factor.solve_transposed(e))
+            return x, problem.log_density(x), *log_of_noise(q, mode.factor, u, e)
+
+        x, log_p, log_q, log_wide = jax.vmap(drawn)(e)
+        usable = mode.found & jnp.isfinite(log_p)
+        return _Found(x, jnp.where(usable, log_p, -jnp.inf), log_q, log_wide, mode.rounds)
+
+    return jax.vmap(one)(u, e)
