@@ -155,7 +155,7 @@ def simulate_volatility(length=60, level=-1.0, sd=0.2, persistence=0.97, seed=0)
 
 
 def process(centred):
-    """Noisy values of a Gaussian process: p = its amplitude and length on log scales, and its values or what is white."""
+    """Noisy values of a Gaussian process: p = logarithms of its amplitude and length, and its values or white ones."""
 
     def logprob(p, data):
         root = jnp.linalg.cholesky(covariance(p["log_amplitude"], p["log_length"], data["t"]))

@@ -1,6 +1,7 @@
 """Gaussians along quasi-Newton paths: as an algorithm of its own, and as the way to where others start."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -102,9 +103,9 @@ class Pathfinder(Algorithm[PathfinderState]):
         count = jnp.where(state.judged, at.points.shape[1], 1)  # a candidate, and then draws if these are to judge
         found = _evaluate(problem, at.points, count)
         paths = (
-            each(lambda given: advance(given[0], given[1], *given[2], state.judged), (state.paths, at, found))
+            each(lambda given: advance(given[0], given[1], *given[2], judged=state.judged), (state.paths, at, found))
             if compact
-            else jax.vmap(lambda *given: advance(*given, state.judged))(state.paths, at, *found)
+            else jax.vmap(partial(advance, judged=state.judged))(state.paths, at, *found)
         )
         state = state._replace(paths=paths)
         elbo = state.height.max() + missing_entropy(state.noise, dim)
@@ -137,14 +138,16 @@ def _evaluate(problem: Problem, points: Array, count: Array) -> tuple[Array, Arr
     """Values, gradients and whether they are finite at the first `count` of `(paths, n, dim)`; 0 and not at others."""
     paths, n, _ = points.shape
     if n == 1:
-        return tuple(each[:, None] for each in problem.values_and_gradients(points[:, 0]))
+        value, gradient, finite = problem.values_and_gradients(points[:, 0])
+        return value[:, None], gradient[:, None], finite[:, None]
 
-    def fill(i: Array, made: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def fill(i: Array, made: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         found = problem.values_and_gradients(points[:, i])
         return tuple(all_of.at[:, i].set(some) for all_of, some in zip(made, found, strict=True))
 
     nothing = jnp.zeros((paths, n), points.dtype), jnp.zeros_like(points), jnp.zeros((paths, n), bool)
-    return jax.lax.fori_loop(0, count, fill, nothing)
+    values, gradients, finite = jax.lax.fori_loop(0, count, fill, nothing)
+    return values, gradients, finite
 
 
 def _about_paths(elbo: np.ndarray) -> tuple[Finding, ...]:

@@ -4,8 +4,7 @@
     a mixture of Gaussians  where the paths of the start ended in several modes
     short chains            draws of the posterior itself, by chains that begin at the best of these
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
-                            from some 40 coordinates on it comes first of all. And where one long parameter stands
-                            beside a few others, as in a Gaussian process
+                            from some 40 coordinates on it comes first of all. Or for a Gaussian process
     chains                  with half of the time that is left; or, where the log density is too costly for these and
                             Newton did not converge, DADVI, and Newton again from there
     a flow, and chains      in its noise, where they move more freely. Of a single coordinate, which has no others to
@@ -245,8 +244,8 @@ def _structured(so_far: SoFar) -> Stage | None:
     if NestedLaplace.name in so_far.methods or so_far.chains_need_time:
         return None
     found = nested_stage(problem, start) if so_far.seeks_structure else None
-    latents = one_long_parameter(problem) if found is None else None
-    return found if latents is None else nested_stage(problem, start, latents)
+    named = one_long_parameter(problem) if found is None else None
+    return found if named is None else nested_stage(problem, start, named)
 
 
 def _together(so_far: SoFar) -> Stage | None:
@@ -256,12 +255,8 @@ def _together(so_far: SoFar) -> Stage | None:
         return Stage(VariationalNewton(), structure(FullRank, problem.dim), so_far.last.q.standardise()[0])
     newton = [r.diagnosis.stop for r in so_far.results if r.stage.algorithm.name == VariationalNewton.name]
     creeps = newton == [Stop.STALLED] and Regime.of(problem.dim).has_room_for_hierarchy
-    if (
-        not creeps
-        or DADVI.name in methods
-        or so_far.chains_are_affordable
-        or problem.why_not_differentiable(2) is not None
-    ):
+    other = DADVI.name in methods or so_far.chains_are_affordable
+    if not creeps or other or problem.why_not_differentiable(2) is not None:
         return None
     return Stage(DADVI(), structure(MeanField, problem.dim), so_far.start.gaussian)
 

@@ -9,6 +9,7 @@ import numpy as np
 from bbvi.algorithms.base import NEVER, Result
 from bbvi.algorithms.pages import StepInputs
 from bbvi.callbacks.checkpoint import Checkpoint
+from bbvi.chains.verdict import judge_agreement
 from bbvi.diagnostics.checks.base import Evidence
 from bbvi.diagnostics.verdict import Diagnosis, diagnose
 from bbvi.distributions import Distribution
@@ -19,7 +20,7 @@ from bbvi.fitting.schedule import Stage, StageResult, first_stage, next_stage
 from bbvi.fitting.task import Task
 from bbvi.nested.verdict import look
 from bbvi.optimise import Allowance, Callback, Run, begin, drive
-from bbvi.outcome import Evaluations, Stop
+from bbvi.outcome import Evaluations, Status, Stop
 from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.record import Start
 from bbvi.start.subsample import for_verdict
@@ -123,13 +124,15 @@ class Fitting:
 
     def _judge(self, q: Distribution, run: Run, result: Result) -> "_Judged":
         judged, limits = for_verdict(self.problem, q)
-        seen = look(judged, q, (self.task.seed, RandomStream.VERDICT), result.chains)
+        made = result.chains
+        agreed = made is not None and judge_agreement(made) is Status.RELIABLE
+        seen = look(judged, q, (self.task.seed, RandomStream.VERDICT), made)
         evidence = Evidence(
             problem=judged,
             q=q,
             start=self.start,
             draws=seen.draws,
-            stop=run.stop,
+            stop=Stop.CONVERGED if agreed else run.stop,
             elbo=run.history.elbo,
             limits=[*limits, *seen.findings],
             remarks=result.findings,

@@ -22,9 +22,9 @@ from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-AT_ONCE = 64  # hyper-parameters worked on side by side
-COPIES = 4  # draws of the latent coordinates for each draw of the hyper-parameters
-EVEN = 0.5  # share of the draws that has to be effective, if weights are to be enough
+HYPER_TOGETHER = 64  # hyper-parameters worked on side by side
+LATENT_COPIES = 4  # draws of the latent coordinates for each draw of the hyper-parameters
+ENOUGH_EFFECTIVE = 0.5  # share of the draws that has to be effective, if weights are to be enough
 
 
 class JointDraws(NamedTuple):
@@ -56,12 +56,12 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
     order = rng.permutation(n)
     u = np.concatenate([rng.standard_normal((narrow, k)).astype(dtype), wide_noise(rng, (n - narrow, k), dtype)])[order]
     made: list[_Found] = []
-    for begin in range(0, n, AT_ONCE):
-        here = np.resize(u[begin : begin + AT_ONCE], (AT_ONCE, k))
+    for begin in range(0, n, HYPER_TOGETHER):
+        here = np.resize(u[begin : begin + HYPER_TOGETHER], (HYPER_TOGETHER, k))
         found = jax.device_get(_find(problem, q, here, _noise_of_latents(rng, q)))
-        count = min(AT_ONCE, n - begin)
+        count = min(HYPER_TOGETHER, n - begin)
         made.append(jax.tree.map(lambda each, count=count: each[:count], found))
-        if not _are_even(_as_draws(made, order[: begin + AT_ONCE] < narrow, 0)):
+        if not _are_even(_as_draws(made, order[: begin + HYPER_TOGETHER] < narrow, 0)):
             return None
     copies = _copies(q)
     each = [_as_draws(made, order < narrow, copy) for copy in range(copies)]
@@ -84,18 +84,18 @@ def _are_even(draws: Draws) -> bool:
         return False
     with np.errstate(over="ignore"):
         weights = np.exp(smooth(draws.log_p - draws.log_r).log_weights)
-    return bool(weights.sum() ** 2 > EVEN * len(draws) * (weights**2).sum())
+    return bool(weights.sum() ** 2 > ENOUGH_EFFECTIVE * len(draws) * (weights**2).sum())
 
 
 def _noise_of_latents(rng: np.random.Generator, q: Hierarchical) -> np.ndarray:
     """Standard normal numbers `(n, copies, places)`."""
-    e = rng.standard_normal((AT_ONCE, _copies(q), q.split.num_places)).astype(q.centre.dtype)
+    e = rng.standard_normal((HYPER_TOGETHER, _copies(q), q.split.num_places)).astype(q.centre.dtype)
     return e * np.asarray(q.split.used)
 
 
 def _copies(q: Hierarchical) -> int:
     """Draws of the latent coordinates for each draw of the hyper-parameters."""
-    return int(np.clip(KEPT_NUMBERS // (hyper_draws(q.dim) * q.dim), 1, COPIES))
+    return int(np.clip(KEPT_NUMBERS // (hyper_draws(q.dim) * q.dim), 1, LATENT_COPIES))
 
 
 @program
