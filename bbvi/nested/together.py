@@ -24,6 +24,7 @@ from bbvi.target.problem import Problem
 
 HYPER_TOGETHER = 64  # hyper-parameters worked on side by side
 LATENT_COPIES = 4  # draws of the latent coordinates for each draw of the hyper-parameters
+MORE, CHEAP_COLOURS = 4, 2**14  # times as many where they take few products with the Hessian: draws times colours
 ENOUGH_EFFECTIVE = 0.5  # share of the draws that has to be effective, if weights are to be enough
 
 
@@ -51,6 +52,8 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
     None where their weights are not even.
     """
     rng, fewest = np.random.default_rng(seed), hyper_draws(q.dim)
+    if MORE * fewest * q.split.num_colours <= CHEAP_COLOURS:
+        fewest *= MORE
     narrow = fewest << (-(-num // (_copies(q) * fewest)) - 1).bit_length()
     n, k, dtype = narrow + narrow // WIDE_SHARE, q.split.num_hyper, q.centre.dtype
     order = rng.permutation(n)
