@@ -3,11 +3,13 @@
     python -m benchmarks.hierarchies --groups 100 1000 10000
     python -m benchmarks.hierarchies --kind trials --groups 200 --rows 2
     python -m benchmarks.hierarchies --kind walk --groups 100 1000
-    python -m benchmarks.hierarchies --kind volatility --groups 2500 --nuts 6000
+    python -m benchmarks.hierarchies --kind process --groups 100 --latents f
+    python -m benchmarks.hierarchies --kind volatility --groups 2500 --nuts 3000
 
 Each size is fitted twice, in its centred form: the first time compiles. Errors are those of the mean and the log
 standard deviation of the intercepts, against sums over a grid in which each group is integrated numerically; for a
-random walk that of the log standard deviation of its steps and of all its states. They are in posterior standard
+random walk that of the log standard deviation of its steps and of all its states; for a Gaussian process those of the
+logarithms of its amplitude and length. They are in posterior standard
 deviations, and relative for the standard deviations. Stochastic volatilities have no such answer: they are compared
 with a chain of NumPyro's NUTS, with as many draws as `--nuts` says after half as many to warm up.
 """
@@ -21,8 +23,11 @@ import bbvi
 from tests.hierarchies import (
     counts,
     exact,
+    exact_process,
     exact_walk,
+    process,
     simulate,
+    simulate_process,
     simulate_volatility,
     simulate_walk,
     trials,
@@ -30,7 +35,7 @@ from tests.hierarchies import (
     walk,
 )
 
-KINDS = {"counts": counts, "trials": trials, "walk": walk, "volatility": volatility}
+KINDS = {"counts": counts, "trials": trials, "walk": walk, "volatility": volatility, "process": process}
 REACH = 7  # standard deviations, to which the grid goes
 
 
@@ -41,7 +46,8 @@ def main() -> None:
         "--kind",
         choices=KINDS,
         default="counts",
-        help="Poisson counts, outcomes of trials, counts along a random walk, or stochastic volatilities",
+        help="Poisson counts, outcomes of trials, counts along a random walk, stochastic volatilities, or a Gaussian "
+        "process with noise",
     )
     parser.add_argument(
         "--groups", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of groups, or of states"
@@ -49,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3, help="rows in each group (default: %(default)s)")
     parser.add_argument("--non-centred", action="store_true", help="the other form of the same model")
     parser.add_argument("--method", default="auto", help="the method (default: %(default)s)")
+    parser.add_argument("--latents", nargs="+", help="names of what to integrate out; of a process its values are `f`")
     parser.add_argument("--nuts", type=int, default=2000, help="draws of NUTS for volatilities (default: %(default)s)")
     given = parser.parse_args()
     kind = KINDS[given.kind]
@@ -58,29 +65,35 @@ def main() -> None:
             data, logprob, dim = simulate_walk(groups, 3 / groups**0.5), walk, groups + 1
         elif kind is volatility:
             data, logprob, dim = simulate_volatility(groups), volatility, groups + 3
+        elif kind is process:
+            shapes = {"log_amplitude": (), "log_length": (), "f": (groups,)}
+            data, logprob, dim = simulate_process(groups), process(not given.non_centred), shapes
         else:
             data, logprob, dim = simulate(kind, groups, given.rows), kind(not given.non_centred), groups + 2
-        print(_row(kind, logprob, dim, data, given.method, given.nuts), flush=True)
+        print(_row(kind, logprob, dim, data, given), flush=True)
 
 
-def _row(kind, logprob, dim: int, data, method: str, nuts: int) -> str:
+def _row(kind, logprob, dim, data, given: argparse.Namespace) -> str:
     seconds = []
     for _ in range(2):
         tick = time.perf_counter()
-        posterior = bbvi.fit(logprob, dim, data=data, method=method)
+        posterior = bbvi.fit(logprob, dim, data=data, method=given.method, latents=given.latents)
         seconds.append(time.perf_counter() - tick)
     mean, sd, cost = posterior.mean(), posterior.sd(), posterior.cost
     if kind is walk:
         means, sds, _ = exact_walk(data)
     elif kind is volatility:
-        means, sds = _by_nuts(data, dim, nuts)
+        means, sds = _by_nuts(data, dim, given.nuts)
+    elif kind is process:
+        means, sds = (each[:2] for each in exact_process(data)[:2])
+        mean, sd = (np.array([each["log_amplitude"], each["log_length"]]) for each in (mean, sd))
     else:
         mean, sd = mean[:2], sd[:2]
         means, sds, _ = exact(kind, data, [(m - REACH * s, m + REACH * s) for m, s in zip(mean, sd, strict=True)])
     error, ratio = np.max(np.abs(mean - means) / sds), np.max(np.abs(sd / sds - 1))
     gradients = cost.gradients + 2 * cost.hessian_vector_products
     return (
-        f"{dim:6d} {seconds[0]:8.1f} {seconds[1]:8.2f} {gradients:10d}  {posterior.diagnosis.status.name:11s}"
+        f"{posterior.distribution.dim:6d} {seconds[0]:8.1f} {seconds[1]:8.2f} {gradients:10d}  {posterior.diagnosis.status.name:11s}"
         f"{posterior.diagnosis.resampling_k_hat:6.2f} {error:14.3f} {100 * ratio:5.1f}%  {posterior.method}"
     )
 
