@@ -92,8 +92,9 @@ def _row(kind, logprob, dim, data, given: argparse.Namespace) -> str:
         means, sds, _ = exact(kind, data, [(m - REACH * s, m + REACH * s) for m, s in zip(mean, sd, strict=True)])
     error, ratio = np.max(np.abs(mean - means) / sds), np.max(np.abs(sd / sds - 1))
     gradients = cost.gradients + 2 * cost.hessian_vector_products
+    dim = posterior.distribution.dim
     return (
-        f"{posterior.distribution.dim:6d} {seconds[0]:8.1f} {seconds[1]:8.2f} {gradients:10d}  {posterior.diagnosis.status.name:11s}"
+        f"{dim:6d} {seconds[0]:8.1f} {seconds[1]:8.2f} {gradients:10d}  {posterior.diagnosis.status.name:11s}"
         f"{posterior.diagnosis.resampling_k_hat:6.2f} {error:14.3f} {100 * ratio:5.1f}%  {posterior.method}"
     )
 
