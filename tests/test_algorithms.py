@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.scipy.special import logsumexp
 
 import bbvi
+from bbvi.algorithms.base import Initialisation
 from bbvi.algorithms.numerics.paths import advance, at_start, look_ahead
 from bbvi.algorithms.numerics.quasi_newton import Compact, Dense, Limited
 from bbvi.algorithms.optimizer import Optimizer
@@ -15,6 +17,7 @@ from bbvi.distributions.scales import Diagonal
 from bbvi.policy import LIMITS
 from bbvi.runtime import timing
 from bbvi.start.bulk import polish
+from bbvi.start.find import find_start
 from bbvi.start.paths import ITERATIONS, climb
 from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
@@ -98,6 +101,16 @@ def test_climb_reaches_the_mode(dim, x64):
     assert 0 < ends.evaluations.gradients < ITERATIONS * 2 * (1 + 4)  # none was cut short
     np.testing.assert_allclose([gaussian.loc for gaussian in ends.gaussians], 2, atol=0.5)
     assert np.isfinite(ends.elbo).all()
+
+
+def test_modes_far_from_the_first_one_are_met(x64):
+    """Three modes, of which paths near the origin only find the one there, where q begins."""
+    far = lambda x: logsumexp(jnp.array([-0.5 * jnp.sum((x - centre) ** 2) for centre in (-8, 0, 8)]))
+    start = find_start(problem(far, 3), Initialisation.BULK, Hints())
+    np.testing.assert_allclose(start.gaussian.loc, 0, atol=0.1)
+    assert {round(float(path.loc.mean()) / 8) for path in start.paths} == {-1, 0, 1}
+    near = find_start(problem(far, 3), Initialisation.BULK, Hints(point=np.zeros(3)))
+    assert len(near.paths) == 1  # who names a point wants that one
 
 
 @pytest.mark.parametrize("kind", [Dense, Limited, Compact])

@@ -16,7 +16,7 @@ from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.bulk import LOOKS, is_spike, polish
 from bbvi.start.paths import climb
 from bbvi.start.record import Hints, Start, start_at_point
-from bbvi.start.search import first_points, further_points
+from bbvi.start.search import far_points, first_points, further_points, looks_far
 from bbvi.target.problem import Problem
 
 
@@ -53,17 +53,20 @@ def _start_from(problem: Problem, xs: np.ndarray, kind: Initialisation, hints: H
     if kind is Initialisation.POINT:
         finite = np.flatnonzero(np.isfinite(np.asarray(log_densities(problem, xs))))
         return start_at_point(xs[finite[0]], Evaluations(log_densities=len(xs))) if len(finite) else None
-    ends = climb(problem, xs, hints, judged=False)
+    ends, judged = climb(problem, xs, hints, judged=False), False
     spent = ends.evaluations
     late = time.perf_counter() > hints.until
     if kind is not Initialisation.MODE and np.isfinite(ends.elbo[0]) and not late:
         spent += Evaluations(gradients=LOOKS)
         if is_spike(problem, ends, hints.rng):
-            ends = climb(problem, xs, hints, judged=True)
+            ends, judged = climb(problem, xs, hints, judged=True), True
             spent += ends.evaluations
     if not np.isfinite(ends.value).any():
         return None
     gaussian = ends.gaussians[0]
+    if looks_far(problem, kind, hints) and not late:
+        far = climb(problem, far_points(gaussian, len(xs), hints.rng), hints, judged=judged)
+        ends, spent = ends.beside(far), spent + far.evaluations
     if kind is Initialisation.POLISHED and gaussian.is_dense and not late:
         polished = polish(problem, gaussian, hints.rng)
         gaussian, spent = polished.gaussian, spent + polished.evaluations

@@ -38,6 +38,12 @@ class Ends(NamedTuple):
         gaussians = tuple(self.gaussians[i] for i in order)
         return Ends(gaussians, self.elbo[order], self.value[order], self.evaluations)
 
+    def beside(self, other: "Ends") -> "Ends":
+        """The paths of both, the best first."""
+        elbo, value = np.concatenate([self.elbo, other.elbo]), np.concatenate([self.value, other.value])
+        spent = self.evaluations + other.evaluations
+        return Ends((*self.gaussians, *other.gaussians), elbo, value, spent).best_first()
+
 
 def climb(problem: Problem, xs: np.ndarray, hints: Hints, *, judged: bool) -> Ends:
     """Paths from each of the points `xs` `(paths, dim)`, the best first.

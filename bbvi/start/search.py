@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from bbvi.draws.importance import log_densities
-from bbvi.policy import Regime
+from bbvi.algorithms.base import Initialisation
+from bbvi.distributions.affine import Affine
+from bbvi.draws.importance import affordable, log_densities
+from bbvi.policy import CHAIN_EVALUATIONS, Regime
 from bbvi.runtime.compiling import program
 from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.runtime.types import Array
@@ -23,6 +25,7 @@ NUM_PATHS = 4  # one where vectors are long: each path remembers a dozen
 POINTS, SETS = 128, 10  # further points tried at once, and how often, before giving up
 POINT_NUMBERS = 2**22  # in such a set, at most
 BOXES = (2.0, 0.5, 0.125, 8.0, 32.0)  # half-widths of the boxes in which they lie, one after the other
+FAR = (8.0, 16.0, 32.0, 64.0)  # standard deviations beyond the usual draw, at which other modes are sought
 AROUND = 0.5  # half-width of the largest box around a point that is given
 NAMED = 5  # parameters named at most
 
@@ -38,6 +41,21 @@ def first_points(problem: Problem, hints: Hints) -> np.ndarray:
     xs[0] = 0
     drawn = hints.prior(POINTS) if problem.is_irregular else None
     return (xs if drawn is None else drawn[: len(xs)]).astype(dtype)
+
+
+def looks_far(problem: Problem, kind: Initialisation, hints: Hints) -> bool:
+    """Whether paths are to begin far from the mode that was found, in search of others."""
+    usual = kind in (Initialisation.BULK, Initialisation.POLISHED) and hints.point is None
+    regular = not problem.is_irregular and problem.weight is None and affordable(problem) >= CHAIN_EVALUATIONS
+    return usual and regular and Regime.of(problem.dim).dense_start
+
+
+def far_points(gaussian: Affine, num: int, rng: np.random.Generator) -> np.ndarray:
+    """Points in random directions, at several distances from the mean of a Gaussian, `(num, dim)`."""
+    direction = rng.standard_normal((num, gaussian.dim))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    radius = np.resize(FAR, num) + gaussian.dim**0.5
+    return np.asarray(gaussian.draws((radius[:, None] * direction).astype(gaussian.loc.dtype)))
 
 
 def further_points(problem: Problem, hints: Hints, seen: int, *, with_gradient: bool) -> np.ndarray:
