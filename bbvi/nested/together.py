@@ -33,6 +33,7 @@ class JointDraws(NamedTuple):
 
     draws: Draws  # one for each phi
     pool: Draws  # several for each
+    enough: bool  # whether their weights are even
     evaluations: Evaluations
 
 
@@ -46,10 +47,10 @@ class _Found(NamedTuple):
     rounds: Array  # (n,) Newton steps
 
 
-def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> JointDraws | None:
+def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> JointDraws:
     """At least `num` draws of q in the pool, and a quarter as many of its wider version.
 
-    None where their weights are not even.
+    There are fewer where weights have turned out uneven before all were made.
     """
     rng, fewest = np.random.default_rng(seed), hyper_draws(q.dim)
     if MORE * fewest * q.split.num_colours <= CHEAP_COLOURS:
@@ -65,13 +66,14 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
         count = min(HYPER_TOGETHER, n - begin)
         made.append(jax.tree.map(lambda each, count=count: each[:count], found))
         if not _are_even(_as_draws(made, order[: begin + HYPER_TOGETHER] < narrow, 0)):
-            return None
+            break
     copies = _copies(q)
-    each = [_as_draws(made, order < narrow, copy) for copy in range(copies)]
+    from_q = order[: sum(len(found.rounds) for found in made)] < narrow
+    each = [_as_draws(made, from_q, copy) for copy in range(copies)]
     pool = Draws(*(np.concatenate(columns) for columns in zip(*each, strict=True)))
     rounds = int(sum(found.rounds.sum() for found in made))
-    spent = Evaluations(copies * n, rounds, q.split.num_colours * rounds)
-    return JointDraws(each[0], pool, spent)
+    spent = Evaluations(len(pool), rounds, q.split.num_colours * rounds)
+    return JointDraws(each[0], pool, _are_even(each[0]), spent)
 
 
 def _as_draws(made: list[_Found], from_q: np.ndarray, copy: int) -> Draws:

@@ -51,7 +51,8 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
         return Look(draws, draws, (), Evaluations(log_densities=len(draws)))
     if not suit(q.split):
         try:
-            if (joint := draw_jointly(problem, q, seed)) is not None:
+            joint = draw_jointly(problem, q, seed)
+            if joint.enough:
                 words = f"{_latents(problem, q)} integrated by Laplace's method, corrected together"
                 return Look(joint.draws, joint.pool, (Finding(Status.RELIABLE, words),), joint.evaluations)
             made = run_chains(problem, q, seed)
@@ -60,7 +61,8 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
             return Look(draws, draws, (Finding(Status.UNRELIABLE, words),), Evaluations(log_densities=len(draws)))
         seen = summarise_chains(made.draws, np.asarray(q.mean()), names)
         findings = tuple(_findings_of_chains(problem, q, made))
-        return _of_chains(made.draws, seen, findings)._replace(evaluations=made.evaluations)
+        spent = joint.evaluations + made.evaluations
+        return _of_chains(made.draws, seen, findings)._replace(evaluations=spent)
     made = draw_nested(problem, q, seed)
     return Look(made.draws, made.pool, tuple(_findings(problem, q, made)), made.evaluations)
 
@@ -68,8 +70,9 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
 def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int = 1) -> Draws:
     """At least `num` draws of q, and a quarter as many of its wider version; of a hierarchical q as for a verdict."""
     if isinstance(q, Hierarchical):
-        made = draw_nested(problem, q, seed, num) if suit(q.split) else draw_jointly(problem, q, seed, num)
-        if made is not None:
+        if suit(q.split):
+            return draw_nested(problem, q, seed, num).pool
+        if (made := draw_jointly(problem, q, seed, num)).enough:
             return made.pool
     return importance.draw(problem, q, seed, num)
 
