@@ -30,7 +30,7 @@ from bbvi.target.problem import Problem
 NODES = 20  # gradients along a line
 CELLS = 64  # into which a line is cut, to integrate and to draw
 REACH = 4.0  # standard deviations to which lines go, beyond the square root of the size of a block
-LOOKED_AT = np.array([CELLS // 4, 3 * CELLS // 4])  # cells at which the sum over blocks is compared with the density
+LOOKED_AT = slice(CELLS // 4, 3 * CELLS // 4 + 1, CELLS // 2)  # two cells, where the sum is compared with the density
 LINES = 8  # through blocks of several coordinates
 LARGEST_ON_LINES = 20  # coordinates, that so few lines tell enough of
 

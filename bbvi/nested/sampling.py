@@ -108,7 +108,7 @@ def finished(problem: Problem, q: Hierarchical, rounds: int = 4) -> tuple[Hierar
     same points say how these move with phi.
     """
     root, spent = np.asarray(q.hyper.scale.matrix()), NOTHING
-    u, there, c = np.zeros(len(root)), q, np.zeros(len(root))
+    u, there, c = np.zeros_like(root[0]), q, np.zeros_like(root[0])
     for _ in range(rounds):
         there, visits = _star(problem, replace(q, hyper=Affine(q.hyper.loc + root @ u, q.hyper.scale)))
         spent += _evaluations(q, visits.rounds)
