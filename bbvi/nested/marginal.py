@@ -32,7 +32,7 @@ from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
 from bbvi.target.problem import Problem
 
-MANY_COLOURS = 20
+MANY_COLOURS = 20  # above which the derivative of the volume is taken forward
 
 
 @pytree

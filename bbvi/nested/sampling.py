@@ -79,7 +79,7 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
     """At least `num` draws of q in the pool, and a quarter as many of its wider version."""
     rng, fewest = np.random.default_rng(seed), hyper_draws(q.dim)
     copies = _copies(q)
-    narrow = fewest << (-(-num // (copies * fewest)) - 1).bit_length()
+    narrow = enough(fewest, num, copies)
     n = narrow + narrow // WIDE_SHARE
     hyper = LocationScale(q.hyper.loc, q.hyper.scale)
     noise = _normal(rng, narrow, hyper.dim), _normal(rng, n - narrow, jax.eval_shape(hyper.widened).noise_dim)
@@ -145,7 +145,17 @@ def _evaluations(q: Hierarchical, rounds: Array) -> Evaluations:
 
 def _copies(q: Hierarchical) -> int:
     """Draws of the blocks for each draw of the hyper-parameters."""
-    return int(np.clip(KEPT_NUMBERS // (hyper_draws(q.dim) * q.dim), 1, COPIES))
+    return copies_that_fit(q, COPIES)
+
+
+def copies_that_fit(q: Hierarchical, most: int) -> int:
+    """Draws for each draw of the hyper-parameters that memory has room for, at most so many."""
+    return int(np.clip(KEPT_NUMBERS // (hyper_draws(q.dim) * q.dim), 1, most))
+
+
+def enough(fewest: int, num: int, copies: int) -> int:
+    """Draws of the hyper-parameters, `fewest` or that times a power of two, for `num` draws with so many copies."""
+    return fewest << (-(-num // (copies * fewest)) - 1).bit_length()
 
 
 def _num_lines(q: Hierarchical) -> int:

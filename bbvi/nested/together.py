@@ -13,11 +13,12 @@ import numpy as np
 
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws.importance import WIDE_SHARE, Draws
-from bbvi.draws.pareto import smooth
+from bbvi.draws.pareto import effective_sample_size, smooth
 from bbvi.nested.conditional import find_mode
 from bbvi.nested.kernel import log_of_noise, wide_noise
+from bbvi.nested.sampling import copies_that_fit, enough
 from bbvi.outcome import Evaluations
-from bbvi.policy import KEPT_NUMBERS, hyper_draws
+from bbvi.policy import hyper_draws
 from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
@@ -55,7 +56,7 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
     rng, fewest = np.random.default_rng(seed), hyper_draws(q.dim)
     if MORE * fewest * q.split.num_colours <= CHEAP_COLOURS:
         fewest *= MORE
-    narrow = fewest << (-(-num // (_copies(q) * fewest)) - 1).bit_length()
+    narrow = enough(fewest, num, _copies(q))
     n, k, dtype = narrow + narrow // WIDE_SHARE, q.split.num_hyper, q.centre.dtype
     order = rng.permutation(n)
     u = np.concatenate([rng.standard_normal((narrow, k)).astype(dtype), wide_noise(rng, (n - narrow, k), dtype)])[order]
@@ -87,9 +88,8 @@ def _are_even(draws: Draws) -> bool:
     """Whether weights are enough to make draws of the posterior of these."""
     if not np.isfinite(draws.log_p).any():
         return False
-    with np.errstate(over="ignore"):
-        weights = np.exp(smooth(draws.log_p - draws.log_r).log_weights)
-    return bool(weights.sum() ** 2 > ENOUGH_EFFECTIVE * len(draws) * (weights**2).sum())
+    effective = effective_sample_size(smooth(draws.log_p - draws.log_r).log_weights)
+    return effective > ENOUGH_EFFECTIVE * len(draws)
 
 
 def _noise_of_latents(rng: np.random.Generator, q: Hierarchical) -> np.ndarray:
@@ -100,7 +100,7 @@ def _noise_of_latents(rng: np.random.Generator, q: Hierarchical) -> np.ndarray:
 
 def _copies(q: Hierarchical) -> int:
     """Draws of the latent coordinates for each draw of the hyper-parameters."""
-    return int(np.clip(KEPT_NUMBERS // (hyper_draws(q.dim) * q.dim), 1, LATENT_COPIES))
+    return copies_that_fit(q, LATENT_COPIES)
 
 
 @program

@@ -122,8 +122,8 @@ def advance(
         now = (elbo, mean, path.curvature.gaussian())
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, path.best)
         gained = (elbo > path.best[0] + GAIN) | ~jnp.isfinite(path.best[0])
-        without = jnp.where(gained, 0, path.waited + (~accept | (rise <= STEEP)).astype(int))
-        waited = jnp.where(judged, without, waited)
+        since_gain = jnp.where(gained, 0, path.waited + (~accept | (rise <= STEEP)).astype(int))
+        waited = jnp.where(judged, since_gain, waited)
     return Path(
         x=keep(candidate, path.x),
         value=keep(value, path.value),
