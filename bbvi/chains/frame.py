@@ -1,8 +1,7 @@
 """Coordinates y in which an approximation q is near N(0, I), and the log density seen from there.
 
     a Gaussian, a Student-t, a mixture    y = S^-1 (x - loc), by `q.standardise()`
-    the Gaussian of a hierarchy           the same, with a dense S
-    a flow                                y is its noise, which it maps to x (Hoffman et al. 2019, arXiv:1903.03704)
+    a hierarchy, or a flow                y is its noise, which it maps to x (Hoffman et al. 2019, arXiv:1903.03704)
 
 q as it is in y tells how to begin, and what to propose that depends on nothing: its wider version.
 """
@@ -25,17 +24,15 @@ from bbvi.target.problem import Problem
 class Frame(NamedTuple):
     """A map from y to x, and q as it is in y."""
 
-    map: Affine | LocationScale  # the latter with a warped base
+    map: Affine | LocationScale | Hierarchical  # the second with a warped base
     q: Distribution
 
     @classmethod
     def of(cls, q: Distribution) -> "Frame":
         """That of an approximation."""
         zeros = jnp.zeros(q.dim, float_type(q))
-        if isinstance(q, LocationScale) and isinstance(q.base, Warped):
+        if isinstance(q, Hierarchical) or (isinstance(q, LocationScale) and isinstance(q.base, Warped)):
             return cls(q, LocationScale(zeros, Diagonal(zeros)))
-        if isinstance(q, Hierarchical):
-            return cls(q.dense, LocationScale(zeros, Diagonal(zeros)))
         return cls(*q.standardise())
 
     @property

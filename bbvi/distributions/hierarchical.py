@@ -67,6 +67,10 @@ class Hierarchical(Distribution):
     def noise_dim(self) -> int:
         return self.split.dim
 
+    def forward_one(self, noise: Array) -> tuple[Array, Array]:
+        """A draw `(dim,)` from noise `(dim,)`, and log |det| of the map there."""
+        return self.push_one(noise), self._log_volume()
+
     def push_one(self, noise: Array) -> Array:
         phi = self.hyper(noise[self.split.hyper])
         z = self.factor.solve_transposed(self.split.latent(noise))

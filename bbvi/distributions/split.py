@@ -9,6 +9,8 @@ from bbvi.distributions.arrow import Arrow
 from bbvi.distributions.scales import Array, namespace
 from bbvi.runtime.pytree import pytree, static
 
+LARGE = 1000  # places of latent coordinates, from which arrays are long enough by themselves
+
 
 @pytree
 class Split:
@@ -85,6 +87,11 @@ class Split:
     def has_separators(self) -> bool:
         """Whether blocks touch each other."""
         return self.entries.num_separators > 0
+
+    @property
+    def is_large(self) -> bool:
+        """Whether one place of the hyper-parameters after the other is as fast as many side by side."""
+        return self.num_places >= LARGE
 
     @property
     def used(self) -> Array:

@@ -12,6 +12,7 @@ from bbvi.data.out_of_core import rows_of
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.scales import Triangular
+from bbvi.nested.climb import climb
 from bbvi.nested.lines import suit
 from bbvi.nested.sampling import import_ahead
 from bbvi.outcome import Evaluations
@@ -27,7 +28,7 @@ DENSE_OPERATIONS = 2**30  # that a dense Hessian of it may take, about
 class Hierarchy(NamedTuple):
     """A structure that was found."""
 
-    q: Hierarchical  # a member with it
+    q: Hierarchical  # a member with it, to begin with
     evaluations: Evaluations  # that it took to find
 
 
@@ -55,7 +56,11 @@ def find_hierarchy(
     blank = _blank(found, problem.parameters.within(found.hyper))
     if suit(blank.split):
         import_ahead()
-    return Hierarchy(blank, Evaluations(hessian_vector_products=found.products))
+    q, spent = blank.around(start.gaussian), Evaluations(hessian_vector_products=found.products)
+    if not blank.split.is_large:
+        return Hierarchy(q, spent)
+    q, climbed = climb(problem, jax.device_get(q))
+    return Hierarchy(q, spent + climbed)
 
 
 def one_long_parameter(problem: Problem) -> list[str] | None:

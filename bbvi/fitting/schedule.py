@@ -136,7 +136,7 @@ def nested_stage(
 ) -> Stage | None:
     """Nested Laplace near the start; None where the log density has no structure for it."""
     found = find_hierarchy(problem, start, latents, one_block=one_block)
-    return None if found is None else Stage(NestedLaplace(), found.q, start.gaussian, found.evaluations)
+    return None if found is None else Stage(NestedLaplace(), found.q, spent=found.evaluations)
 
 
 def next_stage(

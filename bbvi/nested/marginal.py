@@ -49,12 +49,14 @@ class Marginal(Problem):
 
         def one(y: Array) -> tuple[Array, Array, Array]:
             if self.coordinates is None:
-                return log_marginal(y, *self.data)
+                value, slope, mode = log_marginal(y, *self.data)
+                return value, slope, mode.found
             phi, pull = jax.vjp(self.coordinates, y)
-            value, slope, found = log_marginal(phi, *self.data)
-            return value + self.coordinates.scale.log_det(), pull(slope)[0], found
+            value, slope, mode = log_marginal(phi, *self.data)
+            return value + self.coordinates.scale.log_det(), pull(slope)[0], mode.found
 
-        values, slopes, found = jax.vmap(one)(ys)
+        split = self.data[1]
+        values, slopes, found = jax.lax.map(one, ys) if split.is_large else jax.vmap(one)(ys)
         finite = found & jnp.isfinite(values) & jnp.isfinite(slopes).all(axis=1)
         return jnp.where(finite, values, 0), jnp.where(finite[:, None], slopes, 0), finite
 
@@ -70,12 +72,12 @@ def _value(phi: Array, given: Any) -> Array:
     return log_marginal(phi, *given)[0]
 
 
-def log_marginal(phi: Array, problem: Problem, split: Split, z: Array) -> tuple[Array, Array, Array]:
-    """m and its gradient `(k,)` at phi `(k,)`, and whether a mode was found there."""
+def log_marginal(phi: Array, problem: Problem, split: Split, z: Array) -> tuple[Array, Array, Mode]:
+    """m and its gradient `(k,)` at phi `(k,)`, and the mode of the others there."""
     mode = find_mode(problem, split, phi, z)
     constant = 0.5 * split.num_latent * LOG_2PI - mode.factor.log_det()
     value, slope = (_forward if split.num_colours > MANY_COLOURS else _backward)(problem, split, phi, mode)
-    return value + constant, slope, mode.found
+    return value + constant, slope, mode
 
 
 def _forward(problem: Problem, split: Split, phi: Array, mode: Mode) -> tuple[Array, Array]:

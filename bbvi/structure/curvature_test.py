@@ -95,11 +95,12 @@ class CurvatureTest:
         """Which candidates are scale-like.
 
         One is found after the other, the one that changes most first. Rows and columns of those that were found no
-        longer count: given them, their curvature is of no concern. A coordinate that is alone in its block changes no
-        other, and may be as skewed as it is.
+        longer count: given them, their curvature is of no concern; nor do, in the end, those of other
+        hyper-parameters. A coordinate that is alone in its block changes no other, and may be as skewed as it is.
         """
         lost = ~np.isfinite(changes).all(axis=1)
-        found = list(candidates[lost])
+        without = candidates[lost]
+        found = list(without)
         candidates, squares = candidates[~lost], changes[~lost] ** 2
         rows, columns = hessian.rows, hessian.columns
         alive = ~np.isin(rows, found) & ~np.isin(columns, found)
@@ -117,5 +118,8 @@ class CurvatureTest:
         while worst(others() > self.others**2):
             pass
         own = squares[np.arange(len(candidates)), hessian.diagonal[candidates]] > self.own**2
-        alone = [block[0] for block in partition(hessian.pattern, found)[1] if len(block) == 1]
-        return np.sort(np.array([*found, *np.setdiff1d(candidates[own & ~np.isin(candidates, alone)], found)], int))
+        hyper, blocks = partition(hessian.pattern, found)
+        alone = [block[0] for block in blocks if len(block) == 1]
+        latent = ~np.isin(rows, hyper) & ~np.isin(columns, hyper)
+        scales = (squares @ latent > self.others**2) & np.isin(candidates, found)
+        return np.sort(np.concatenate([without, candidates[scales | (own & ~np.isin(candidates, alone))]]))
