@@ -7,6 +7,7 @@ memory as few times as can be. `bbvi info` prints the table.
 from dataclasses import dataclass, fields
 
 CHAIN_EVALUATIONS = 2**13  # that a few seconds have to be enough for, where chains are to be run
+FEW_CHAINS = 32  # where each takes long
 SHORT_CHAINS = 2**18  # gradients, where something else may do better
 STAGE_SHARE = 0.5  # of the time that is left, for chains after which a flow may come
 KEPT_NUMBERS = 2**25  # in the draws behind a verdict, at most

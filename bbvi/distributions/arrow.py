@@ -6,7 +6,15 @@ A precision matrix A of blocks B and separators S is factored as K K^T with
 
 where A_B = L L^T block by block, W = L^-1 C, and R R^T = A_S - W^T W is the Schur complement. Vectors have the places
 of all blocks, one block after the other, and then the separators. Without separators A is block-diagonal.
+
+A few terms v v^T may be added to A. With u = K^-1 v, u u^T = s U^T U and |U| = 1, the factor is then
+
+    K (I + g U^T U),    g = (1 + s)^(1/2) - 1;
+
+several have the eigenvectors and eigenvalues of their sum for U and s.
 """
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -37,14 +45,25 @@ class Arrow:
         """Number of separators."""
         return self.corner.shape[0]
 
-    def factorise(self) -> "ArrowFactor":
-        """K of a positive definite matrix; NaN where it is not positive definite."""
+    def factorise(self, sums: Array) -> "ArrowFactor":
+        """K of a positive definite matrix with terms v v^T for the rows of `sums` `(r, places)`; NaN without one."""
+        plain = self._factorise(sums)
+        if not sums.shape[0]:
+            return plain
+        white = jax.vmap(plain.solve)(sums)
+        squares = white @ white.T
+        values, vectors = (jnp.ravel(squares), jnp.ones_like(squares)) if len(sums) == 1 else jnp.linalg.eigh(squares)
+        return replace(plain, along=vectors.T @ white / jnp.sqrt(values)[:, None], gain=jnp.sqrt(1 + values) - 1)
+
+    def _factorise(self, sums: Array) -> "ArrowFactor":
+        """That without the sums."""
+        none = jnp.zeros_like(sums), jnp.zeros(len(sums), sums.dtype)
         root = jnp.sqrt(self.blocks) if self.blocks.shape[-1] == 1 else jnp.linalg.cholesky(self.blocks)
         if not self.num_separators:
-            return ArrowFactor(root, self.border, self.corner, self.touched)
+            return ArrowFactor(root, self.border, self.corner, self.touched, *none)
         border = _solve(root, self.border)
         schur = self.corner - self._summed(jnp.einsum("gim,gin->gmn", border, border))
-        return ArrowFactor(root, border, jnp.linalg.cholesky(schur), self.touched)
+        return ArrowFactor(root, border, jnp.linalg.cholesky(schur), self.touched, *none)
 
     def _summed(self, parts: Array) -> Array:
         """A matrix of the separators from matrices `(blocks, touched, touched)` of those that each block touches."""
@@ -61,12 +80,16 @@ class ArrowFactor:
         border: W `(blocks, size, touched)`.
         corner: R `(separators, separators)`, lower triangular.
         touched: as of `Arrow`.
+        along: U `(r, places)`, orthonormal rows.
+        gain: g `(r,)`.
     """
 
     blocks: Array
     border: Array
     corner: Array
     touched: Array
+    along: Array
+    gain: Array
 
     @property
     def has_separators(self) -> bool:
@@ -78,12 +101,17 @@ class ArrowFactor:
         of_blocks, of_separators = self._parts(v)
         of_blocks = _solve(self.blocks, of_blocks)
         if not self.has_separators:
-            return jnp.ravel(of_blocks)
+            return self._stretched(jnp.ravel(of_blocks), -self.gain / (1 + self.gain))
         rest = of_separators - self._summed(jnp.einsum("gim,gi->gm", self.border, of_blocks[..., 0]))
-        return self._joined(of_blocks, solve_triangular(self.corner, rest, lower=True))
+        made = self._joined(of_blocks, solve_triangular(self.corner, rest, lower=True))
+        return self._stretched(made, -self.gain / (1 + self.gain))
 
     def solve_transposed(self, v: Array) -> Array:
         """K^-T v: of standard normal noise, a vector with precision K K^T."""
+        return self._solve_plain(self._stretched(v, -self.gain / (1 + self.gain)))
+
+    def _solve_plain(self, v: Array) -> Array:
+        """The same of the factor without the sums."""
         of_blocks, of_separators = self._parts(v)
         if self.has_separators:
             of_separators = solve_triangular(self.corner, of_separators, lower=True, trans=1)
@@ -96,7 +124,7 @@ class ArrowFactor:
         made = jnp.einsum("gij,gik->gjk", self.blocks, of_blocks)
         if self.has_separators:
             made = made + self.border @ self._seen(of_separators)[..., None]
-        return self._joined(made, self.corner.T @ of_separators)
+        return self._stretched(self._joined(made, self.corner.T @ of_separators), self.gain)
 
     def solve_both(self, v: Array) -> Array:
         """(K K^T)^-1 v."""
@@ -105,7 +133,8 @@ class ArrowFactor:
     def log_det(self) -> Array:
         """log |K|."""
         logs = lambda root: jnp.sum(jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1)))
-        return logs(self.blocks) + logs(self.corner) if self.has_separators else logs(self.blocks)
+        made = logs(self.blocks) + logs(self.corner) if self.has_separators else logs(self.blocks)
+        return made + jnp.sum(jnp.log1p(self.gain)) if len(self.gain) else made
 
     def inverse(self) -> Arrow:
         """The entries of (K K^T)^-1 at the places of an `Arrow`; those between blocks, not zero either, left out."""
@@ -113,20 +142,39 @@ class ArrowFactor:
         root = _solve(self.blocks, jnp.broadcast_to(jnp.eye(size, dtype=dtype), self.blocks.shape))
         own = jnp.einsum("gki,gkj->gij", root, root)
         if not self.has_separators:
-            return Arrow(own, self.border, self.corner, self.touched)
+            return self._less_by_sums(Arrow(own, self.border, self.corner, self.touched))
         corner = cho_solve((self.corner, True), jnp.eye(len(self.corner), dtype=dtype))
         padded = jnp.pad(corner, ((0, 1), (0, 1)))
         between = padded[self.touched[:, :, None], self.touched[:, None, :]]
         towards = _solve(self.blocks, self.border, transposed=True)
         border = -towards @ between
-        return Arrow(own - border @ jnp.moveaxis(towards, 1, 2), border, corner, self.touched)
+        return self._less_by_sums(Arrow(own - border @ jnp.moveaxis(towards, 1, 2), border, corner, self.touched))
+
+    def _less_by_sums(self, inverse: Arrow) -> Arrow:
+        """The inverse with the sums, of the one without them."""
+        for along, gain in zip(self.along, 1 - 1 / (1 + self.gain) ** 2, strict=True):
+            of_blocks, of_separators = self._parts(self._solve_plain(along))
+            column, seen = of_blocks[..., 0], self._seen(of_separators)
+            less = lambda array, left, right, gain=gain: array - gain * left[..., :, None] * right[..., None, :]
+            inverse = Arrow(
+                less(inverse.blocks, column, column),
+                less(inverse.border, column, seen),
+                less(inverse.corner, of_separators, of_separators),
+                self.touched,
+            )
+        return inverse
 
     def scaled(self, by: Array) -> "ArrowFactor":
         """That of the precision after a vector was multiplied by `by`, place by place."""
         of_blocks, of_separators = self._parts(by)
         seen = jnp.pad(of_separators, (0, 1), constant_values=1)[self.touched]
         border = self.border / seen[:, None, :]
-        return ArrowFactor(self.blocks / of_blocks, border, self.corner / of_separators[:, None], self.touched)
+        blocks, corner = self.blocks / of_blocks, self.corner / of_separators[:, None]
+        return replace(self, blocks=blocks, border=border, corner=corner)
+
+    def _stretched(self, v: Array, by: Array) -> Array:
+        """(I + U^T diag(by) U) v."""
+        return v + (by * (self.along @ v)) @ self.along if self.along.shape[0] else v
 
     def _parts(self, v: Array) -> tuple[Array, Array]:
         """The places of the blocks as columns `(blocks, size, 1)`, and the separators."""

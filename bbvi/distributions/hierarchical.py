@@ -12,6 +12,8 @@ from bbvi.distributions.scales import Array, Diagonal, Triangular, namespace
 from bbvi.distributions.split import Split
 from bbvi.runtime.pytree import pytree
 
+SPLIT_LEAVES = "hyper", "latents", "place", "colour", "sums"
+
 
 @pytree
 class Hierarchical(Distribution):
@@ -50,6 +52,8 @@ class Hierarchical(Distribution):
             xp.zeros(at.border.shape, dtype),
             xp.eye(at.num_separators, dtype=dtype),
             at.touched,
+            xp.zeros(split.sums.shape, dtype),
+            xp.zeros(split.sums.shape[:1], dtype),
         )
         return cls(
             split,
@@ -122,7 +126,7 @@ class Hierarchical(Distribution):
     @classmethod
     def from_leaves(cls, leaves: dict[str, Array]) -> Self:
         entries = Arrow(**_under("entries.", leaves))
-        of_split = {name: leaves[f"split.{name}"] for name in ("hyper", "latents", "colour")}
+        of_split = {name: leaves[f"split.{name}"] for name in ("hyper", "latents", "colour", "sums")}
         count, size, _ = entries.blocks.shape
         split = Split.arranged(**of_split, entries=entries, dim=len(leaves["split.place"]), shape=(count, size))
         hyper = Affine(leaves["loc"], Triangular(leaves["raw_tril"]))
@@ -130,7 +134,7 @@ class Hierarchical(Distribution):
 
     def leaves(self) -> dict[str, Array]:
         own = {"centre": self.centre, "slope": self.slope, "loc": self.hyper.loc, **vars(self.hyper.scale)}
-        of_split = {f"split.{name}": getattr(self.split, name) for name in ("hyper", "latents", "place", "colour")}
+        of_split = {f"split.{name}": getattr(self.split, name) for name in SPLIT_LEAVES}
         entries = {f"entries.{name}": each for name, each in vars(self.split.entries).items()}
         factor = {f"factor.{name}": each for name, each in vars(self.factor).items()}
         return {**own, **of_split, **entries, **factor}

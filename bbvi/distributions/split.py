@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.distributions.arrow import Arrow
+from bbvi.distributions.arrow import Arrow, ArrowFactor
 from bbvi.distributions.scales import Array, namespace
 from bbvi.runtime.pytree import pytree, static
 
@@ -26,6 +26,8 @@ class Split:
             places of a colour is known from one product with its Hessian.
         entries: where the entries of a Hessian are found in such products `(colours, places)`, flattened; one beyond
             their end for an entry that is zero.
+        sums: rows v of terms -(v.z)^2 / 2 of the log density, `(r, places)`: they hold sums of many coordinates near a
+            value, and are left out of `entries`.
         shape: number of blocks, and the size of the largest.
         num_colours: number of colours.
     """
@@ -35,6 +37,7 @@ class Split:
     place: Array
     colour: Array
     entries: Arrow
+    sums: Array
     dim: int = static()
     shape: tuple[int, int] = static()
     num_colours: int = static()
@@ -59,14 +62,22 @@ class Split:
 
     @classmethod
     def arranged(
-        cls, hyper: Any, latents: Any, colour: Any, entries: Arrow, dim: int, shape: tuple[int, int]
+        cls,
+        hyper: Any,
+        latents: Any,
+        colour: Any,
+        entries: Arrow,
+        dim: int,
+        shape: tuple[int, int],
+        sums: Any = None,
     ) -> "Split":
         """From all fields but `place` and `num_colours`."""
         hyper, latents, colour = (np.asarray(each, np.int32) for each in (hyper, latents, colour))
         order = np.concatenate([hyper, latents])
         place = np.zeros(dim + 1, np.int32)
         place[order] = np.arange(len(order))
-        return cls(hyper, latents, place[:dim], colour, entries, dim, shape, int(colour.max(initial=-1)) + 1)
+        sums = np.zeros((0, len(latents))) if sums is None else np.asarray(sums)
+        return cls(hyper, latents, place[:dim], colour, entries, sums, dim, shape, int(colour.max(initial=-1)) + 1)
 
     @property
     def num_hyper(self) -> int:
@@ -87,6 +98,17 @@ class Split:
     def has_separators(self) -> bool:
         """Whether blocks touch each other."""
         return self.entries.num_separators > 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether blocks are not independent given the hyper-parameters."""
+        return self.has_separators or self.sums.shape[0] > 0
+
+    @property
+    def multiplications(self) -> int:
+        """That a factorisation of the precision takes, about."""
+        (blocks, size), touched = self.shape, self.entries.touched.shape[1]
+        return blocks * size * (size + touched) ** 2 + self.entries.num_separators**3
 
     @property
     def is_large(self) -> bool:
@@ -116,6 +138,15 @@ class Split:
         """The vectors `(colours, places)` that a Hessian is multiplied with."""
         colours = jnp.arange(self.num_colours, dtype=self.colour.dtype)
         return (self.colour == colours[:, None]).astype(dtype)
+
+    def without_sums(self, products: Array, seeds: Array) -> Array:
+        """Products of the precision `(colours, places)` with `seeds`, without those of the sums."""
+        sums = jnp.asarray(self.sums, products.dtype)
+        return products - (seeds @ sums.T) @ sums if len(sums) else products
+
+    def factor(self, products: Array) -> ArrowFactor:
+        """The factor of the precision whose products without the sums are these, `(colours, places)`."""
+        return self.arrow(products).factorise(jnp.asarray(self.sums, products.dtype))
 
     def arrow(self, products: Array) -> Arrow:
         """The matrix of which these are the products `(colours, places)`; 1 on the diagonal without a coordinate."""

@@ -11,7 +11,7 @@ import numpy as np
 from bbvi.data.out_of_core import rows_of
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.hierarchical import Hierarchical
-from bbvi.distributions.scales import Triangular
+from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.nested.climb import climb
 from bbvi.nested.lines import suit
 from bbvi.nested.sampling import import_ahead
@@ -46,7 +46,24 @@ def find_hierarchy(
     """
     if why_not(problem, start) is not None:
         return None
-    loc, sd = start.gaussian.loc, np.asarray(start.gaussian.scale.sd())
+    found = _near(problem, start.gaussian, latents, one_block)
+    if found is None or not found.q.split.is_large:
+        return found
+    q, climbed = climb(problem, found.q)
+    here = found._replace(q=q, evaluations=found.evaluations + climbed)
+    if latents is not None:
+        return here
+    # Where the start was far off, coordinates may have counted as hyper-parameters that do not in the bulk.
+    scale = Diagonal.of(q.split.join(q.hyper.scale.sd(), q.split.latent(start.gaussian.scale.sd())))
+    again = _near(problem, Affine(np.asarray(q.mean()), scale), None, one_block)
+    if again is None or np.array_equal(again.q.split.hyper, q.split.hyper):
+        return here
+    return again._replace(evaluations=here.evaluations + again.evaluations)
+
+
+def _near(problem: Problem, gaussian: Affine, latents: Sequence[str] | None, one_block: bool) -> Hierarchy | None:
+    """The structure as it is seen near a Gaussian."""
+    loc, sd = gaussian.loc, np.asarray(gaussian.scale.sd())
     if latents is None:
         found = find_structure(problem, loc, sd, one_block=one_block)
     else:
@@ -56,11 +73,7 @@ def find_hierarchy(
     blank = _blank(found, problem.parameters.within(found.hyper))
     if suit(blank.split):
         import_ahead()
-    q, spent = blank.around(start.gaussian), Evaluations(hessian_vector_products=found.products)
-    if not blank.split.is_large:
-        return Hierarchy(q, spent)
-    q, climbed = climb(problem, jax.device_get(q))
-    return Hierarchy(q, spent + climbed)
+    return Hierarchy(jax.device_get(blank.around(gaussian)), Evaluations(hessian_vector_products=found.products))
 
 
 def one_long_parameter(problem: Problem) -> list[str] | None:

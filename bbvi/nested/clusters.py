@@ -50,6 +50,8 @@ class Clusters:
 
 def clusters_of(split: Split) -> Clusters | None:
     """Clusters of the latent coordinates; None where too many of them touch each other."""
+    if split.sums.shape[0]:
+        return None  # a sum of all is no sum over clusters
     pattern, places = entries_of(split), split.num_places
     near: list[list[int]] = [[] for _ in range(places)]
     for i, j in zip(pattern.row.tolist(), pattern.column.tolist(), strict=True):

@@ -39,13 +39,13 @@ def latent_gradient(problem: Problem, split: Split, phi: Array) -> Callable[[Arr
 
 
 def curvature(problem: Problem, split: Split, phi: Array, z: Array) -> tuple[Array, Array]:
-    """The gradient `(places,)` of the log density in z, and products `(colours, places)` of minus its Hessian."""
+    """The gradient `(places,)` in z, and products `(colours, places)` of minus the Hessian there, without its sums."""
     of_z, seeds = latent_gradient(problem, split, phi), split.seeds(z.dtype)
     if len(seeds) == 1:
         gradient, product = jax.jvp(of_z, (z,), (seeds[0],))
-        return gradient, -product[None]
+        return gradient, split.without_sums(-product[None], seeds)
     gradient, product = jax.linearize(of_z, z)
-    return gradient, -jax.vmap(product)(seeds)
+    return gradient, split.without_sums(-jax.vmap(product)(seeds), seeds)
 
 
 class _Search(NamedTuple):
@@ -61,7 +61,7 @@ class _Search(NamedTuple):
 
 def find_mode(problem: Problem, split: Split, phi: Array, z: Array) -> Mode:
     """The mode of the latent coordinates for these hyper-parameters `(k,)`, from z `(places,)`."""
-    parts = 1 if split.has_separators else split.shape[0]
+    parts = 1 if split.is_connected else split.shape[0]
     small = SMALL_SQUARE * max(1.0, LEFT_BY_ROUNDING * float(jnp.finfo(z.dtype).eps) * split.num_places / parts)
     spread = lambda values: jnp.repeat(values, split.num_places // parts, total_repeat_length=split.num_places)
     summed = lambda values: values.reshape(parts, -1).sum(axis=1)
@@ -75,7 +75,7 @@ def find_mode(problem: Problem, split: Split, phi: Array, z: Array) -> Mode:
         slope = summed(gradient * now.step)
         is_finite = jnp.isfinite(summed(gradient + products.sum(axis=0)))
         kept = is_finite & (slope >= -now.slope)
-        factor = split.arrow(products).factorise()
+        factor = split.factor(products)
         newton = factor.solve_both(gradient)
         steepest = gradient / jnp.maximum(jnp.abs(products).sum(axis=0), jnp.finfo(z.dtype).tiny)
         step = jnp.where(spread(jnp.isfinite(summed(newton))), newton, steepest)  # if the curvature is not positive
@@ -106,13 +106,20 @@ def _chosen(kept: Array, new: ArrowFactor, old: ArrowFactor) -> ArrowFactor:
     """The new factor where it is kept, `(blocks,)` or `(1,)` bool."""
     wide = kept[:, None, None]
     corner = jnp.where(wide[0], new.corner, old.corner) if new.has_separators else new.corner
+    along, gain = (jnp.where(kept[0], *pair) for pair in ((new.along, old.along), (new.gain, old.gain)))
     return ArrowFactor(
-        jnp.where(wide, new.blocks, old.blocks), jnp.where(wide, new.border, old.border), corner, new.touched
+        jnp.where(wide, new.blocks, old.blocks),
+        jnp.where(wide, new.border, old.border),
+        corner,
+        new.touched,
+        along,
+        gain,
     )
 
 
 def _unknown(split: Split, dtype: Any) -> ArrowFactor:
     """A factor of NaN."""
-    at = split.entries
-    blocks, border, corner = (jnp.full(each.shape, jnp.nan, dtype) for each in (at.blocks, at.border, at.corner))
-    return ArrowFactor(blocks, border, corner, jnp.asarray(at.touched))
+    at, sums = split.entries, split.sums
+    shapes = at.blocks.shape, at.border.shape, at.corner.shape, sums.shape, sums.shape[:1]
+    blocks, border, corner, along, gain = (jnp.full(shape, jnp.nan, dtype) for shape in shapes)
+    return ArrowFactor(blocks, border, corner, jnp.asarray(at.touched), along, gain)

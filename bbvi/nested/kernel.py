@@ -79,7 +79,7 @@ def arrive(problem: Problem, q: Hierarchical, phi: Array, e: Array) -> tuple[Pla
     """The place with these hyper-parameters `(k,)` and noise `(places,)`, and whether there is one."""
     before = q.mode(phi)
     gradient, products = curvature(problem, q.split, phi, before)
-    factor = q.split.arrow(products).factorise()
+    factor = q.split.factor(products)
     white = factor.solve(gradient)
     z = before + factor.solve_transposed(white + e)
     log_p = problem.log_density(q.split.join(phi, z))

@@ -37,7 +37,7 @@ LARGEST_ON_LINES = 20  # coordinates, that so few lines tell enough of
 
 def suit(split: Split) -> bool:
     """Whether lines are enough: blocks are independent and small."""
-    return not split.has_separators and split.shape[1] <= LARGEST_ON_LINES
+    return not split.is_connected and split.shape[1] <= LARGEST_ON_LINES
 
 
 class Exact(NamedTuple):

@@ -19,7 +19,7 @@ class Entries(NamedTuple):
     at: np.ndarray  # where it is found in products, flattened
 
 
-def arrange(pattern: Sparse, hyper: np.ndarray, separators: np.ndarray, blocks: np.ndarray) -> Split:
+def arrange(pattern: Sparse, hyper: np.ndarray, separators: np.ndarray, blocks: np.ndarray, sums: np.ndarray) -> Split:
     """The split of a vector, with a colour for each latent coordinate.
 
     Entries between blocks and separators are read from the products of the separators, so that columns of blocks may
@@ -29,6 +29,7 @@ def arrange(pattern: Sparse, hyper: np.ndarray, separators: np.ndarray, blocks: 
         pattern: of the Hessian, `(dim, dim)`, symmetric, with the whole diagonal.
         hyper, separators: coordinates.
         blocks: coordinates `(blocks, size)`, filled up with `dim`.
+        sums: rows v of terms -v v^T of the Hessian beside the pattern, `(r, dim)`.
     """
     dim, (count, size) = pattern.shape[0], blocks.shape
     latents = np.concatenate([blocks.ravel(), separators])
@@ -62,7 +63,9 @@ def arrange(pattern: Sparse, hyper: np.ndarray, separators: np.ndarray, blocks: 
     corner[number[row[both]], number[column[both]]] = at[both]
     entries = Arrow(of_blocks, border, corner, touched)
     of_places = np.append(colour, -1)[latents]
-    return Split.arranged(hyper, latents, of_places, entries, dim, (count, size))
+    held = np.pad(sums, ((0, 0), (0, 1)))[:, latents]
+    held = held[np.any(held != 0, axis=1)]
+    return Split.arranged(hyper, latents, of_places, entries, dim, (count, size), held)
 
 
 def _touched(block: np.ndarray, separator: np.ndarray, count: int, filler: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Sparse Hessians from few products with vectors."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array, Sparse
 from bbvi.structure.colouring import colouring, meeting
 from bbvi.structure.partition import by_degree
+from bbvi.structure.soft_sums import probes, soft_sums
 from bbvi.target.problem import Problem
 
 POINTS_AT_ONCE = 16  # whose products one call returns
@@ -42,6 +44,7 @@ class CompressedHessian:
         problem: whose log density it is.
         pattern: `(dim, dim)`, symmetric, with the whole diagonal.
         seeds: vectors that the Hessian is multiplied with, `(k, dim)`; the last is random.
+        sums: rows v of which terms -v v^T are left out, `(r, dim)`.
         place: for each entry of the pattern its seed and its row in the product, `(2, nnz)`.
         sd: units of x, `(dim,)`.
         products: that were taken so far.
@@ -54,11 +57,19 @@ class CompressedHessian:
     seeds: np.ndarray
     place: np.ndarray
     sd: np.ndarray
+    sums: np.ndarray
     products: int = 0
 
     @classmethod
-    def of(cls, problem: Problem, pattern: Sparse, sd: np.ndarray) -> "CompressedHessian":
-        """With seeds for a pattern."""
+    def of(
+        cls, problem: Problem, pattern: Sparse, x: np.ndarray, sd: np.ndarray, sets: Sequence[np.ndarray] = ()
+    ) -> "CompressedHessian | None":
+        """With seeds for a pattern, to which terms -v v^T are to be added; None where there are no such v.
+
+        Arguments:
+            x: a point in the bulk, `(dim,)`.
+            sets: coordinates in which each v is not zero.
+        """
         dim = pattern.shape[0]
         pattern = csr_array(pattern + eye_array(dim, dtype=bool, format="csr"))
         pattern.sort_indices()
@@ -70,10 +81,19 @@ class CompressedHessian:
         rows, columns = pattern.nonzero()
         by_symmetry = np.isin(rows, dense) & ~np.isin(columns, dense)
         place = np.where(by_symmetry, [colour[rows], columns], [colour[columns], rows])
-        seeds = np.zeros((colour.max() + 2, dim))
+        seeds = np.zeros((colour.max() + 1, dim))
         seeds[colour, np.arange(dim)] = 1
-        seeds[-1] = sd * np.random.default_rng(1).standard_normal(dim)
-        return cls(problem, pattern, seeds, place, sd)
+        chosen = probes(pattern, sets) if sets else np.zeros((0, 2), int)
+        random = sd * np.random.default_rng(1).standard_normal((2, dim))
+        seeds = np.concatenate([seeds, np.eye(dim)[chosen.ravel()] if sets else seeds[:0], random[:1]])
+        made = cls(problem, pattern, seeds, place, sd, np.zeros((0, dim)))
+        if sets:
+            columns = np.concatenate([*made._multiplied(np.stack([x + 0.1 * random[1], x]))])[:, -1 - chosen.size : -1]
+            sums = soft_sums(columns.reshape(2, *chosen.shape, dim), pattern, sets, chosen)
+            if sums is None:
+                return None
+            made.sums = sums
+        return made
 
     @property
     def rows(self) -> np.ndarray:
@@ -92,19 +112,23 @@ class CompressedHessian:
 
     def __call__(self, points: np.ndarray) -> Hessians:
         """The Hessians at `points` `(n, dim)`."""
+        added, entries, errors = (self.seeds @ self.sums.T) @ self.sums, [], []
+        for products in self._multiplied(points):
+            entries.append((products + added)[:, self.place[0], self.place[1]])
+            errors.append(self._errors(entries[-1], (products + added)[:, -1]))
+        return Hessians(np.concatenate(entries), np.concatenate(errors))
+
+    def _multiplied(self, points: np.ndarray) -> Iterator[np.ndarray]:
+        """Products of the Hessians at `points` `(n, dim)` with all seeds, `(some, k, dim)` of some points at once."""
         self.products += len(points) * len(self.seeds)
         side_by_side = max(1, PRODUCT_NUMBERS // max(self.problem.evaluation_size, len(self.sd)))
         batch = min(side_by_side, len(self.seeds))
         seeds = np.concatenate([self.seeds, np.zeros((-len(self.seeds) % batch, len(self.sd)))])
-        entries, errors = [], []
         for start in range(0, len(points), POINTS_AT_ONCE):
             some = points[start : start + POINTS_AT_ONCE]
             filled = np.concatenate([some, np.zeros((POINTS_AT_ONCE - len(some), len(self.sd)))])
             given = jnp.asarray(filled, float), jnp.asarray(seeds, float), jnp.asarray(len(some))
-            products = np.asarray(_products(self.problem, *given, batch=batch))[: len(some), : len(self.seeds)]
-            entries.append(products[:, self.place[0], self.place[1]])
-            errors.append(self._errors(entries[-1], products[:, -1]))
-        return Hessians(np.concatenate(entries), np.concatenate(errors))
+            yield np.asarray(_products(self.problem, *given, batch=batch))[: len(some), : len(self.seeds)]
 
     def is_right(self, hessians: Hessians) -> bool:
         """Whether there are no entries beside the pattern, as far as Hessians are finite."""

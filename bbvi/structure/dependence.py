@@ -13,6 +13,7 @@ from bbvi.runtime.types import Sparse
 
 MOST_STORED = 30_000_000  # entries of one array's dependence
 SMALL_DIM = 200  # coordinates, up to which a dense pattern is of use
+WIDE, FEW = 6, 4  # coordinates behind a sum of many, from which it may be left out; elements of an array of such sums
 COUPLED_IN_A_SECOND = 100_000_000  # pairs, about
 
 
@@ -84,10 +85,14 @@ def compact(rows: Sparse, of: np.ndarray) -> Dependence:
 
 
 class Couplings:
-    """Pairs of coordinates whose mixed second derivative may differ from zero, collected until a deadline."""
+    """Pairs of coordinates whose mixed second derivative may differ from zero, collected until a deadline.
 
-    def __init__(self, dim: int, seconds: float):
-        self.dim, self._deadline = dim, time.perf_counter() + seconds
+    Arguments:
+        wide: where given, it collects the coordinates behind single sums of many, whose pairs are left out.
+    """
+
+    def __init__(self, dim: int, seconds: float, wide: list[np.ndarray] | None = None):
+        self.dim, self._deadline, self._wide = dim, time.perf_counter() + seconds, wide
         self._pairs: list[np.ndarray] = []
         self._seen: dict[int, Any] = {}  # rows of which each was coupled with itself; kept, so that ids stay theirs
 
@@ -110,6 +115,10 @@ class Couplings:
                 return
             self._seen[id(rows)] = rows
         rows = _taken(rows, used)
+        if self._wide is not None and dependence.of.size <= FEW:
+            is_wide = np.diff(rows.indptr) > WIDE
+            self._wide.extend(np.sort(rows[[i]].indices) for i in np.flatnonzero(is_wide))
+            rows = rows[~is_wide]
         if self.dim > SMALL_DIM and np.diff(rows.indptr).max(initial=0) > max(50, self.dim // 2):
             raise NoPatternError
         if rows.nnz > 100_000:

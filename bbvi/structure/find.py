@@ -17,6 +17,7 @@ from bbvi.structure.dissection import Dissection, dissect
 from bbvi.structure.names import in_ranges
 from bbvi.structure.partition import MOST_HYPER, components, partition
 from bbvi.structure.pattern import hessian_pattern
+from bbvi.structure.soft_sums import distinct
 from bbvi.target.problem import Problem
 
 LARGEST_BLOCK = 64  # coordinates
@@ -37,6 +38,7 @@ class Structure:
         hyper: coordinates of the hyper-parameters in order, `(k,)`.
         separators: coordinates of the separators in order, `(s,)`; none where blocks are independent without them.
         blocks: coordinates of each block, `(G, b)`; blocks smaller than the largest are filled up with `dim`.
+        sums: rows v of terms -(v.x)^2 / 2 that hold a sum near a value, `(r, dim)`; the pattern is without these.
         products: with a Hessian, that it took to find them.
     """
 
@@ -45,11 +47,12 @@ class Structure:
     hyper: np.ndarray
     separators: np.ndarray
     blocks: np.ndarray
+    sums: np.ndarray
     products: int = 0
 
     def split(self) -> Split:
         """What takes a vector apart, and finds the entries of Hessians in few products."""
-        return arrange(self.pattern, self.hyper, self.separators, self.blocks)
+        return arrange(self.pattern, self.hyper, self.separators, self.blocks, self.sums)
 
     @property
     def dim(self) -> int:
@@ -71,7 +74,8 @@ class Structure:
         hyper = _count(len(self.hyper), "hyper-parameter") + self._named(self.hyper)
         size = f"{sizes.max()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
         between = f" between {_count(len(self.separators), 'separator')}" if len(self.separators) else ""
-        return f"{hyper} and {_count(len(sizes), 'block')} of {size}{between}{self._named(self.latent)}"
+        held = f" with {_count(len(self.sums), 'sum')} held near a value" if len(self.sums) else ""
+        return f"{hyper} and {_count(len(sizes), 'block')} of {size}{between}{self._named(self.latent)}{held}"
 
     def _named(self, coordinates: np.ndarray) -> str:
         return f" ({in_ranges([self.names[i] for i in coordinates])})" if len(coordinates) else ""
@@ -89,7 +93,15 @@ def find_structure(
         seconds: that the pattern of its Hessian may take.
         one_block: whether a single block is of use, as where all coordinates depend on one another.
     """
-    pattern = _pattern(problem, seconds)
+    wide: list[np.ndarray] = []
+    found = _found(problem, _pattern(problem, seconds, wide), x, sd, one_block, wide)
+    return found if found or not wide else _found(problem, _pattern(problem, seconds), x, sd, one_block)
+
+
+def _found(
+    problem: Problem, pattern: Sparse | None, x: Array, sd: Array, one_block: bool, wide: Sequence[np.ndarray] = ()
+) -> Structure | None:
+    """The structure, given the pattern of the Hessian but for the sums of coordinates in `wide`."""
     if pattern is None:
         return None
     hyper, blocks = partition(pattern, [])
@@ -98,9 +110,10 @@ def find_structure(
         return None
     if problem.why_not_differentiable(3) is not None:
         return None
-    hessian = CompressedHessian.of(problem, pattern, np.asarray(sd))
-    scales = CurvatureTest()(hessian, np.asarray(x), np.asarray(sd))
-    if scales is None:
+    x, sd = np.asarray(x), np.asarray(sd)
+    hessian = _compressed(problem, pattern, x, sd, wide)
+    scales = None if hessian is None else CurvatureTest()(hessian, x, sd)
+    if hessian is None or scales is None:
         return None
     after, rest = partition(pattern, scales)
     if not np.array_equal(after, hyper):
@@ -136,22 +149,44 @@ def structure_of(
     is_latent = np.isin(owner, list(latents))
     if not is_latent.any():
         raise ValueError(f"latents names no parameter with coordinates. Known: {', '.join(parameters.names)}.")
-    pattern = _pattern(problem, seconds)
-    if pattern is None or problem.why_not_differentiable(3) is not None:
+    if problem.why_not_differentiable(3) is not None:
+        return None
+    wide: list[np.ndarray] = []
+    found = _given(problem, _pattern(problem, seconds, wide), is_latent, x, sd, wide)
+    return found if found or not wide else _given(problem, _pattern(problem, seconds), is_latent, x, sd)
+
+
+def _given(
+    problem: Problem,
+    pattern: Sparse | None,
+    is_latent: np.ndarray,
+    x: Array,
+    sd: Array,
+    wide: Sequence[np.ndarray] = (),
+) -> Structure | None:
+    """The structure in which these coordinates are latent, given the pattern of the Hessian but for sums."""
+    if pattern is None:
         return None
     hyper, blocks = np.flatnonzero(~is_latent), components(pattern, np.flatnonzero(is_latent))
     x, sd = np.asarray(x), np.asarray(sd)
-    hessian = CompressedHessian.of(problem, pattern, sd)
+    hessian = _compressed(problem, pattern, x, sd, wide)
     near = x + 0.1 * sd * np.random.default_rng(0).standard_normal((1, len(x)))
-    if not hessian.is_right(hessian(near)):
+    if hessian is None or not hessian.is_right(hessian(near)):
         return None
     return _structure(problem, hessian, hyper, _parts(hessian.pattern, hyper, blocks))
 
 
-def _pattern(problem: Problem, seconds: float) -> Sparse | None:
+def _compressed(
+    problem: Problem, pattern: Sparse, x: np.ndarray, sd: np.ndarray, wide: Sequence[np.ndarray]
+) -> CompressedHessian | None:
+    sets = distinct(wide)
+    return None if sets is None else CompressedHessian.of(problem, pattern, x, sd, sets)
+
+
+def _pattern(problem: Problem, seconds: float, wide: list[np.ndarray] | None = None) -> Sparse | None:
     point = jax.ShapeDtypeStruct((problem.dim,), jax.dtypes.canonicalize_dtype(float))
     try:
-        return hessian_pattern(problem.log_density, point, seconds)
+        return hessian_pattern(problem.log_density, point, seconds, wide)
     except (AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
         return None  # a version of JAX may have primitives of another form; a fit goes on without a structure
 
@@ -162,7 +197,7 @@ def _structure(
     if parts is None:
         return None
     names, filled = tuple(problem.parameters.coordinate_names()), filled_up(parts.blocks, problem.dim)
-    return Structure(names, hessian.pattern, hyper, parts.separators, filled, hessian.products)
+    return Structure(names, hessian.pattern, hyper, parts.separators, filled, hessian.sums, hessian.products)
 
 
 def _parts(pattern: Sparse, hyper: np.ndarray, blocks: Sequence[np.ndarray]) -> Dissection | None:

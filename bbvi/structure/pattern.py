@@ -29,19 +29,23 @@ CALLS = (  # primitives that run one program on their operands
 )
 
 
-def hessian_pattern(function: Callable[[Any], Any], x: Any, seconds: float = 1.0) -> Sparse | None:
+def hessian_pattern(
+    function: Callable[[Any], Any], x: Any, seconds: float = 1.0, wide: list[np.ndarray] | None = None
+) -> Sparse | None:
     """The entries of the Hessian of a scalar function that may differ from zero at some point, `(dim, dim)` of bool.
 
     Arguments:
         function: of a vector `(dim,)`.
         x: such a vector, or its shape and type.
         seconds: that it may take, about.
+        wide: a list to which the coordinates `(n,)` behind a single sum of many are added, where that is not linear;
+            they are then left out of the pattern.
 
     Returns:
         A symmetric matrix; None where it takes longer or is plainly dense.
     """
     (dim,) = x.shape
-    couplings = Couplings(dim, seconds)
+    couplings = Couplings(dim, seconds, wide)
     program = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((dim,), x.dtype))
     jaxpr, _ = partial_eval.dce_jaxpr(program.jaxpr, [True], instantiate=True)
     start = Dependence(csr_array(eye_array(dim, dtype=bool, format="csr")), np.arange(dim))
