@@ -156,7 +156,8 @@ def _evaluations(split: Split, clusters: Clusters | None, blocks: int) -> Evalua
 @program
 def _find_modes(problem: Problem, q: Hierarchical, u: Array) -> Mode:
     """Modes of the latent coordinates, given noise `(n, k)` of the hyper-parameters."""
-    return jax.vmap(lambda u: find_mode(problem, q.split, q.hyper(u), q.centre))(u)
+    one = lambda u: find_mode(problem, q.split, q.hyper(u), q.centre)
+    return jax.lax.map(one, u) if q.split.is_large else jax.vmap(one)(u)
 
 
 @program

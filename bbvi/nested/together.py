@@ -23,7 +23,7 @@ from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-HYPER_TOGETHER = 64  # hyper-parameters worked on side by side
+HYPER_TOGETHER, FEW_TOGETHER = 64, 16  # hyper-parameters until weights are looked at; of a large hierarchy
 LATENT_COPIES = 4  # draws of the latent coordinates for each draw of the hyper-parameters
 MORE, CHEAP_COLOURS = 4, 2**14  # times as many where they take few products with the Hessian: draws times colours
 ENOUGH_EFFECTIVE = 0.5  # share of the draws that has to be effective, if weights are to be enough
@@ -61,12 +61,13 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
     order = rng.permutation(n)
     u = np.concatenate([rng.standard_normal((narrow, k)).astype(dtype), wide_noise(rng, (n - narrow, k), dtype)])[order]
     made: list[_Found] = []
-    for begin in range(0, n, HYPER_TOGETHER):
-        here = np.resize(u[begin : begin + HYPER_TOGETHER], (HYPER_TOGETHER, k))
-        found = jax.device_get(_find(problem, q, here, _noise_of_latents(rng, q)))
-        count = min(HYPER_TOGETHER, n - begin)
+    together = FEW_TOGETHER if q.split.is_large else HYPER_TOGETHER
+    for begin in range(0, n, together):
+        here = np.resize(u[begin : begin + together], (together, k))
+        found = jax.device_get(_find(problem, q, here, _noise_of_latents(rng, q, together)))
+        count = min(together, n - begin)
         made.append(jax.tree.map(lambda each, count=count: each[:count], found))
-        if not _are_even(_as_draws(made, order[: begin + HYPER_TOGETHER] < narrow, 0)):
+        if not _are_even(_as_draws(made, order[: begin + together] < narrow, 0)):
             break
     copies = _copies(q)
     from_q = order[: sum(len(found.rounds) for found in made)] < narrow
@@ -92,9 +93,9 @@ def _are_even(draws: Draws) -> bool:
     return effective > ENOUGH_EFFECTIVE * len(draws)
 
 
-def _noise_of_latents(rng: np.random.Generator, q: Hierarchical) -> np.ndarray:
+def _noise_of_latents(rng: np.random.Generator, q: Hierarchical, n: int) -> np.ndarray:
     """Standard normal numbers `(n, copies, places)`."""
-    e = rng.standard_normal((HYPER_TOGETHER, _copies(q), q.split.num_places)).astype(q.centre.dtype)
+    e = rng.standard_normal((n, _copies(q), q.split.num_places)).astype(q.centre.dtype)
     return e * np.asarray(q.split.used)
 
 
@@ -119,4 +120,4 @@ def _find(problem: Problem, q: Hierarchical, u: Array, e: Array) -> _Found:
         usable = mode.found & jnp.isfinite(log_p)
         return _Found(x, jnp.where(usable, log_p, -jnp.inf), log_q, log_wide, mode.rounds)
 
-    return jax.vmap(one)(u, e)
+    return jax.lax.map(lambda each: one(*each), (u, e)) if q.split.is_large else jax.vmap(one)(u, e)
