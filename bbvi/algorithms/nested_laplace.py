@@ -24,6 +24,7 @@ from bbvi.outcome import Evaluations
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
+SMALL_STEP, LARGE_STEP = 1e-2, 0.1  # of Newton after which it ends; of a large hierarchy: the next would be far less
 ROUNDS = 6  # Newton steps of the blocks for each point, about
 
 
@@ -48,24 +49,25 @@ class NestedLaplace(Algorithm[NestedState]):
     max_steps: int = 60
     name = "nested_laplace"
 
-    def _outer(self, k: int) -> VariationalNewton:
-        """Newton for k hyper-parameters, on few draws: each is a search for the modes of all blocks."""
-        return VariationalNewton(num_draws=2 * (k + 8), max_doublings=2, max_steps=self.max_steps)
+    def _outer(self, split: Split) -> VariationalNewton:
+        """Newton for the hyper-parameters, on few draws: each is a search for the modes of all blocks."""
+        small = LARGE_STEP if split.is_large else SMALL_STEP
+        draws = 2 * (split.num_hyper + 8)
+        return VariationalNewton(num_draws=draws, max_doublings=2, max_steps=self.max_steps, small_step=small)
 
     def needs(self, dim: int, q: Distribution | None = None) -> Needs:
-        k = q.split.num_hyper if isinstance(q, Hierarchical) else 1
-        return Needs(family=Hierarchical, families=(Hierarchical,), derivatives=2, draws=self._outer(k).needs(k).draws)
+        split = q.split if isinstance(q, Hierarchical) else Hierarchical.standard(max(dim, 2)).split
+        draws = self._outer(split).needs(split.num_hyper).draws
+        return Needs(family=Hierarchical, families=(Hierarchical,), derivatives=2, draws=draws)
 
     def init(self, problem: Problem, q: Distribution, draws: Array) -> NestedState:
         assert isinstance(q, Hierarchical)
         target = marginal(problem, q.split, q.centre)
-        outer = self._outer(q.split.num_hyper).init(target, LocationScale(q.hyper.loc, q.hyper.scale), draws)
+        outer = self._outer(q.split).init(target, LocationScale(q.hyper.loc, q.hyper.scale), draws)
         return NestedState(outer, q.split, q.centre)
 
     def step(self, noise: Any, problem: Problem, state: NestedState) -> tuple[NestedState, Info]:
-        outer, info = self._outer(state.split.num_hyper).step(
-            None, marginal(problem, state.split, state.z), state.outer
-        )
+        outer, info = self._outer(state.split).step(None, marginal(problem, state.split, state.z), state.outer)
         points, size = info.evaluations.gradients, state.split.num_colours
         zero = jnp.zeros((), int)
         spent = Evaluations(

@@ -34,7 +34,6 @@ from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-SMALL_STEP = 1e-2  # stop when no mean moves by more than this many standard deviations, and no scale by this ratio
 DRAWS_ERROR = 0.1  # of the draws, in the same units, above which there are too few
 MAX_RATIO = 100.0  # by which one step may change a variance
 
@@ -86,12 +85,14 @@ class VariationalNewton(Algorithm[NewtonState]):
         products: take the Hessians at the draws by Hessian-vector products, dim for each draw, rather than by Stein's
             lemma from the gradients: less noise for each draw, but more than dim times the cost.
         max_steps: after which it gives up.
+        small_step: in standard deviations of a mean, or as a ratio of scales: it ends after one that is smaller.
     """
 
     num_draws: int | None = None
     max_doublings: int = 4
     products: bool = False
     max_steps: int = 100
+    small_step: float = 1e-2
     name = "newton"
 
     def __post_init__(self) -> None:
@@ -137,7 +138,7 @@ class VariationalNewton(Algorithm[NewtonState]):
 
         looking = ~jnp.isfinite(seen.elbo)
         better = looking | (found.elbo >= seen.elbo - 1e-9 * jnp.abs(seen.elbo))
-        small = (jnp.abs(move).max() < SMALL_STEP) & (jnp.abs(jnp.log(eigenvalues)).max() < SMALL_STEP)
+        small = (jnp.abs(move).max() < self.small_step) & (jnp.abs(jnp.log(eigenvalues)).max() < self.small_step)
         rate = jnp.where(better, jnp.minimum(1.0, 2 * now.rate), now.rate / 4)
         settled = better & small & ~looking
         too_few = settled & (found.error > DRAWS_ERROR) & (2 * now.used <= len(now.draws))
