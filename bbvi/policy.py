@@ -28,6 +28,7 @@ class Limits:
     dense_response: int = 500  # a linear system for each coordinate, or a Hessian at each step, is affordable
     newton: int = 1000  # full-rank Newton steps, Laplace's matrix and correlations of draws are affordable
     exact_diagonal: int = 2000  # a diagonal of curvature takes a product for each coordinate, and random probes above
+    several_paths: int = 10_000  # more than one quasi-Newton path is climbed
     long: int = 2**17  # vectors may be in memory several times, and draws made many at once
 
 
@@ -47,6 +48,7 @@ class Regime:
     dense_response: bool
     newton: bool
     exact_diagonal: bool
+    several_paths: bool
     long: bool
     verdict_draws: int  # of q, to judge it by
 
@@ -63,6 +65,7 @@ class Regime:
             dense_response=dim <= LIMITS.dense_response,
             newton=dim <= LIMITS.newton,
             exact_diagonal=dim <= LIMITS.exact_diagonal,
+            several_paths=dim <= LIMITS.several_paths,
             long=dim > LIMITS.long,
             verdict_draws=max(FEWEST_VERDICT_DRAWS, min(VERDICT_DRAWS, KEPT_NUMBERS // dim)),
         )

@@ -21,6 +21,7 @@ from bbvi.structure import Structure, find_structure, structure_of
 from bbvi.structure.find import LARGEST_SINGLE_BLOCK
 from bbvi.target.problem import Problem
 
+FEW_HYPER = 8  # hyper-parameters, above which some of them may only have looked like it from a start far off
 MOST_BESIDE = 20  # coordinates beside one long parameter
 DENSE_OPERATIONS = 2**30  # that a dense Hessian of it may take, about
 
@@ -51,7 +52,7 @@ def find_hierarchy(
         return found
     q, climbed = climb(problem, found.q)
     here = found._replace(q=q, evaluations=found.evaluations + climbed)
-    if latents is not None:
+    if latents is not None or q.split.num_hyper <= FEW_HYPER:
         return here
     # Where the start was far off, coordinates may have counted as hyper-parameters that do not in the bulk.
     scale = Diagonal.of(q.split.join(q.hyper.scale.sd(), q.split.latent(start.gaussian.scale.sd())))

@@ -58,9 +58,10 @@ def climb(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]
         while now.is_good and visits < MOST_VISITS:
             step = inverse @ now.slope
             length = float(np.linalg.norm(step / sd))
-            step = step * min(1.0, radius / max(length, 1e-30))
-            if step @ now.slope < LITTLE_GAIN:
+            is_known = visits > len(here)  # what the standard deviations of a start say may be far off
+            if length == 0 or (is_known and step @ now.slope < LITTLE_GAIN):
                 break
+            step = step * (min(1.0, radius / length) if is_known else radius / length)
             there = visit(here + step, now.z)
             if there.is_good:
                 inverse = _updated(inverse, step, now.slope - there.slope, is_first=visits == 2)

@@ -27,7 +27,7 @@ from bbvi.nested.conditional import Mode, latent_gradient
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-NODES = 20  # gradients along a line
+NODES = 16  # gradients along a line
 CELLS = 64  # into which a line is cut, to integrate and to draw
 REACH = 4.0  # standard deviations to which lines go, beyond the square root of the size of a block
 LOOKED_AT = slice(CELLS // 4, 3 * CELLS // 4 + 1, CELLS // 2)  # two cells, where the sum is compared with the density
@@ -97,19 +97,19 @@ def along_lines(problem: Problem, split: Split, phi: Array, mode: Mode, directio
     used = split.in_blocks(split.used)
 
     def one(unit: Array) -> tuple[Array, Array, Array]:
-        """Cells `(CELLS, blocks)` of l_g along a line, by how much their sum misses the log density, and that at z."""
+        """Cells `(blocks, CELLS)` of l_g along a line, by how much their sum misses the log density, and that at z."""
         d = whitened(unit)
         idle = jnp.sum(jnp.where(used, 0, unit) ** 2, axis=1)  # places without a coordinate are standard normal
         slope = lambda t: jnp.sum(split.in_blocks(gradient(mode.z + t * d) * d), axis=1)
         slopes = jax.lax.map(slope, nodes)
-        found = integrals @ slopes
+        found = jnp.einsum("ng,cn->gc", slopes, integrals)
         height = jax.vmap(lambda t: problem.log_density(split.join(phi, mode.z + t * d)))
         centre, *seen = height(jnp.concatenate([jnp.zeros(1, dtype), middles[LOOKED_AT]]))
-        miss = jnp.abs(found[LOOKED_AT].sum(axis=1) - (jnp.stack(seen) - centre)).max()
-        return found - 0.5 * middles[:, None] ** 2 * idle, miss, centre
+        miss = jnp.abs(found[:, LOOKED_AT].sum(axis=0) - (jnp.stack(seen) - centre)).max()
+        return found - 0.5 * middles**2 * idle[:, None], miss, centre
 
     logs, misses, centres = jax.lax.map(one, directions)
-    logs = jnp.moveaxis(logs, 2, 0) + log_base  # (blocks, lines, CELLS)
+    logs = jnp.moveaxis(logs, 0, 1) + log_base  # (blocks, lines, CELLS)
     blocks = logs.shape[0]
     top = logs.max(axis=(1, 2), keepdims=True)
     mass = jnp.exp(logs - top)

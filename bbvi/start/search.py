@@ -21,7 +21,7 @@ from bbvi.start.paths import patience
 from bbvi.start.record import Hints
 from bbvi.target.problem import Problem
 
-NUM_PATHS = 4  # one where vectors are long: each path remembers a dozen
+NUM_PATHS = 4  # one where vectors are not short
 POINTS, SETS = 128, 10  # further points tried at once, and how often, before giving up
 POINT_NUMBERS = 2**22  # in such a set, at most
 BOXES = (2.0, 0.5, 0.125, 8.0, 32.0)  # half-widths of the boxes in which they lie, one after the other
@@ -33,7 +33,7 @@ NAMED = 5  # parameters named at most
 def first_points(problem: Problem, hints: Hints) -> np.ndarray:
     """The given point; or the origin and a few random ones, `(n, dim)`."""
     dtype = jax.dtypes.canonicalize_dtype(float)
-    xs = _box(hints.rng, 1 if Regime.of(problem.dim).long else NUM_PATHS, problem.dim, BOXES[0])
+    xs = _box(hints.rng, NUM_PATHS if Regime.of(problem.dim).several_paths else 1, problem.dim, BOXES[0])
     if hints.point is not None:
         return hints.point[None].astype(dtype)
     if len(xs) > 1:
@@ -69,7 +69,7 @@ def further_points(problem: Problem, hints: Hints, seen: int, *, with_gradient: 
         FloatingPointError: when the density is finite at none of them, or its gradient is at none of those.
     """
     dim = problem.dim
-    wanted = NUM_PATHS if with_gradient and not Regime.of(dim).long else 1
+    wanted = NUM_PATHS if with_gradient and Regime.of(dim).several_paths else 1
     usable, values, finite = np.zeros((0, dim)), np.zeros(0), np.zeros((0, dim))
     drawn = None if hints.point is not None else hints.prior(POINTS)
     for xs in _sets(hints, dim, drawn):
