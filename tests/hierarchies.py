@@ -233,3 +233,51 @@ def lattice(x, data):
     rough = jnp.sum(jnp.diff(f, axis=0) ** 2) + jnp.sum(jnp.diff(f, axis=1) ** 2) + 0.1 * jnp.sum(f**2)
     prior = -0.5 * rough * jnp.exp(-2 * log_sd) - f.size * log_sd - 0.5 * log_sd**2
     return prior + jnp.sum(data["y"] * f - jnp.exp(f))
+
+
+def held_lattice(x, data):
+    """The same with an intrinsic field, whose sum is held near zero."""
+    log_sd, f = x[0], x[1:].reshape(data["y"].shape)
+    rough = jnp.sum(jnp.diff(f, axis=0) ** 2) + jnp.sum(jnp.diff(f, axis=1) ** 2)
+    held = -0.5 * (jnp.sum(f) / (0.001 * f.size)) ** 2
+    effect = jnp.exp(log_sd) * f
+    return held - 0.5 * rough - 0.5 * log_sd**2 + jnp.sum(data["y"] * effect - jnp.exp(effect))
+
+
+def held_effects(x, data):
+    """Counts of two kinds of effects, the weighted sum of each of which is held near a value."""
+    log_sd, y = x[0], data["y"].ravel()
+    effects = jnp.exp(log_sd) * x[1:]
+    total, weighted = jnp.sum(x[1:41]), jnp.linspace(1.0, 2.0, 41) @ x[41:]
+    held = -0.5 * (total - 1) ** 2 / 0.3**2 - 8 * weighted * weighted
+    return held - 0.5 * jnp.sum(x**2) + jnp.sum(y * effects - jnp.exp(effects))
+
+
+def held_normal(x, data):
+    """Normal observations of groups whose effects have a sum near zero: x = (log sd, effects)."""
+    log_sd, u = x[0], x[1:]
+    prior = -0.5 * jnp.sum(u**2) * jnp.exp(-2 * log_sd) - len(u) * log_sd - 0.5 * log_sd**2
+    return prior - 0.5 * (jnp.sum(u) / 0.1) ** 2 - 0.5 * jnp.sum((data["y"] - u[data["group"]]) ** 2)
+
+
+def simulate_held(groups=12, per_group=5, seed=0):
+    rng, group = np.random.default_rng(seed), np.repeat(np.arange(groups), per_group)
+    u = 2 * rng.standard_normal(groups)
+    return {"group": group, "y": (u - u.mean())[group] + rng.standard_normal(len(group))}
+
+
+def exact_held(data):
+    """Means and sds of log sd and the effects, and the log evidence, by a sum over a grid."""
+    grid, step = np.linspace(-5, 4, 901, retstep=True)
+    rows, total = np.bincount(data["group"]), np.bincount(data["group"], data["y"])
+    n, heights, means, squares = len(rows), [], [], []
+    for log_sd in grid:
+        covariance = np.linalg.inv(np.diag(np.exp(-2 * log_sd) + rows) + 100.0)
+        mean = covariance @ total
+        volume = 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
+        heights.append(volume + 0.5 * total @ mean - n * log_sd - 0.5 * log_sd**2 - 0.5 * np.sum(data["y"] ** 2))
+        means.append([log_sd, *mean])
+        squares.append([log_sd**2, *(mean**2 + np.diagonal(covariance))])
+    weights = np.exp(heights - logsumexp(heights))
+    mean, square = weights @ np.array(means), weights @ np.array(squares)
+    return mean, np.sqrt(square - mean**2), logsumexp(heights) + np.log(step)

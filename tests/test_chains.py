@@ -14,6 +14,7 @@ from bbvi.draws.agreement import agree, agreement, mean_error, sd_error
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 from tests.test_distributions import member
+from tests.test_nested import member as hierarchical
 
 DIM = 3
 CONSTANT = 0.7  # nats, that the log density is above a normalised one
@@ -33,11 +34,11 @@ def chained(**options):
     return bbvi.fit(skewed, DIM, method=bbvi.Chains(error=0.015), **options)
 
 
-@pytest.mark.parametrize("family", [bbvi.MeanField, bbvi.FullRank, bbvi.Mixture, bbvi.RealNVP])
+@pytest.mark.parametrize("family", [bbvi.MeanField, bbvi.FullRank, bbvi.Mixture, bbvi.RealNVP, bbvi.Hierarchical])
 @pytest.mark.usefixtures("x64")
 def test_a_density_in_the_frame_of_q_is_q_as_it_is_there(family):
     """With p = q the log ratio is nothing, by whatever map."""
-    q = member(family)
+    q = hierarchical() if family is bbvi.Hierarchical else member(family)
     frame, problem = Frame.of(q), Problem(make_parameters(q.dim), None, q.log_prob_one)
     y = frame.wide.push(RNG(0).standard_normal((5, frame.wide.noise_dim)))
     values, gradients = frame.values_and_gradients(problem, y)

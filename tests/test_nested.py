@@ -14,10 +14,12 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.distributions.split import Split
+from bbvi.nested.climb import climb
 from bbvi.nested.conditional import curvature, find_mode
 from bbvi.nested.lines import along_lines
-from bbvi.nested.marginal import marginal
+from bbvi.nested.marginal import log_marginal, marginal
 from bbvi.outcome import Status
+from bbvi.policy import FEW_CHAINS
 from bbvi.structure import find_structure
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
@@ -25,18 +27,25 @@ from tests.hierarchies import (
     SCHOOLS,
     counts,
     exact,
+    exact_held,
     exact_process,
     exact_walk,
+    held_effects,
+    held_lattice,
+    held_normal,
     lattice,
     process,
     regression,
     schools,
     simulate,
+    simulate_held,
     simulate_process,
     simulate_slopes,
+    simulate_volatility,
     simulate_walk,
     slopes,
     trials,
+    volatility,
     walk,
 )
 
@@ -77,7 +86,7 @@ def member():
     slope = rng.standard_normal((4, 2)) * used[..., None]
     blocks = np.array([[[1.5, 0.0], [0.4, 0.8]], [[2.0, 0.0], [0.0, 1.0]]])
     entries = UNEVEN.entries
-    factor = ArrowFactor(blocks, np.zeros(entries.border.shape), np.zeros((0, 0)), entries.touched)
+    factor = ArrowFactor.plain(blocks, np.zeros(entries.border.shape), np.zeros((0, 0)), entries.touched)
     return Hierarchical(UNEVEN, hyper, rng.standard_normal(4) * used, slope, factor)
 
 
@@ -120,6 +129,41 @@ def test_leaves_give_the_same_distribution_back():
     np.testing.assert_array_equal(again.log_prob(x), q.log_prob(x))
 
 
+# -- the climb of the hyper-parameters -----------------------------------------------------------------------------------
+
+
+def near(phi, sd, dim):
+    """A member near hyper-parameters `(k,)` with blocks of one coordinate, for a log density of x `(dim,)`."""
+    k = len(phi)
+    hyper = Affine(np.asarray(phi), Triangular.around(Diagonal.of(np.full(k, sd))))
+    return jax.device_get(Hierarchical.of_split(Split.of(np.arange(k), np.arange(k, dim)[:, None], dim), hyper))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("sd", [1e-4, 1.0, 30.0])
+def test_a_climb_ends_at_the_mode_whatever_the_scales_of_the_start(sd):
+    target = problem(counts(True), GROUPS + 2, COUNTS)
+    with jax.numpy_dtype_promotion("standard"):
+        q, spent = climb(target, near([3.0, -2.0], sd, GROUPS + 2))
+        slope = log_marginal(jnp.asarray(q.hyper.loc), target, q.split, q.centre)[1]
+    assert np.linalg.norm(q.hyper.scale.matrix().T @ slope) < 0.3
+    assert spent.gradients > 0
+
+
+def spike(x):
+    """A normal density of phi and another coordinate, and a spike in phi that holds a thousandth of the mass."""
+    return jnp.logaddexp(-0.5 * x[0] ** 2, jnp.log(1e3) - 0.5 * ((x[0] - 3) * 1e6) ** 2) - 0.5 * x[1] ** 2
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_spike_is_not_climbed():
+    start = near([3.0], 1.0, 2)
+    with jax.numpy_dtype_promotion("standard"):
+        q, _ = climb(problem(lambda x, _: spike(x), 2, 0.0), start)
+    np.testing.assert_array_equal(q.hyper.loc, start.hyper.loc)
+    np.testing.assert_array_equal(q.hyper.scale.sd(), start.hyper.scale.sd())
+
+
 # -- chains and lattices ----------------------------------------------------------------------------------------------
 
 WALK = simulate_walk()
@@ -145,11 +189,16 @@ def at_places(split, hessian):
     return dense
 
 
-CONNECTED = {"a chain": (walk, 61), "a lattice": (lattice, 82)}
+CONNECTED = {
+    "a chain": (walk, 61),
+    "a lattice": (lattice, 82),
+    "a lattice whose sum is held": (held_lattice, 82),
+    "effects whose sums are held": (held_effects, 82),
+}
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", CONNECTED)
+@pytest.mark.parametrize("name", ["a chain", "a lattice"])
 def test_blocks_only_touch_separators(name):
     _, structure, _, hessian = connected(*CONNECTED[name])
     assert list(structure.hyper) == [0]
@@ -170,8 +219,7 @@ def test_the_arrow_form_is_that_of_the_dense_precision(name):
     with jax.numpy_dtype_promotion("standard"):
         _, products = curvature(target, split, x[split.hyper], split.latent(jnp.asarray(x)))
     assert len(products) < 20
-    arrow, dense = split.arrow(products), at_places(split, hessian)
-    factor = arrow.factorise()
+    factor, dense = split.factor(products), at_places(split, hessian)
     v = np.random.default_rng(1).standard_normal(split.num_places)
     np.testing.assert_allclose(factor.solve_both(v), np.linalg.solve(dense, v), rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(factor.log_det(), 0.5 * np.linalg.slogdet(dense)[1], rtol=1e-10)
@@ -179,8 +227,9 @@ def test_the_arrow_form_is_that_of_the_dense_precision(name):
     np.testing.assert_allclose(jnp.sum(factor.multiply_transposed(v) ** 2), v @ dense @ v, rtol=1e-8)
     by = np.where(split.used, np.random.default_rng(2).uniform(0.5, 2, split.num_places), 1)
     np.testing.assert_allclose(factor.scaled(by).solve_transposed(v), by * factor.solve_transposed(v), rtol=1e-8)
-    weights = split.weights(factor.inverse())  # the trace of the identity
-    np.testing.assert_allclose(jnp.sum(weights * products), split.num_latent, rtol=1e-8)
+    of_sums = sum(v @ np.linalg.solve(dense, v) for v in split.sums)
+    trace = jnp.sum(split.weights(factor.inverse()) * products)  # with the sums, that of the identity
+    np.testing.assert_allclose(trace + of_sums, split.num_latent, rtol=1e-8)
 
 
 def test_counts_on_a_chain_are_right(tmp_path):
@@ -194,6 +243,39 @@ def test_counts_on_a_chain_are_right(tmp_path):
     np.testing.assert_array_equal(bbvi.load(tmp_path / "chain.npz").distribution.sd(), posterior.distribution.sd())
     again = posterior.sample(2000, seed=1)
     np.testing.assert_allclose((again.mean(axis=0) - mean) / sd, 0, atol=0.2)
+
+
+def test_chains_move_in_the_noise_of_a_hierarchy_that_is_dear_to_factor(monkeypatch):
+    monkeypatch.setattr("bbvi.nested.chains.MOST_MULTIPLICATIONS", 0)
+    monkeypatch.setattr("bbvi.nested.together.ENOUGH_EFFECTIVE", 1.0)
+    data = simulate_volatility(60)
+    posterior = bbvi.fit(volatility, 63, data=data, budget=bbvi.Budget(gradients=400_000))
+    assert posterior.method == "chains", posterior.diagnosis
+    assert isinstance(posterior.distribution, Hierarchical)
+    assert posterior.diagnosis.chains.chains == FEW_CHAINS
+    np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, 46.7, atol=0.5)  # by 20 000 draws of chains
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "sums"), [("a lattice whose sum is held", 1), ("effects whose sums are held", 2)])
+def test_a_sum_that_is_held_is_left_out_of_the_pattern(name, sums):
+    _, structure, _, hessian = connected(*CONNECTED[name])
+    assert list(structure.hyper) == [0]
+    assert f"{sums} sum" in str(structure)
+    added = structure.sums.T @ structure.sums
+    assert len(structure.sums) == sums
+    rest = np.where(structure.pattern.toarray(), 0, hessian - added)
+    np.testing.assert_allclose(rest, 0, atol=1e-9 * np.abs(added).max())
+
+
+def test_effects_whose_sum_is_held_are_right():
+    data = simulate_held()
+    mean, sd, log_evidence = exact_held(data)
+    posterior = bbvi.fit(held_normal, GROUPS + 1, data=data, method="nested_laplace")
+    assert posterior.diagnosis.status is Status.RELIABLE, posterior.diagnosis
+    np.testing.assert_allclose((posterior.mean() - mean) / sd, 0, atol=0.1)
+    np.testing.assert_allclose(posterior.sd() / sd, 1, atol=0.1)
+    np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, log_evidence, atol=0.1)
 
 
 @pytest.mark.parametrize("centred", [True, False])

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
-from bbvi.distributions.scales import Array
+from bbvi.distributions.scales import Array, namespace
 from bbvi.runtime.pytree import pytree
 
 
@@ -47,7 +47,7 @@ class Arrow:
 
     def factorise(self, sums: Array) -> "ArrowFactor":
         """K of a positive definite matrix with terms v v^T for the rows of `sums` `(r, places)`; NaN without one."""
-        plain = self._factorise(sums)
+        plain = self._factorise()
         if not sums.shape[0]:
             return plain
         white = jax.vmap(plain.solve)(sums)
@@ -55,15 +55,14 @@ class Arrow:
         values, vectors = (jnp.ravel(squares), jnp.ones_like(squares)) if len(sums) == 1 else jnp.linalg.eigh(squares)
         return replace(plain, along=vectors.T @ white / jnp.sqrt(values)[:, None], gain=jnp.sqrt(1 + values) - 1)
 
-    def _factorise(self, sums: Array) -> "ArrowFactor":
+    def _factorise(self) -> "ArrowFactor":
         """That without the sums."""
-        none = jnp.zeros_like(sums), jnp.zeros(len(sums), sums.dtype)
         root = jnp.sqrt(self.blocks) if self.blocks.shape[-1] == 1 else jnp.linalg.cholesky(self.blocks)
         if not self.num_separators:
-            return ArrowFactor(root, self.border, self.corner, self.touched, *none)
+            return ArrowFactor.plain(root, self.border, self.corner, self.touched)
         border = _solve(root, self.border)
         schur = self.corner - self._summed(jnp.einsum("gim,gin->gmn", border, border))
-        return ArrowFactor(root, border, jnp.linalg.cholesky(schur), self.touched, *none)
+        return ArrowFactor.plain(root, border, jnp.linalg.cholesky(schur), self.touched)
 
     def _summed(self, parts: Array) -> Array:
         """A matrix of the separators from matrices `(blocks, touched, touched)` of those that each block touches."""
@@ -90,6 +89,13 @@ class ArrowFactor:
     touched: Array
     along: Array
     gain: Array
+
+    @classmethod
+    def plain(cls, blocks: Array, border: Array, corner: Array, touched: Array) -> "ArrowFactor":
+        """That of a matrix without sums."""
+        places = blocks.shape[0] * blocks.shape[1] + corner.shape[0]
+        none = namespace(blocks).zeros((0, places), blocks.dtype)
+        return cls(blocks, border, corner, touched, none, none[:, 0])
 
     @property
     def has_separators(self) -> bool:

@@ -209,8 +209,8 @@ class Widened(Reparameterised):
 
 
 def float_type(q: Any) -> Any:
-    """The floating point type of a distribution's arrays."""
-    return jnp.result_type(*jax.tree.leaves(q))
+    """The floating point type of a distribution's arrays, beside which there may be integers."""
+    return jnp.result_type(*(leaf for leaf in jax.tree.leaves(q) if jnp.issubdtype(leaf.dtype, jnp.floating)))
 
 
 @lru_cache(maxsize=8)

@@ -47,13 +47,11 @@ class Hierarchical(Distribution):
         """The member with these hyper-parameters and standard normal latent coordinates."""
         (blocks, size), dtype, at = split.shape, hyper.loc.dtype, split.entries
         xp = namespace(hyper.loc)
-        factor = ArrowFactor(
+        factor = ArrowFactor.plain(
             xp.broadcast_to(xp.eye(size, dtype=dtype), (blocks, size, size)),
             xp.zeros(at.border.shape, dtype),
             xp.eye(at.num_separators, dtype=dtype),
             at.touched,
-            xp.zeros(split.sums.shape, dtype),
-            xp.zeros(split.sums.shape[:1], dtype),
         )
         return cls(
             split,

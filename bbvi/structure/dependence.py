@@ -35,6 +35,10 @@ class Dependence:
     rows: Sparse
     of: np.ndarray
 
+    def is_like(self, other: "Dependence") -> bool:
+        """Whether elements depend on the same coordinates, plainly."""
+        return self.rows is other.rows and np.array_equal(self.of, other.of)
+
     def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> "Dependence":
         """That of the elements that `move` takes from the array."""
         return Dependence(self.rows, move(self.of))

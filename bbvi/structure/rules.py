@@ -38,7 +38,7 @@ def _power(couplings: Couplings, equation: Any, values: Values) -> list[Any]:
 
 def _multiply(couplings: Couplings, equation: Any, values: Values) -> list[Dependence]:
     operands = dependent(values)
-    if len(operands) == 2 and operands[0] is operands[1]:
+    if len(operands) == 2 and operands[0].is_like(operands[1]):
         couplings.among(operands[0])
     elif len(operands) == 2:
         couplings.between(*operands)
