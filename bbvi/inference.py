@@ -21,7 +21,7 @@ from bbvi.draws.importance import log_densities
 from bbvi.estimators import Estimator
 from bbvi.fitting.arguments import read_model
 from bbvi.fitting.budget import PATIENCE, Budget, Clock, Stopwatch
-from bbvi.fitting.schedule import Stage, StageResult, summarise
+from bbvi.fitting.stage import Stage, StageResult, summarise
 from bbvi.fitting.stages import Fitting, with_what_was_left
 from bbvi.fitting.task import Task
 from bbvi.models import Model

@@ -5,13 +5,15 @@
     python -m benchmarks.hierarchies --kind walk --groups 100 1000
     python -m benchmarks.hierarchies --kind process --groups 100 --latents f
     python -m benchmarks.hierarchies --kind volatility --groups 2500 --nuts 3000
+    python -m benchmarks.hierarchies --kind map --groups 1936 --nuts 1000
 
 Each size is fitted twice, in its centred form: the first time compiles. Errors are those of the mean and the log
 standard deviation of the intercepts, against sums over a grid in which each group is integrated numerically; for a
 random walk that of the log standard deviation of its steps and of all its states; for a Gaussian process those of the
-logarithms of its amplitude and length. They are in posterior standard
-deviations, and relative for the standard deviations. Stochastic volatilities have no such answer: they are compared
-with a chain of NumPyro's NUTS, with as many draws as `--nuts` says after half as many to warm up.
+logarithms of its amplitude and length. They are in posterior standard deviations, and relative for the standard
+deviations. Stochastic volatilities and maps of counts (the BYM2 model on a square lattice, with a soft sum-to-zero
+constraint) have no such answer: they are compared with a chain of NumPyro's NUTS, with as many draws as `--nuts` says
+after half as many to warm up.
 """
 
 import argparse
@@ -21,12 +23,14 @@ import numpy as np
 
 import bbvi
 from tests.hierarchies import (
+    bym2,
     counts,
     exact,
     exact_process,
     exact_walk,
     process,
     simulate,
+    simulate_bym2,
     simulate_process,
     simulate_volatility,
     simulate_walk,
@@ -35,7 +39,14 @@ from tests.hierarchies import (
     walk,
 )
 
-KINDS = {"counts": counts, "trials": trials, "walk": walk, "volatility": volatility, "process": process}
+KINDS = {
+    "counts": counts,
+    "trials": trials,
+    "walk": walk,
+    "volatility": volatility,
+    "process": process,
+    "map": bym2,
+}
 REACH = 7  # standard deviations, to which the grid goes
 
 
@@ -46,17 +57,19 @@ def main() -> None:
         "--kind",
         choices=KINDS,
         default="counts",
-        help="Poisson counts, outcomes of trials, counts along a random walk, stochastic volatilities, or a Gaussian "
-        "process with noise",
+        help="Poisson counts, outcomes of trials, counts along a random walk, stochastic volatilities, a Gaussian "
+        "process with noise, or counts on a map",
     )
     parser.add_argument(
-        "--groups", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of groups, or of states"
+        "--groups", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of groups, states or sites"
     )
     parser.add_argument("--rows", type=int, default=3, help="rows in each group (default: %(default)s)")
     parser.add_argument("--non-centred", action="store_true", help="the other form of the same model")
     parser.add_argument("--method", default="auto", help="the method (default: %(default)s)")
     parser.add_argument("--latents", nargs="+", help="names of what to integrate out; of a process its values are `f`")
-    parser.add_argument("--nuts", type=int, default=2000, help="draws of NUTS for volatilities (default: %(default)s)")
+    parser.add_argument(
+        "--nuts", type=int, default=2000, help="draws of NUTS, where it is the answer (default: %(default)s)"
+    )
     given = parser.parse_args()
     kind = KINDS[given.kind]
     print("   dim   cold s   warm s  gradients  status      k-hat  error of mean  of sd  method")
@@ -65,6 +78,9 @@ def main() -> None:
             data, logprob, dim = simulate_walk(groups, 3 / groups**0.5), walk, groups + 1
         elif kind is volatility:
             data, logprob, dim = simulate_volatility(groups), volatility, groups + 3
+        elif kind is bym2:
+            data, logprob = simulate_bym2(groups), bym2
+            dim = 4 + 2 * len(data["y"])
         elif kind is process:
             shapes = {"log_amplitude": (), "log_length": (), "f": (groups,)}
             data, logprob, dim = simulate_process(groups), process(not given.non_centred), shapes
@@ -82,8 +98,8 @@ def _row(kind, logprob, dim, data, given: argparse.Namespace) -> str:
     mean, sd, cost = posterior.mean(), posterior.sd(), posterior.cost
     if kind is walk:
         means, sds, _ = exact_walk(data)
-    elif kind is volatility:
-        means, sds = _by_nuts(data, dim, given.nuts)
+    elif kind in (volatility, bym2):
+        means, sds = _by_nuts(logprob, data, dim, given.nuts)
     elif kind is process:
         means, sds = (each[:2] for each in exact_process(data)[:2])
         mean, sd = (np.array([each["log_amplitude"], each["log_length"]]) for each in (mean, sd))
@@ -99,14 +115,14 @@ def _row(kind, logprob, dim, data, given: argparse.Namespace) -> str:
     )
 
 
-def _by_nuts(data, dim: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_nuts(logprob, data, dim: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard deviations by NUTS from the origin; prints its time, and how many draws were effective."""
     import jax
     from numpyro.diagnostics import effective_sample_size
     from numpyro.infer import MCMC, NUTS
 
     with jax.enable_x64(True):
-        kernel = NUTS(potential_fn=lambda x: -volatility(x, data))
+        kernel = NUTS(potential_fn=lambda x: -logprob(x, data))
         chain = MCMC(kernel, num_warmup=draws // 2, num_samples=draws, progress_bar=False)
         tick = time.perf_counter()
         chain.run(jax.random.key(0), init_params=np.zeros(dim))

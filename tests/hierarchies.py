@@ -281,3 +281,46 @@ def exact_held(data):
     weights = np.exp(heights - logsumexp(heights))
     mean, square = weights @ np.array(means), weights @ np.array(squares)
     return mean, np.sqrt(square - mean**2), logsumexp(heights) + np.log(step)
+
+
+def bym2(x, data):
+    """Counts on a map, with an effect of each site and an intrinsic field over neighbours, whose sum is held near zero.
+
+    x = (level, slope, log sd, logit of the field's share, effects, field). Riebler et al. 2016; Morris et al. 2019.
+    """
+    level, slope, log_sd, share = x[0], x[1], x[2], 1 / (1 + jnp.exp(-x[3]))
+    effect, field = jnp.split(x[4:], 2)
+    both = jnp.sqrt(1 - share) * effect + jnp.sqrt(share / data["scale"]) * field
+    eta = data["log_expected"] + level + slope * data["covariate"] + jnp.exp(log_sd) * both
+    rough = jnp.sum((field[data["site"]] - field[data["neighbour"]]) ** 2)
+    held = (jnp.sum(field) / (0.001 * len(field))) ** 2
+    of_share = 0.5 * jnp.log(share * (1 - share))  # Beta(1/2, 1/2)
+    prior = -0.5 * (level**2 + slope**2 + log_sd**2 + jnp.sum(effect**2) + rough + held) + of_share
+    return prior + jnp.sum(data["y"] * eta - jnp.exp(eta))
+
+
+def simulate_bym2(sites=36, expected=10.0, seed=0):
+    """Counts on a square lattice of about so many sites."""
+    side = round(sites**0.5)
+    number, rng = np.arange(side**2).reshape(side, side), np.random.default_rng(seed)
+    right, below = (number[:, :-1], number[:, 1:]), (number[:-1], number[1:])
+    site, neighbour = (np.concatenate([a.ravel(), b.ravel()]) for a, b in zip(right, below, strict=True))
+    laplacian = np.zeros((side**2,) * 2)
+    for i, j in ((site, neighbour), (neighbour, site)):
+        np.add.at(laplacian, (i, j), -1)
+        np.add.at(laplacian, (i, i), 1)
+    values, vectors = np.linalg.eigh(laplacian)
+    root = vectors[:, 1:] / np.sqrt(values[1:])
+    scale = np.exp(np.mean(np.log(np.sum(root**2, axis=1))))
+    field = root @ rng.standard_normal(side**2 - 1) / np.sqrt(scale)
+    covariate, log_expected = rng.standard_normal(side**2), np.log(expected) + 0.3 * rng.standard_normal(side**2)
+    both = np.sqrt(0.3) * rng.standard_normal(side**2) + np.sqrt(0.7) * field
+    y = rng.poisson(np.exp(log_expected - 0.1 + 0.2 * covariate + 0.5 * both)).astype(float)
+    return {
+        "y": y,
+        "covariate": covariate,
+        "log_expected": log_expected,
+        "site": site,
+        "neighbour": neighbour,
+        "scale": scale,
+    }

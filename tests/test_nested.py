@@ -129,7 +129,7 @@ def test_leaves_give_the_same_distribution_back():
     np.testing.assert_array_equal(again.log_prob(x), q.log_prob(x))
 
 
-# -- the climb of the hyper-parameters -----------------------------------------------------------------------------------
+# -- the climb of the hyper-parameters --------------------------------------------------------------------------------
 
 
 def near(phi, sd, dim):

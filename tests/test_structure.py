@@ -11,7 +11,17 @@ from bbvi.structure import Structure, find_structure, hessian_pattern, partition
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 from tests import hierarchies
-from tests.hierarchies import SCHOOLS, counts, regression, schools, simulate, simulate_slopes, slopes
+from tests.hierarchies import (
+    SCHOOLS,
+    bym2,
+    counts,
+    regression,
+    schools,
+    simulate,
+    simulate_bym2,
+    simulate_slopes,
+    slopes,
+)
 
 pytestmark = pytest.mark.usefixtures("x64")
 DIM = 6
@@ -132,6 +142,35 @@ def test_hyper_parameters_and_blocks_are_found(name):
     assert hyper <= set(structure.hyper)
     assert list(structure.sizes) == sizes
     assert sorted([*structure.hyper, *structure.latent]) == list(range(dim))
+
+
+@pytest.mark.parametrize("at", ["the bulk", "a place far off"])
+def test_a_map_has_four_hyper_parameters_and_a_sum_that_is_held(at):
+    """Sites do not count as hyper-parameters because hubs do, whose curvature they change."""
+    x = np.full(76, 0.1)
+    x[2:4] = (-0.7, 0.7) if at == "the bulk" else (-4.6, 5.7)
+    given = problem(bym2, 76, simulate_bym2())
+    with jax.numpy_dtype_promotion("standard"):
+        structure = find_structure(given, x, np.ones(76), seconds=10.0)
+    assert list(structure.hyper) == [0, 1, 2, 3]
+    assert len(structure.separators) > 0
+    np.testing.assert_allclose(structure.sums, np.pad(np.full((1, 36), 1 / 0.036), ((0, 0), (40, 0))), rtol=1e-6)
+
+
+# Terms that look like a sum held near a value: it is not held by a constant, from one side only, or not smooth.
+NOT_HELD = {
+    "a fourth power": lambda s, x: -(s**4),
+    "a log-sum-exp": lambda s, x: -logsumexp(x[1:]),
+    "an unknown constant": lambda s, x: -(s**2) * jnp.exp(x[0]),
+    "no maximum": lambda s, x: s**2 / 1000,
+}
+
+
+@pytest.mark.parametrize("name", NOT_HELD)
+def test_a_sum_that_is_not_held_is_part_of_the_pattern(name):
+    logprob = lambda x, _: NOT_HELD[name](jnp.sum(x[1:]), x) - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(x[0]) + 10 * x[0]
+    structure = found(logprob, 21, 0.0)
+    assert structure is None or not len(structure.sums)
 
 
 def test_a_log_scale_is_never_latent_where_others_depend_on_it():

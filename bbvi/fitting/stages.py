@@ -16,7 +16,8 @@ from bbvi.distributions import Distribution
 from bbvi.draws.importance import Draws
 from bbvi.draws.random import RandomStream
 from bbvi.fitting.budget import Clock
-from bbvi.fitting.schedule import Stage, StageResult, first_stage, next_stage
+from bbvi.fitting.schedule import first_stage, next_stage
+from bbvi.fitting.stage import Stage, StageResult
 from bbvi.fitting.task import Task
 from bbvi.nested.verdict import look
 from bbvi.optimise import Allowance, Callback, Run, begin, drive

@@ -7,8 +7,9 @@ that the climb only counts where the mass beneath its end, by Laplace's method, 
 Reference: Nocedal and Wright 2006, chapters 4 and 6.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,65 +26,82 @@ from bbvi.target.problem import Problem
 
 MOST_VISITS = 60
 LITTLE_GAIN = 0.02  # nats of the predicted gain, at which a climb ends
+NO_CURVATURE = 1e-8  # cosine of the angle between a step and the change of the gradient, at which there is no curvature
 
 
 class _Visit(NamedTuple):
     """What is found at some hyper-parameters."""
 
-    value: Array  # () log marginal density
-    slope: Array  # (k,)
-    found: Array  # () bool, whether there is a mode of the others
-    z: Array  # (places,) that mode
-    rounds: Array  # () Newton steps
+    phi: Any  # (k,)
+    value: Any  # () log marginal density
+    slope: Any  # (k,)
+    found: Any  # () bool, whether there is a mode of the others
+    z: Any  # (places,) that mode
+    rounds: Any  # () Newton steps
 
     @property
     def is_good(self) -> bool:
+        """Whether a climb may go on from here."""
         return bool(self.found and np.isfinite(self.value) and np.isfinite(self.slope).all())
+
+    def mass(self, root: np.ndarray) -> float:
+        """Log of the mass of a Gaussian of this height and scale, up to a constant."""
+        return float(self.value) + float(np.log(np.diag(root)).sum())
 
 
 def climb(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
-    """q with the hyper-parameters near the mode of their marginal density, and the others at their mode given these."""
-    here, sd = np.asarray(q.hyper.loc), np.asarray(q.hyper.scale.sd())
-    rounds, visits = 0, 0
+    """q with the hyper-parameters near the mode of their marginal density, and the others at their mode given these.
 
-    def visit(phi: np.ndarray, z: Array) -> _Visit:
-        nonlocal rounds, visits
-        made = jax.device_get(_visit(problem, q, phi, z))
-        rounds, visits = rounds + int(made.rounds), visits + 1
-        return made
+    It is q as it was where that has more mass, or where there was no time.
+    """
+    visits: list[_Visit] = []
 
-    inverse, radius = np.diag(sd**2), 1.0
+    def visit(phi: np.ndarray, z: Any) -> _Visit:
+        visits.append(jax.device_get(_visit(problem, q, phi, z)))
+        return visits[-1]
+
+    sd = np.asarray(q.hyper.scale.sd())
     try:
-        first = now = visit(here, q.centre)
-        while now.is_good and visits < MOST_VISITS:
-            step = inverse @ now.slope
-            length = float(np.linalg.norm(step / sd))
-            is_known = visits > len(here)  # what the standard deviations of a start say may be far off
-            if length == 0 or (is_known and step @ now.slope < LITTLE_GAIN):
-                break
-            step = step * (min(1.0, radius / length) if is_known else radius / length)
-            there = visit(here + step, now.z)
-            if there.is_good:
-                inverse = _updated(inverse, step, now.slope - there.slope, is_first=visits == 2)
-            if there.is_good and there.value > now.value:
-                radius = max(radius, 2 * min(length, radius))
-                here, now = here + step, there
-            else:
-                radius = min(length, radius) / 4
+        first = visit(np.asarray(q.hyper.loc), q.centre)
     except OutOfTimeError:
-        if not visits:
-            return q, Evaluations()
-    spent = Evaluations(visits, rounds + 2 * visits, q.split.num_colours * (rounds + visits))
+        return q, Evaluations()
+    end, inverse = _ascend(visit, first, sd)
+    rounds = sum(int(each.rounds) for each in visits)
+    gradients, products = rounds + 2 * len(visits), q.split.num_colours * (rounds + len(visits))
+    spent = Evaluations(len(visits), gradients, products)
     root = np.linalg.cholesky(inverse)
-    if not (now.is_good and _mass(now, root) > _mass(first, np.diag(sd))):
+    if not (end.is_good and end.mass(root) > first.mass(np.diag(sd))):
         return q, spent
-    return replace(q, hyper=Affine(here, Triangular.of_factor(root)), centre=now.z), spent
+    return replace(q, hyper=Affine(end.phi, Triangular.of_factor(root)), centre=end.z), spent
 
 
-def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray, is_first: bool) -> np.ndarray:
+def _ascend(visit: Callable[[np.ndarray, Any], _Visit], first: _Visit, sd: np.ndarray) -> tuple[_Visit, np.ndarray]:
+    """The last of the visits that went up, and the inverse Hessian there."""
+    now, inverse, radius = first, np.diag(sd**2), 1.0
+    for number in range(MOST_VISITS):
+        is_known = number >= len(sd)  # what the standard deviations of a start say may be far off
+        step = inverse @ now.slope
+        length = float(np.linalg.norm(step / sd))
+        if not now.is_good or length == 0 or (is_known and step @ now.slope < LITTLE_GAIN):
+            break
+        step = step * (min(1.0, radius / length) if is_known else radius / length)
+        try:
+            there = visit(now.phi + step, now.z)
+        except OutOfTimeError:
+            break
+        if there.is_good:
+            inverse = _updated(inverse, step, now.slope - there.slope, is_first=number == 0)
+        if there.is_good and there.value > now.value:
+            now, radius = there, max(radius, 2 * min(length, radius))
+        else:
+            radius = min(length, radius) / 4
+    return now, inverse
+
+
+def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray, *, is_first: bool) -> np.ndarray:
     """The inverse Hessian after a step and the change of the negative gradient; as it was where that is not convex."""
     curvature = step @ change
-    if curvature <= 1e-8 * np.linalg.norm(step) * np.linalg.norm(change):
+    if curvature <= NO_CURVATURE * np.linalg.norm(step) * np.linalg.norm(change):
         return inverse
     if is_first:
         inverse = inverse * curvature / (change @ inverse @ change)
@@ -91,12 +109,7 @@ def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray, is_first
     return left @ inverse @ left.T + np.outer(step, step) / curvature
 
 
-def _mass(visit: _Visit, root: np.ndarray) -> float:
-    """Log of the mass of a Gaussian of this height and scale, up to a constant."""
-    return float(visit.value) + float(np.log(np.diag(root)).sum())
-
-
 @program
 def _visit(problem: Problem, q: Hierarchical, phi: Array, z: Array) -> _Visit:
     value, slope, mode = log_marginal(phi, problem, q.split, z)
-    return _Visit(value, slope, mode.found, mode.z, mode.rounds)
+    return _Visit(phi, value, slope, mode.found, mode.z, mode.rounds)

@@ -11,7 +11,7 @@ import numpy as np
 from bbvi.runtime.types import Sparse
 
 MOST_SUMS = 8
-SAME = 1e-4  # relative difference between two points, below which a column counts as constant
+SAME_COLUMN = 1e-4  # relative difference between two points, below which a column counts as constant
 
 
 def probes(pattern: Sparse, sets: Sequence[np.ndarray]) -> np.ndarray:
@@ -47,33 +47,27 @@ def soft_sums(
         sets: coordinates that each sum depends on.
         chosen: by `probes`.
     """
-    made = np.zeros((len(sets), columns.shape[-1]))
-    for row, members, pair, column in zip(made, sets, chosen, np.moveaxis(columns, 1, 0), strict=True):
-        free = (pattern[:, pair].toarray() == 0).T & _holds(members, len(row))  # (2, dim)
-        if not np.isfinite(column).all() or np.abs(np.ptp(column, axis=0)[free]).max(initial=0) > SAME * _largest(
-            column
-        ):
+    made = []
+    for members, pair, column in zip(sets, chosen, np.moveaxis(columns, 1, 0), strict=True):
+        free = (pattern[:, pair].toarray() == 0).T & _holds(members, columns.shape[-1])
+        vector = _vector(column, free, pair)
+        if vector is None or (free.any(axis=0) < _holds(members, len(vector))).any():
             return None
-        first, second = -column[-1]  # v_i v_j at each free i, with j the first of the pair and then the second
-        both = free.all(axis=0)
-        strongest = np.argmax(np.abs(np.where(both, first * second, 0)))
-        if (
-            not both[strongest]
-            or not free[0, pair[1]]
-            or second[strongest] == 0
-            or (free.any(axis=0) < _holds(members, len(row))).any()
-        ):
-            return None
-        square = first[pair[1]] * first[strongest] / second[strongest]  # of v at the first of the pair
-        if not square > 0:
-            return None
-        of_first = np.sqrt(square)
-        row[:] = np.where(free[0], first / of_first, np.where(free[1], second * of_first / first[pair[1]], 0))
-    return made
+        made.append(vector)
+    return np.array(made)
 
 
-def _largest(column: np.ndarray) -> float:
-    return float(np.abs(column).max())
+def _vector(columns: np.ndarray, free: np.ndarray, pair: np.ndarray) -> np.ndarray | None:
+    """v `(dim,)`, of two columns `(points, 2, dim)`, at rows that are free of the pattern in one of them `(2, dim)`."""
+    change = np.abs(np.ptp(columns, axis=0)[free]).max(initial=0)
+    if not change <= SAME_COLUMN * np.abs(columns).max() or not free[0, pair[1]]:
+        return None
+    first, second = np.where(free, -columns[-1], 0)  # v_i v_j of every i, with j of the pair
+    strongest = np.argmax(np.abs(first * second))
+    if second[strongest] == 0 or not (square := first[pair[1]] * first[strongest] / second[strongest]) > 0:
+        return None
+    of_first = np.sqrt(square)
+    return np.where(free[0], first / of_first, second * of_first / first[pair[1]])
 
 
 def _holds(members: np.ndarray, dim: int) -> np.ndarray:

@@ -1,0 +1,70 @@
+"""A stage of a fit, and what came of it."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bbvi.algorithms import Algorithm
+from bbvi.diagnostics.verdict import Diagnosis
+from bbvi.distributions import Distribution
+from bbvi.distributions.affine import Affine
+from bbvi.draws.importance import Draws
+from bbvi.outcome import NOTHING, Evaluations, History, StageSummary, Status
+from bbvi.target.problem import Problem
+
+
+class Stage(NamedTuple):
+    """An algorithm and where it begins."""
+
+    algorithm: Algorithm[Any]
+    q: Distribution  # what it begins with, or its structure only
+    around: Affine | None = None  # the Gaussian to begin near, None to begin with q itself
+    spent: Evaluations = NOTHING  # on finding out that this is to be done
+    share: float = 1.0  # of the time that is left, where others may come after it
+    gradients: int | None = None  # at most, where it is a short one
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What came of a stage.
+
+    Fields:
+        stage: what was done.
+        q: the approximation.
+        problem: by which it was judged.
+        draws: behind the diagnosis.
+        diagnosis: of q.
+        history: of the steps.
+        evaluations: of all, those for the diagnosis included.
+    """
+
+    stage: Stage
+    q: Distribution
+    problem: Problem
+    draws: Draws
+    diagnosis: Diagnosis
+    history: History
+    evaluations: Evaluations
+
+    @property
+    def rank(self) -> tuple[int, float, float]:
+        """To compare results by: smaller is better. Draws of chains are nearer to the posterior than those of a q."""
+        diagnosis = self.diagnosis
+        error = np.inf if diagnosis.chains is None else diagnosis.chains.error
+        return list(Status).index(diagnosis.status), error, -diagnosis.elbo.value
+
+
+def summarise(result: StageResult) -> StageSummary:
+    """What is remembered of a result."""
+    diagnosis = result.diagnosis
+    return StageSummary(
+        method=result.stage.algorithm.name,
+        family=result.q.name,
+        steps=len(result.history.elbo),
+        gradient_equivalents=result.evaluations.gradient_equivalents,
+        status=diagnosis.status,
+        k_hat=diagnosis.resampling_k_hat,
+        elbo=diagnosis.elbo.value,
+        reasons=diagnosis.reasons,
+    )
