@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy.special import ndtr
 
 from bbvi.algorithms.base import CONVERGED, RUNNING, STALLED, Info, Needs, Pausing, Result
-from bbvi.chains.adaptation import best_length, roots
+from bbvi.chains.adaptation import MOST_LEAPFROGS, best_length, roots
 from bbvi.chains.draws import ChainDraws, draws_of_chains
 from bbvi.chains.frame import Frame
 from bbvi.chains.kernel import HALVES, Chance, Moved, Places, arrive, step
@@ -193,6 +193,7 @@ class Chains(Pausing[ChainState]):
         kept = self._kept(state)
         spread = np.concatenate([kept.y, kept.y**2], axis=-1).var(axis=(0, 1))
         length = best_length(kept.moved / np.maximum(spread, np.finfo(spread.dtype).tiny), kept.length)
+        length = min(max(length, int(state.frame.least_time / np.exp(state.log_size))), MOST_LEAPFROGS)
         agreed, enough = int(state.agreed), count >= FEWEST_STEPS
         if enough and not agreed and agree(kept.x, self.num_starts, self.r_hat, self.error):
             agreed = count

@@ -2,6 +2,7 @@
 
     a Gaussian, a Student-t, a mixture    y = S^-1 (x - loc), by `q.standardise()`
     a hierarchy, or a flow                y is its noise, which it maps to x (Hoffman et al. 2019, arXiv:1903.03704)
+    a hierarchy that is dear to factorise y = (x - loc) / sd, where trajectories are to be longer
 
 q as it is in y tells how to begin, and what to propose that depends on nothing: its wider version.
 """
@@ -20,6 +21,8 @@ from bbvi.distributions.scales import Diagonal
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
+LONG = 5.0  # trajectories among coordinates that are correlated: more than once across the widest of them
+
 
 class Frame(NamedTuple):
     """A map from y to x, and q as it is in y."""
@@ -31,9 +34,17 @@ class Frame(NamedTuple):
     def of(cls, q: Distribution) -> "Frame":
         """That of an approximation."""
         zeros = jnp.zeros(q.dim, float_type(q))
-        if isinstance(q, Hierarchical) or (isinstance(q, LocationScale) and isinstance(q.base, Warped)):
-            return cls(q, LocationScale(zeros, Diagonal(zeros)))
+        normal = LocationScale(zeros, Diagonal(zeros))
+        if isinstance(q, Hierarchical) and not q.split.is_dear:
+            return cls(q, normal)
+        if isinstance(q, LocationScale) and isinstance(q.base, Warped):
+            return cls(q, normal)
         return cls(*q.standardise())
+
+    @property
+    def least_time(self) -> float:
+        """That a trajectory has to take at least, in units of y."""
+        return LONG if isinstance(self.q, Hierarchical) else 0.0
 
     @property
     def wide(self) -> Reparameterised:

@@ -9,6 +9,7 @@ from bbvi.distributions.arrow import Arrow, ArrowFactor
 from bbvi.distributions.scales import Array, namespace
 from bbvi.runtime.pytree import pytree, static
 
+MOST_MULTIPLICATIONS = 3.3e6  # in a factorisation that is done many times
 LARGE = 1000  # places of latent coordinates, from which arrays are long enough by themselves
 
 
@@ -105,10 +106,10 @@ class Split:
         return self.has_separators or self.sums.shape[0] > 0
 
     @property
-    def multiplications(self) -> int:
-        """That a factorisation of the precision takes, about."""
+    def is_dear(self) -> bool:
+        """Whether to factorise the precision takes too long to be done for each chain and step."""
         (blocks, size), touched = self.shape, self.entries.touched.shape[1]
-        return blocks * size * (size + touched) ** 2 + self.entries.num_separators**3
+        return blocks * size * (size + touched) ** 2 + self.entries.num_separators**3 > MOST_MULTIPLICATIONS
 
     @property
     def is_large(self) -> bool:

@@ -12,6 +12,7 @@ from bbvi.data.out_of_core import rows_of
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.distributions.split import Split
 from bbvi.nested.climb import climb
 from bbvi.nested.lines import suit
 from bbvi.nested.sampling import import_ahead
@@ -48,7 +49,7 @@ def find_hierarchy(
     if why_not(problem, start) is not None:
         return None
     found = _near(problem, start.gaussian, latents, one_block)
-    if found is None or not found.q.split.is_large:
+    if found is None or not _is_to_climb(found.q.split):
         return found
     q, climbed = climb(problem, found.q)
     here = found._replace(q=q, evaluations=found.evaluations + climbed)
@@ -60,6 +61,11 @@ def find_hierarchy(
     if again is None or np.array_equal(again.q.split.hyper, q.split.hyper):
         return here
     return again._replace(evaluations=here.evaluations + again.evaluations)
+
+
+def _is_to_climb(split: Split) -> bool:
+    """Whether a climb is worth its time: hyper-parameters are dear, or many where latent coordinates are connected."""
+    return split.is_large or (split.is_connected and split.num_hyper > FEW_HYPER)
 
 
 def _near(problem: Problem, gaussian: Affine, latents: Sequence[str] | None, one_block: bool) -> Hierarchy | None:

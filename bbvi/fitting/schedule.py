@@ -34,7 +34,6 @@ from bbvi.distributions.location_scale import structure
 from bbvi.draws.importance import affordable
 from bbvi.fitting.hierarchy import find_hierarchy, one_long_parameter, why_not
 from bbvi.fitting.stage import Stage, StageResult
-from bbvi.nested.chains import can_run_chains
 from bbvi.nested.lines import suit
 from bbvi.outcome import Status, Stop
 from bbvi.policy import CHAIN_EVALUATIONS, FEW_CHAINS, SHORT_CHAINS, STAGE_SHARE, Regime
@@ -94,7 +93,7 @@ def next_stage(
     if methods[0] == NestedLaplace.name and plain.algorithm.name not in methods:
         if last.trusted:
             return None
-        return (_chains(so_far) if all_at_once or so_far.moves_in_hierarchy else None) or plain
+        return (_chains(so_far) if all_at_once or so_far.is_dear_hierarchy else None) or plain
     if last.status is Status.FAILED or so_far.is_good_enough or not so_far.has_ended or not all_at_once:
         return None
     return next((stage for rung in RUNGS if (stage := rung(so_far)) is not None), None)
@@ -144,10 +143,10 @@ class SoFar(NamedTuple):
         return not diagnosis.improvable or (diagnosis.trusted and (by_long_chains or structured))
 
     @property
-    def moves_in_hierarchy(self) -> bool:
-        """Whether chains are to move in the noise of a hierarchy, which has too many coordinates for others."""
+    def is_dear_hierarchy(self) -> bool:
+        """Whether chains are to begin at a hierarchy that is too dear to factorise for each of them."""
         q = self.results[0].q
-        return isinstance(q, Hierarchical) and not suit(q.split) and not can_run_chains(q.split)
+        return isinstance(q, Hierarchical) and not suit(q.split) and q.split.is_dear
 
     @property
     def seeks_structure(self) -> bool:
@@ -218,7 +217,7 @@ def _chains(so_far: SoFar) -> Stage | None:
     tried = any(each.stage.gradients is None or each.diagnosis.stop is Stop.CONVERGED for each in chains)
     if not so_far.chains_are_affordable or tried:
         return None
-    if so_far.moves_in_hierarchy:
+    if so_far.is_dear_hierarchy:
         return Stage(Chains(num_chains=FEW_CHAINS), so_far.results[0].q)
     return Stage(Chains(), _to_begin_at(so_far), share=STAGE_SHARE)
 

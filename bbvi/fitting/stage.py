@@ -13,6 +13,9 @@ from bbvi.draws.importance import Draws
 from bbvi.outcome import NOTHING, Evaluations, History, StageSummary, Status
 from bbvi.target.problem import Problem
 
+FEW_DRAWS_ERROR = 0.1  # Monte Carlo error in standard deviations, above which a q may be nearer to the posterior,
+CLEARLY = 6  # unless it is off by so many of them
+
 
 class Stage(NamedTuple):
     """An algorithm and where it begins."""
@@ -49,9 +52,13 @@ class StageResult:
 
     @property
     def rank(self) -> tuple[int, float, float]:
-        """To compare results by: smaller is better. Draws of chains are nearer to the posterior than those of a q."""
-        diagnosis = self.diagnosis
-        error = np.inf if diagnosis.chains is None else diagnosis.chains.error
+        """To compare results by: smaller is better.
+
+        Draws of chains are nearer to the posterior than those of a q, unless they are too few to show that it is off.
+        """
+        diagnosis, chains = self.diagnosis, self.diagnosis.chains
+        is_known = chains is not None and (chains.error < FEW_DRAWS_ERROR or chains.off > CLEARLY * chains.error)
+        error = chains.error if chains is not None and is_known else np.inf
         return list(Status).index(diagnosis.status), error, -diagnosis.elbo.value
 
 

@@ -43,13 +43,7 @@ SUPERCHAINS = 16  # that begin at one draw of q each
 STEPS_AT_ONCE = 16
 FEWEST_PARTS = 3  # of so many steps
 MOST_CHAIN_STEPS = 512
-MOST_MULTIPLICATIONS = 2**28  # in the factors of a step, about
 SETTLE = 1 / 3  # of the steps are left out
-
-
-def can_run_chains(split: Split) -> bool:
-    """Whether a factor of the precision, one for each chain and step, does not take too long."""
-    return CHAINS * split.multiplications <= MOST_MULTIPLICATIONS
 
 
 class NestedChains(NamedTuple):

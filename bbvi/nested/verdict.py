@@ -12,7 +12,7 @@ from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws import importance
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import smooth
-from bbvi.nested.chains import NestedChains, can_run_chains, run_chains
+from bbvi.nested.chains import NestedChains, run_chains
 from bbvi.nested.lines import suit
 from bbvi.nested.sampling import NestedDraws, draw_nested
 from bbvi.nested.together import draw_jointly
@@ -55,7 +55,7 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
             if joint.enough:
                 words = f"{_latents(problem, q)} integrated by Laplace's method, corrected together"
                 return Look(joint.draws, joint.pool, (Finding(Status.RELIABLE, words),), joint.evaluations)
-            if not can_run_chains(q.split):
+            if q.split.is_dear:
                 draws, words = (
                     importance.draw(problem, q, seed),
                     f"{_latents(problem, q)} integrated by Laplace's method",
