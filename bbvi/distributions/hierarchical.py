@@ -137,13 +137,6 @@ class Hierarchical(Distribution):
         factor = {f"factor.{name}": each for name, each in vars(self.factor).items()}
         return {**own, **of_split, **entries, **factor}
 
-    @property
-    def dense(self) -> Affine:
-        """The same Gaussian with a triangular scale."""
-        loc = self.push_one(jnp.zeros(self.dim, self.centre.dtype))
-        columns = self.push(jnp.eye(self.dim, dtype=self.centre.dtype)) - loc
-        return Affine(loc, Triangular.of_factor(jnp.linalg.cholesky(columns.T @ columns)))
-
     def mode(self, phi: Array) -> Array:
         """The mean `(places,)` of the latent coordinates given the hyper-parameters `(k,)`."""
         return self.centre + self.slope @ (phi - self.hyper.loc)

@@ -109,7 +109,8 @@ class Split:
     def is_dear(self) -> bool:
         """Whether to factorise the precision takes too long to be done for each chain and step."""
         (blocks, size), touched = self.shape, self.entries.touched.shape[1]
-        return blocks * size * (size + touched) ** 2 + self.entries.num_separators**3 > MOST_MULTIPLICATIONS
+        multiplications = blocks * size * (size + touched) ** 2 + self.entries.num_separators**3
+        return self.has_separators and multiplications > MOST_MULTIPLICATIONS
 
     @property
     def is_large(self) -> bool:

@@ -56,12 +56,9 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
                 words = f"{_latents(problem, q)} integrated by Laplace's method, corrected together"
                 return Look(joint.draws, joint.pool, (Finding(Status.RELIABLE, words),), joint.evaluations)
             if q.split.is_dear:
-                draws, words = (
-                    importance.draw(problem, q, seed),
-                    f"{_latents(problem, q)} integrated by Laplace's method",
-                )
-                spent = joint.evaluations + Evaluations(log_densities=len(draws))
-                return Look(draws, draws, (Finding(Status.RELIABLE, words),), spent)
+                draws = importance.draw(problem, q, seed)
+                told = Finding(Status.RELIABLE, f"{_latents(problem, q)} integrated by Laplace's method")
+                return Look(draws, draws, (told,), joint.evaluations + Evaluations(log_densities=len(draws)))
             made = run_chains(problem, q, seed)
         except OutOfTimeError:
             draws, words = importance.draw(problem, q, seed), "there was no time for chains"
