@@ -81,11 +81,13 @@ class CompressedHessian:
         rows, columns = pattern.nonzero()
         by_symmetry = np.isin(rows, dense) & ~np.isin(columns, dense)
         place = np.where(by_symmetry, [colour[rows], columns], [colour[columns], rows])
-        seeds = np.zeros((colour.max() + 1, dim))
-        seeds[colour, np.arange(dim)] = 1
-        chosen = probes(pattern, sets) if sets else np.zeros((0, 2), int)
+        chosen = probes(pattern, sets)
         random = sd * np.random.default_rng(1).standard_normal((2, dim))
-        seeds = np.concatenate([seeds, np.eye(dim)[chosen.ravel()] if sets else seeds[:0], random[:1]])
+        colours = colour.max() + 1
+        seeds = np.zeros((colours + chosen.size + 1, dim))
+        seeds[colour, np.arange(dim)] = 1
+        seeds[colours + np.arange(chosen.size), chosen.ravel()] = 1
+        seeds[-1] = random[0]
         made = cls(problem, pattern, seeds, place, sd, np.zeros((0, dim)))
         if sets:
             columns = np.concatenate([*made._multiplied(np.stack([x + 0.1 * random[1], x]))])[:, -1 - chosen.size : -1]

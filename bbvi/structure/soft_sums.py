@@ -24,7 +24,7 @@ def probes(pattern: Sparse, sets: Sequence[np.ndarray]) -> np.ndarray:
         overlap = np.asarray(pattern[members].astype(int) @ (seen & _holds(members, len(seen))).astype(int))
         others = members[~seen[members]]
         chosen.append((first, others[np.argmin(overlap[~seen[members]])] if len(others) else first))
-    return np.array(chosen)
+    return np.array(chosen, int).reshape(-1, 2)
 
 
 def distinct(wide: Sequence[np.ndarray]) -> list[np.ndarray] | None:
