@@ -14,12 +14,15 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.distributions.split import Split
+from bbvi.fitting import hierarchy
+from bbvi.fitting.hierarchy import bent_parameter
 from bbvi.nested.climb import climb
 from bbvi.nested.conditional import curvature, find_mode
 from bbvi.nested.lines import along_lines
 from bbvi.nested.marginal import log_marginal, marginal
 from bbvi.outcome import Status
 from bbvi.policy import FEW_CHAINS
+from bbvi.start.record import start_at
 from bbvi.structure import find_structure
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
@@ -294,6 +297,29 @@ def test_a_gaussian_process_is_right_in_both_forms(centred):
         np.testing.assert_allclose((draws["f"].mean(axis=0) - mean[2:]) / sd[2:], 0, atol=0.15)
     volume = 12 * np.log(2 * np.pi)  # of 24 numbers, whose densities come without constants
     np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, log_evidence + volume, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("logprob", "shapes", "data", "sd", "latents"),
+    [
+        (process(True), {"f": (24,), "log_amplitude": (), "log_length": ()}, simulate_process(), 1.0, ["f"]),
+        (
+            lambda p, data: regression(jnp.append(p["b"], p["log_sd"]), data),
+            {"b": (24,), "log_sd": ()},
+            {"X": np.random.default_rng(0).standard_normal((1000, 24)), "y": np.ones(1000)},
+            1000**-0.5,
+            None,
+        ),
+    ],
+    ids=["process", "regression"],
+)
+def test_where_newton_is_dear_a_long_parameter_that_others_bend_is_integrated_first(
+    logprob, shapes, data, sd, latents, monkeypatch
+):
+    monkeypatch.setattr(hierarchy, "DEAR_OPERATIONS", 0)
+    given = problem(logprob, shapes, data)
+    start = start_at(Affine(np.zeros(given.dim), Diagonal(np.full(given.dim, np.log(sd)))))
+    assert bent_parameter(given, start) == latents
 
 
 def bounded(x, data):

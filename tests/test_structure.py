@@ -7,7 +7,9 @@ import pytest
 from jax.scipy.special import gammaln, logsumexp
 from scipy.sparse import csr_array
 
-from bbvi.structure import Structure, find_structure, hessian_pattern, partition, structure_of
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.scales import Diagonal
+from bbvi.structure import Structure, bending, find_structure, hessian_pattern, partition, structure_of
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 from tests import hierarchies
@@ -190,6 +192,21 @@ def named(logprob):
     return lambda values, data: logprob(
         jnp.concatenate([values["mean"][None], values["log_sd"][None], values["z"]]), data
     )
+
+
+def _scaled(x):
+    """a ~ N(0, s^2) and z ~ N(0, e^(2 a)), at a = 0."""
+    return -0.5 * (x[0] / 0.2) ** 2 - 0.5 * jnp.exp(-2 * x[0]) * jnp.sum(x[1:] ** 2) - 8 * x[0]
+
+
+def test_bending_is_the_norm_of_the_change_of_the_curvature():
+    gaussian = Affine(np.zeros(9), Diagonal(np.zeros(9)))
+    scale = bending(problem(_scaled, 9, None), gaussian, np.array([0]))
+    np.testing.assert_allclose(scale, 8**0.5 * np.sinh(0.4), rtol=0.4)  # of 16 random directions
+    shift = bending(
+        problem(lambda x: -0.5 * jnp.sum((x[1:] - x[0]) ** 2) - x[0] ** 2, 9, None), gaussian, np.array([0])
+    )
+    np.testing.assert_allclose(shift, 0, atol=1e-12)
 
 
 NAMED = {"mean": (), "log_sd": (), "z": (8,)}

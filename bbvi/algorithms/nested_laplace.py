@@ -16,10 +16,10 @@ from bbvi.algorithms.variational_newton import NewtonState, VariationalNewton
 from bbvi.distributions import Distribution, LocationScale
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.split import Split
-from bbvi.nested.chains import settled
 from bbvi.nested.lines import suit
 from bbvi.nested.marginal import marginal
 from bbvi.nested.sampling import finished
+from bbvi.nested.together import settled
 from bbvi.outcome import Evaluations
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem

@@ -18,13 +18,15 @@ from bbvi.nested.lines import suit
 from bbvi.nested.sampling import import_ahead
 from bbvi.outcome import Evaluations
 from bbvi.start.record import Start
-from bbvi.structure import Structure, find_structure, structure_of
+from bbvi.structure import Structure, bending, find_structure, structure_of
 from bbvi.structure.find import LARGEST_SINGLE_BLOCK
 from bbvi.target.problem import Problem
 
 FEW_HYPER = 8  # hyper-parameters, above which some of them may only have looked like it from a start far off
 MOST_BESIDE = 20  # coordinates beside one long parameter
 DENSE_OPERATIONS = 2**30  # that a dense Hessian of it may take, about
+DEAR_OPERATIONS = 2**23  # in as many evaluations as coordinates, from which steps of Newton are dear
+BENT = 0.2  # norm of the change of the curvature, from which a Gaussian of all coordinates is not worth these
 
 
 class Hierarchy(NamedTuple):
@@ -94,6 +96,20 @@ def one_long_parameter(problem: Problem) -> list[str] | None:
     others = parameters.dim - sizes[name]
     fits = 0 < others <= MOST_BESIDE and MOST_BESIDE < sizes[name] <= LARGEST_SINGLE_BLOCK
     return [name] if fits and sizes[name] * problem.operations <= DENSE_OPERATIONS else None
+
+
+def bent_parameter(problem: Problem, start: Start) -> list[str] | None:
+    """The name of such a parameter where another one bends it, and a first stage without structure would be dear.
+
+    Gaussian processes are bent by their amplitudes and lengths by 0.7 to 2 where Newton's steps are dear, regressions
+    with so many rows by 0.1 at most.
+    """
+    named = one_long_parameter(problem)
+    is_dear = problem.dim * problem.operations >= DEAR_OPERATIONS
+    if named is None or not is_dear or why_not(problem, start) or problem.why_not_differentiable(3):
+        return None
+    others = np.flatnonzero(~problem.parameters.belong_to(named))
+    return named if (bending(problem, start.gaussian, others) > BENT).any() else None
 
 
 def why_not(problem: Problem, start: Start) -> str | None:

@@ -4,7 +4,8 @@
     a mixture of Gaussians  where the paths of the start ended in several modes
     short chains            draws of the posterior itself, by chains that begin at the best of these
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
-                            from some 40 coordinates on it comes first of all. Or for a Gaussian process
+                            from some 40 coordinates on it comes first of all. Or for a Gaussian process; first of
+                            all where a step of Newton is dear
     chains                  with half of the time that is left; or, where the log density is too costly for these and
                             Newton did not converge, DADVI, and Newton again from there
     a flow, and chains      in its noise, where they move more freely. Of a single coordinate, which has no others to
@@ -32,7 +33,7 @@ from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField,
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.location_scale import structure
 from bbvi.draws.importance import affordable
-from bbvi.fitting.hierarchy import find_hierarchy, one_long_parameter, why_not
+from bbvi.fitting.hierarchy import bent_parameter, find_hierarchy, one_long_parameter, why_not
 from bbvi.fitting.stage import Stage, StageResult
 from bbvi.nested.lines import suit
 from bbvi.outcome import Status, Stop
@@ -69,7 +70,8 @@ def first_stage(
     if (stage := nested_stage(problem, start, latents, one_block=asked)) is not None:
         return stage
     if not asked and latents is None:
-        return plain
+        bent = bent_parameter(problem, start)
+        return (None if bent is None else nested_stage(problem, start, bent)) or plain
     reason = why_not(problem, start) or "no small blocks were found that are independent given a few hyper-parameters"
     argument = "method='nested_laplace'" if latents is None else f"latents={list(latents)!r}"
     raise ValueError(f"{argument}: {reason}. Name others by latents=[...], or leave this out.")

@@ -4,7 +4,6 @@ Weights of very many latent coordinates together fail, so draws are made by move
 (`kernel.py`). The evidence comes from a bridge between the draws of q and those of the chains.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,6 @@ from bbvi.distributions.split import Split
 from bbvi.draws.agreement import Agreement, agree, agreement
 from bbvi.draws.importance import Draws
 from bbvi.nested.clusters import Clusters, clusters_of
-from bbvi.nested.conditional import Mode, find_mode
 from bbvi.nested.kernel import (
     LINE_POINTS,
     Place,
@@ -103,21 +101,6 @@ def _groups(split: Split) -> np.ndarray:
     return group
 
 
-def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
-    """q with the latent coordinates as they are at the mean of the hyper-parameters, and how their mode moves there."""
-    root = np.asarray(q.hyper.scale.matrix())
-    k = len(root)
-    u = np.concatenate([np.zeros((1, k), root.dtype), np.eye(k, dtype=root.dtype), -np.eye(k, dtype=root.dtype)])
-    modes = jax.device_get(_find_modes(problem, q, u))
-    rounds, z = int(modes.rounds.sum()), modes.z
-    spent = Evaluations(gradients=rounds, hessian_vector_products=q.split.num_colours * rounds)
-    if not modes.found[0]:
-        return q, spent
-    slope = q.slope if not modes.found.all() else ((z[1 : k + 1] - z[k + 1 :]) / 2).T @ np.linalg.inv(root)
-    factor = jax.tree.map(lambda each: each[0], modes.factor)
-    return replace(q, centre=z[0], slope=slope, factor=factor), spent
-
-
 def _begun(problem: Problem, q: Hierarchical, rng: np.random.Generator) -> tuple[Place, np.ndarray, float]:
     """Places of some draws of q, one for each superchain; log p - log q of all that were made; what was lost."""
     dtype = q.centre.dtype
@@ -145,13 +128,6 @@ def _evaluations(split: Split, clusters: Clusters | None, blocks: int) -> Evalua
     lines = 0 if clusters is None else LINE_POINTS * clusters.num_classes
     arrivals = steps + CHAINS
     return Evaluations((2 + joint_moves(clusters)) * steps, arrivals + lines * steps, split.num_colours * arrivals)
-
-
-@program
-def _find_modes(problem: Problem, q: Hierarchical, u: Array) -> Mode:
-    """Modes of the latent coordinates, given noise `(n, k)` of the hyper-parameters."""
-    one = lambda u: find_mode(problem, q.split, q.hyper(u), q.centre)
-    return jax.lax.map(one, u) if q.split.is_large else jax.vmap(one)(u)
 
 
 @program

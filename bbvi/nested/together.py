@@ -5,6 +5,7 @@ latent coordinates are few, or nearly Gaussian, as those of a Gaussian process a
 used for several draws of the others.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws.importance import WIDE_SHARE, Draws
 from bbvi.draws.pareto import effective_sample_size, smooth
-from bbvi.nested.conditional import find_mode
+from bbvi.nested.conditional import Mode, find_mode
 from bbvi.nested.kernel import log_of_noise, wide_noise
 from bbvi.nested.sampling import copies_that_fit, enough
 from bbvi.outcome import Evaluations
@@ -61,21 +62,54 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
     order = rng.permutation(n)
     u = np.concatenate([rng.standard_normal((narrow, k)).astype(dtype), wide_noise(rng, (n - narrow, k), dtype)])[order]
     made: list[_Found] = []
-    together = FEW_TOGETHER if q.split.is_large else HYPER_TOGETHER
+    together = _at_once(q)
     for begin in range(0, n, together):
-        here = np.resize(u[begin : begin + together], (together, k))
-        found = jax.device_get(_find(problem, q, here, _noise_of_latents(rng, q, together)))
-        count = min(together, n - begin)
-        made.append(jax.tree.map(lambda each, count=count: each[:count], found))
+        e = _noise_of_latents(rng, q, together)
+        made.append(_found(problem, q, u[begin : begin + together], e[: n - begin])[0])
         if not _are_even(_as_draws(made, order[: begin + together] < narrow, 0)):
             break
     copies = _copies(q)
     from_q = order[: sum(len(found.rounds) for found in made)] < narrow
     each = [_as_draws(made, from_q, copy) for copy in range(copies)]
     pool = Draws(*(np.concatenate(columns) for columns in zip(*each, strict=True)))
-    rounds = int(sum(found.rounds.sum() for found in made))
-    spent = Evaluations(len(pool), rounds, q.split.num_colours * rounds)
+    spent = _evaluations(q, np.concatenate([found.rounds for found in made]), len(pool))
     return JointDraws(each[0], pool, _are_even(each[0]), spent)
+
+
+def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
+    """q with the latent coordinates as they are at the mean of the hyper-parameters, and how their mode moves there."""
+    root = np.asarray(q.hyper.scale.matrix())
+    k = len(root)
+    u = np.concatenate([np.zeros((1, k), root.dtype), np.eye(k, dtype=root.dtype), -np.eye(k, dtype=root.dtype)])
+    modes = []
+    for some in np.array_split(u, -(-len(u) // _at_once(q))):
+        modes.append(_found(problem, q, some, np.zeros((len(some), _copies(q), q.split.num_places), root.dtype))[1])
+    mode = jax.tree.map(lambda *column: np.concatenate(column), *modes)
+    spent = _evaluations(q, mode.rounds, 0)
+    if not mode.found[0]:
+        return q, spent
+    z = mode.z
+    slope = q.slope if not mode.found.all() else ((z[1 : k + 1] - z[k + 1 :]) / 2).T @ np.linalg.inv(root)
+    factor = jax.tree.map(lambda each: each[0], mode.factor)
+    return replace(q, centre=z[0], slope=slope, factor=factor), spent
+
+
+def _at_once(q: Hierarchical) -> int:
+    """Hyper-parameters in one call of `_find`."""
+    return FEW_TOGETHER if q.split.is_large else HYPER_TOGETHER
+
+
+def _found(problem: Problem, q: Hierarchical, u: np.ndarray, e: np.ndarray) -> tuple[_Found, Mode]:
+    """What is found at noise `(n, k)` and `(n, copies, places)`, and the modes there, from a call that is filled up."""
+    n = _at_once(q)
+    made = _find(problem, q, np.resize(u, (n, u.shape[1])), np.resize(e, (n, *e.shape[1:])))
+    return jax.tree.map(lambda each: np.asarray(each)[: len(u)], made)
+
+
+def _evaluations(q: Hierarchical, rounds: np.ndarray, draws: int) -> Evaluations:
+    """What so many Newton steps and draws have cost."""
+    newton = int(rounds.sum())
+    return Evaluations(draws, newton, q.split.num_colours * newton)
 
 
 def _as_draws(made: list[_Found], from_q: np.ndarray, copy: int) -> Draws:
@@ -105,10 +139,10 @@ def _copies(q: Hierarchical) -> int:
 
 
 @program
-def _find(problem: Problem, q: Hierarchical, u: Array, e: Array) -> _Found:
-    """What is found at noise `(n, k)` of the hyper-parameters and `(n, copies, places)` of the others."""
+def _find(problem: Problem, q: Hierarchical, u: Array, e: Array) -> tuple[_Found, Mode]:
+    """What is found at noise `(n, k)` of the hyper-parameters and `(n, copies, places)` of the others; the modes."""
 
-    def one(u: Array, e: Array) -> _Found:
+    def one(u: Array, e: Array) -> tuple[_Found, Mode]:
         phi = q.hyper(u)
         mode = find_mode(problem, q.split, phi, q.mode(phi))
 
@@ -118,6 +152,6 @@ def _find(problem: Problem, q: Hierarchical, u: Array, e: Array) -> _Found:
 
         x, log_p, log_q, log_wide = jax.vmap(drawn)(e)
         usable = mode.found & jnp.isfinite(log_p)
-        return _Found(x, jnp.where(usable, log_p, -jnp.inf), log_q, log_wide, mode.rounds)
+        return _Found(x, jnp.where(usable, log_p, -jnp.inf), log_q, log_wide, mode.rounds), mode
 
     return jax.lax.map(lambda each: one(*each), (u, e)) if q.split.is_large else jax.vmap(one)(u, e)

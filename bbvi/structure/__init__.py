@@ -8,8 +8,9 @@ References: Rue, Martino and Chopin 2009 (INLA); Kristensen et al. 2016 (TMB); C
 Hessians).
 """
 
+from bbvi.structure.bending import bending
 from bbvi.structure.find import Structure, find_structure, structure_of
 from bbvi.structure.partition import partition
 from bbvi.structure.pattern import hessian_pattern
 
-__all__ = ["Structure", "find_structure", "hessian_pattern", "partition", "structure_of"]
+__all__ = ["Structure", "bending", "find_structure", "hessian_pattern", "partition", "structure_of"]

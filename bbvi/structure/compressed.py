@@ -17,6 +17,7 @@ from bbvi.structure.soft_sums import probes, soft_sums
 from bbvi.target.problem import Problem
 
 POINTS_AT_ONCE = 16  # whose products one call returns
+SEEDS_AT_ONCE = 16  # that the Hessian is multiplied with side by side, at most
 PRODUCT_NUMBERS = 2**24  # held by the products that are computed side by side, about
 TRIED_DENSE = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # columns that get a product of their own
 
@@ -43,7 +44,8 @@ class CompressedHessian:
     Fields:
         problem: whose log density it is.
         pattern: `(dim, dim)`, symmetric, with the whole diagonal.
-        seeds: vectors that the Hessian is multiplied with, `(k, dim)`; the last is random.
+        seeds: vectors that the Hessian is multiplied with, `(k, dim)`: a random one, those that sums are found by, and
+            one for each colour.
         sums: rows v of which terms -v v^T are left out, `(r, dim)`.
         place: for each entry of the pattern its seed and its row in the product, `(2, nnz)`.
         sd: units of x, `(dim,)`.
@@ -80,17 +82,17 @@ class CompressedHessian:
         colour[rest] = len(dense) + colouring(meeting(pattern[rest][:, rest]))
         rows, columns = pattern.nonzero()
         by_symmetry = np.isin(rows, dense) & ~np.isin(columns, dense)
-        place = np.where(by_symmetry, [colour[rows], columns], [colour[columns], rows])
         chosen = probes(pattern, sets)
         random = sd * np.random.default_rng(1).standard_normal((2, dim))
-        colours = colour.max() + 1
-        seeds = np.zeros((colours + chosen.size + 1, dim))
-        seeds[colour, np.arange(dim)] = 1
-        seeds[colours + np.arange(chosen.size), chosen.ravel()] = 1
-        seeds[-1] = random[0]
+        first = 1 + chosen.size
+        place = first * np.array([[1], [0]]) + np.where(by_symmetry, [colour[rows], columns], [colour[columns], rows])
+        seeds = np.zeros((first + colour.max() + 1, dim))
+        seeds[0] = random[0]
+        seeds[1 + np.arange(chosen.size), chosen.ravel()] = 1
+        seeds[first + colour, np.arange(dim)] = 1
         made = cls(problem, pattern, seeds, place, sd, np.zeros((0, dim)))
         if sets:
-            columns = np.concatenate([*made._multiplied(np.stack([x + 0.1 * random[1], x]))])[:, -1 - chosen.size : -1]
+            columns = np.concatenate([*made._multiplied(np.stack([x + 0.1 * random[1], x]), first)])[:, 1:first]
             sums = soft_sums(columns.reshape(2, *chosen.shape, dim), pattern, sets, chosen)
             if sums is None:
                 return None
@@ -115,22 +117,24 @@ class CompressedHessian:
     def __call__(self, points: np.ndarray) -> Hessians:
         """The Hessians at `points` `(n, dim)`."""
         added, entries, errors = (self.seeds @ self.sums.T) @ self.sums, [], []
-        for products in self._multiplied(points):
+        for products in self._multiplied(points, len(self.seeds)):
             entries.append((products + added)[:, self.place[0], self.place[1]])
-            errors.append(self._errors(entries[-1], (products + added)[:, -1]))
+            errors.append(self._errors(entries[-1], (products + added)[:, 0]))
         return Hessians(np.concatenate(entries), np.concatenate(errors))
 
-    def _multiplied(self, points: np.ndarray) -> Iterator[np.ndarray]:
-        """Products of the Hessians at `points` `(n, dim)` with all seeds, `(some, k, dim)` of some points at once."""
-        self.products += len(points) * len(self.seeds)
+    def _multiplied(self, points: np.ndarray, first: int) -> Iterator[np.ndarray]:
+        """Products of the Hessians at `points` `(n, dim)` with the first seeds, `(some, first, dim)` of some points."""
+        self.products += len(points) * first
         side_by_side = max(1, PRODUCT_NUMBERS // max(self.problem.evaluation_size, len(self.sd)))
-        batch = min(side_by_side, len(self.seeds))
+        batch = min(side_by_side, len(self.seeds), SEEDS_AT_ONCE)
         seeds = np.concatenate([self.seeds, np.zeros((-len(self.seeds) % batch, len(self.sd)))])
+        seeds = seeds.reshape(-1, batch, len(self.sd))
         for start in range(0, len(points), POINTS_AT_ONCE):
             some = points[start : start + POINTS_AT_ONCE]
             filled = np.concatenate([some, np.zeros((POINTS_AT_ONCE - len(some), len(self.sd)))])
-            given = jnp.asarray(filled, float), jnp.asarray(seeds, float), jnp.asarray(len(some))
-            yield np.asarray(_products(self.problem, *given, batch=batch))[: len(some), : len(self.seeds)]
+            counts = jnp.asarray([len(some), -(-first // batch)])
+            made = np.asarray(_products(self.problem, jnp.asarray(filled, float), jnp.asarray(seeds, float), counts))
+            yield made[: len(some)].reshape(len(some), -1, len(self.sd))[:, :first]
 
     def is_right(self, hessians: Hessians) -> bool:
         """Whether there are no entries beside the pattern, as far as Hessians are finite."""
@@ -139,7 +143,7 @@ class CompressedHessian:
 
     def _errors(self, entries: np.ndarray, products: np.ndarray) -> np.ndarray:
         """How far entries are from products with the random vector, given both at several points."""
-        terms = entries * self.seeds[-1][self.columns]
+        terms = entries * self.seeds[0][self.columns]
         starts = self.pattern.indptr[:-1]
         difference = (products - np.add.reduceat(terms, starts, axis=1)) * self.sd
         size = np.add.reduceat(np.abs(terms), starts, axis=1) * self.sd
@@ -160,12 +164,17 @@ def _dense_columns(pattern: Sparse) -> np.ndarray:
     return best
 
 
-@program(static_argnames="batch")
-def _products(problem: Problem, points: Array, seeds: Array, count: Array, *, batch: int) -> Any:
-    """Products of the Hessian with `seeds` `(k, dim)` at the first `count` of `points` `(n, dim)`: `(n, k, dim)`."""
+@program
+def _products(problem: Problem, points: Array, seeds: Array, counts: Array) -> Any:
+    """Products of the Hessian with batches of `seeds` `(m, batch, dim)`, at `points` `(n, dim)`: `(n, m, batch, dim)`.
 
-    def fill(i: Any, made: Array) -> Array:
+    Arguments:
+        counts: of the points and of the batches; the others are left out.
+    """
+
+    def at_point(i: Any, made: Array) -> Array:
         product = jax.linearize(jax.grad(problem.log_density), points[i])[1]
-        return jnp.asarray(made).at[i].set(jax.lax.map(product, seeds, batch_size=batch))
+        fill = lambda j, made: jnp.asarray(made).at[i, j].set(jax.vmap(product)(seeds[j]))
+        return jax.lax.fori_loop(0, counts[1], fill, made)
 
-    return jax.lax.fori_loop(0, count, fill, jnp.zeros((len(points), *seeds.shape), points.dtype))
+    return jax.lax.fori_loop(0, counts[0], at_point, jnp.zeros((len(points), *seeds.shape), points.dtype))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 import jax
 import numpy as np
@@ -145,8 +144,7 @@ def structure_of(
     for name in latents:
         if name not in parameters.names:
             raise ValueError(f"latents holds {name!r}, which is no parameter. {nearest(name, parameters.names)}")
-    owner = np.repeat(parameters.names, list(map(prod, parameters.free_shapes)))
-    is_latent = np.isin(owner, list(latents))
+    is_latent = parameters.belong_to(latents)
     if not is_latent.any():
         raise ValueError(f"latents names no parameter with coordinates. Known: {', '.join(parameters.names)}.")
     if problem.why_not_differentiable(3) is not None:

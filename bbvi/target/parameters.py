@@ -98,6 +98,11 @@ class Parameters:
         inside = np.split(np.isin(np.arange(self.dim), coordinates), np.cumsum(sizes)[:-1])
         return tuple(bool(each.all()) for each in inside)
 
+    def belong_to(self, names: Sequence[str]) -> np.ndarray:
+        """Which coordinates are of the parameters with these names, `(dim,)` bool."""
+        owner = np.repeat(self.names, [math.prod(shape) for shape in self.free_shapes])
+        return np.isin(owner, list(names))
+
     def _log_window(self, i: int, free: Array) -> Array | float:
         return 0.0 if self.centres is None else log_window(free - self.centres[i])
 
