@@ -9,12 +9,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from bbvi.chains.draws import ChainDraws, draws_of_chains
 from bbvi.chains.verdict import AGREED, SMALL_ERROR
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.split import Split
-from bbvi.draws.agreement import Agreement, agree, agreement
+from bbvi.draws.agreement import Agreement, agree, agreement, mean_error
 from bbvi.draws.importance import Draws
 from bbvi.nested.clusters import Clusters, clusters_of
 from bbvi.nested.kernel import (
@@ -40,7 +41,8 @@ CHAINS = 64
 SUPERCHAINS = 16  # that begin at one draw of q each
 STEPS_AT_ONCE = 16
 FEWEST_PARTS = 3  # of so many steps
-MOST_CHAIN_STEPS = 512
+MOST_CHAIN_STEPS, MOST_NEARLY = 512, 2048  # of chains that do not agree by then, or nearly do
+NEARLY_ERROR = 0.1  # Monte Carlo error in standard deviations, of chains that nearly agree
 SETTLE = 1 / 3  # of the steps are left out
 
 
@@ -63,7 +65,7 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...]) -> Nest
     places = jax.tree.map(lambda each: np.repeat(each, CHAINS // SUPERCHAINS, axis=0), begun)
     made: list[Step] = []
     while not _is_enough(made, q.split):
-        given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS))
+        given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS), _past(q, begun, made))
         try:
             places, steps = _advance(problem, q, clusters, places, given)
         except OutOfTimeError:
@@ -79,14 +81,25 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...]) -> Nest
     return NestedChains(draws, accepted, missed, lost, _evaluations(q.split, clusters, len(made)))
 
 
+def _past(q: Hierarchical, begun: Place, made: list[Step]) -> np.ndarray:
+    """Where chains have been before, `(n, k)`, in the noise of the hyper-parameters."""
+    phi = np.asarray(begun.phi)
+    if made:
+        x = np.concatenate([each.x for each in _settled(made)])
+        phi = x.reshape(-1, q.dim)[:, np.asarray(q.split.hyper)]
+    return solve_triangular(q.hyper.scale.matrix(), (phi - q.hyper.loc).T, lower=True).T
+
+
 def _is_enough(made: list[Step], split: Split) -> bool:
     """Whether chains may end after these parts."""
     if len(made) < FEWEST_PARTS:
         return False
     steps = len(made) * STEPS_AT_ONCE
-    if steps >= MOST_CHAIN_STEPS or 2 * steps * CHAINS * split.dim > 3 * KEPT_NUMBERS:
+    if steps >= MOST_NEARLY or 2 * steps * CHAINS * split.dim > 3 * KEPT_NUMBERS:
         return True
     x = np.concatenate([each.x for each in _settled(made)])
+    if steps >= MOST_CHAIN_STEPS and mean_error(x).max() > NEARLY_ERROR:
+        return True
     return agree(x, SUPERCHAINS, AGREED, SMALL_ERROR, _groups(split))
 
 

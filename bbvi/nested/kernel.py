@@ -5,18 +5,18 @@ precision, let phi = m + C u and z = z*(phi) + K(phi)^-T e. Were the posterior w
 would be standard normal. Moves are right for any z* and K that depend on phi alone, so z* is where one Newton step from
 the modes of q leads to, and K is of the precision at the beginning of this step.
 
-    phi     u -> sqrt(1 - b^2) u + b noise, or a draw with wide tails, with e kept: neither the centred nor the other
-            form of a model slows it
+    phi     u -> u + b c (u' - u''), by the difference of two places where chains have been before, or a draw with wide
+            tails; e is kept, so that neither the centred nor the other form of a model slows it
     all     e -> sqrt(1 - b^2) e + b noise
     blocks  clusters of latent coordinates are drawn from their Gaussian given the others. Each is accepted or rejected
             for itself, by its own part of the log density: the line integral of its own part of the gradient
 
-Moves by shares b are reversible for standard normal u and e, so that they are accepted by how the posterior differs
-from that; draws with wide tails, by how it differs from these. The acceptance of the last kind does not fall with the
-number of coordinates.
+Jumps by differences are as long as the posterior is wide, whatever q is; c is 2.38 / sqrt(2 k). Moves of e by shares b
+are reversible for standard normal e, so that they are accepted by how the posterior differs from that; draws with wide
+tails, by how it differs from these. The acceptance of the last kind does not fall with the number of coordinates.
 
-References: Neal 1999 and Cotter, Roberts, Stuart and White 2013 (moves of the first kind); Knorr-Held and Rue 2002
-(blocks).
+References: ter Braak and Vrugt 2008 (differences of the past); Neal 1999 and Cotter, Roberts, Stuart and White 2013
+(moves of all); Knorr-Held and Rue 2002 (blocks).
 """
 
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ from bbvi.target.problem import Problem
 
 LINE_POINTS = 4  # gradients for a line integral, by Gauss and Legendre
 SHORTEST, LONGEST_SHARE = 0.1, 0.5  # b is between this and 1, evenly on a log scale, or so often 1, or a wide draw
+JUMP = 2.38  # c times sqrt(2 k), best for a Gaussian
 FREEDOM, WIDER = 5.0, 1.1  # of a wide draw: degrees of freedom, and the scale
 JOINT_MOVES, WITH_CLUSTERS = 4, 2  # of all latent coordinates, for each of the hyper-parameters
 
@@ -56,7 +57,7 @@ class Place(NamedTuple):
 class RandomNumbers(NamedTuple):
     """What a step needs of chance."""
 
-    u: Array  # (k,) standard normal, or with wide tails
+    u: Array  # (k,) a jump, or a draw with wide tails
     is_wide: Array  # () bool
     e: Array  # (joint moves, places)
     shares: Array  # (1 + joint moves,) b of the moves
@@ -125,9 +126,13 @@ def _log_wide(u: Array) -> Array:
 
 
 def random_numbers(
-    rng: np.random.Generator, q: Hierarchical, clusters: Clusters | None, shape: tuple[int, ...]
+    rng: np.random.Generator, q: Hierarchical, clusters: Clusters | None, shape: tuple[int, ...], past: np.ndarray
 ) -> RandomNumbers:
-    """Those of as many steps as `shape` says, made on the host: to compile a generator would take seconds."""
+    """Those of as many steps as `shape` says, made on the host: to compile a generator would take seconds.
+
+    Arguments:
+        past: places u at which chains have been, `(n, k)`.
+    """
     dtype, split = q.centre.dtype, q.split
     normal = lambda *of: rng.standard_normal((*shape, *of), dtype)
     log_uniform = lambda *of: np.log1p(-rng.random((*shape, *of), dtype))
@@ -136,8 +141,10 @@ def random_numbers(
     longer = rng.random((*shape, 1 + moves)) < LONGEST_SHARE
     shares = np.where(longer, 1, SHORTEST ** rng.random(longer.shape)).astype(dtype)
     wide = longer[..., :1]
+    pair = rng.integers(len(past), size=(2, *shape))
+    jump = JUMP / (2 * split.num_hyper) ** 0.5 * shares[..., :1] * (past[pair[0]] - past[pair[1]])
     return RandomNumbers(
-        u=np.where(wide, wide_noise(rng, (*shape, split.num_hyper), dtype), normal(split.num_hyper)),
+        u=np.where(wide, wide_noise(rng, (*shape, split.num_hyper), dtype), jump).astype(dtype),
         is_wide=wide[..., 0],
         e=normal(moves, split.num_places) * np.asarray(split.used, dtype),
         shares=shares,
@@ -176,9 +183,9 @@ def _shifted(before: Array, noise: Array, share: Array) -> Array:
 
 def _move_hyper(problem: Problem, q: Hierarchical, place: Place, given: RandomNumbers) -> tuple[Place, Array]:
     u, e = noise_of(q, place)
-    there = _shifted(u, given.u, given.shares[0])
+    there = jnp.where(given.is_wide, given.u, u + given.u)
     new, found = arrive(problem, q, q.hyper(there), e)
-    proposal = lambda u: jnp.where(given.is_wide, _log_wide(u), -0.5 * jnp.sum(u**2))
+    proposal = lambda u: jnp.where(given.is_wide, _log_wide(u), 0)
     height = lambda place, u: place.log_p - place.factor.log_det() - proposal(u)
     accept = found & (given.choices[0] < height(new, there) - height(place, u))
     chosen = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, place)
