@@ -1,5 +1,6 @@
 """A Gaussian of hyper-parameters, and of latent coordinates given these, whose precision is in arrow form."""
 
+from dataclasses import replace
 from typing import Any, Self
 
 import jax.numpy as jnp
@@ -53,12 +54,13 @@ class Hierarchical(Distribution):
             xp.eye(at.num_separators, dtype=dtype),
             at.touched,
         )
+        idle = {"along": xp.zeros(split.sums.shape, dtype), "gain": xp.zeros(split.sums.shape[:1], dtype)}
         return cls(
             split,
             hyper,
             xp.zeros(split.num_places, dtype),
             xp.zeros((split.num_places, split.num_hyper), dtype),
-            factor,
+            replace(factor, **idle),
         )
 
     @property
