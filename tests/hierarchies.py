@@ -117,6 +117,35 @@ def items(x, data):
     return prior + jnp.sum(data["y"] * eta - jnp.logaddexp(0, eta))
 
 
+def abilities(x, data):
+    """Right answers of pupils out of some: x = (log spread of abilities, abilities in units of it).
+
+    The spread has a flat prior, so that the density of all coordinates has no mode.
+    """
+    logits = jnp.exp(x[0]) * x[1:]
+    return x[0] - 0.5 * jnp.sum(x[1:] ** 2) + jnp.sum(data["right"] * logits - data["asked"] * jnp.logaddexp(0, logits))
+
+
+def simulate_abilities(pupils=60, asked=5, spread=0.8, seed=0):
+    """Right answers of each pupil."""
+    rng = np.random.default_rng(seed)
+    chance = 1 / (1 + np.exp(-spread * rng.standard_normal(pupils)))
+    return {"right": rng.binomial(asked, chance).astype(float), "asked": float(asked)}
+
+
+def exact_abilities(data):
+    """Mean and standard deviation of the log spread."""
+    z, weights = np.polynomial.hermite_e.hermegauss(81)
+    grid = np.linspace(-7, 3, 801)
+    logits = np.exp(grid)[:, None] * z
+    kinds, numbers = np.unique(data["right"], return_counts=True)
+    heights = np.exp(kinds[:, None, None] * logits - data["asked"] * np.logaddexp(0, logits))
+    log_p = grid + numbers @ np.log(heights @ weights)
+    p = np.exp(log_p - log_p.max())
+    mean = grid @ p / p.sum()
+    return mean, np.sqrt((grid - mean) ** 2 @ p / p.sum())
+
+
 def regression(x, data):
     """Linear, with a log scale as its last coordinate."""
     rest = (data["y"] - data["X"] @ x[:-1]) * jnp.exp(-x[-1])

@@ -15,8 +15,10 @@ from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.distributions.split import Split
 from bbvi.nested.climb import climb
 from bbvi.nested.lines import suit
-from bbvi.nested.sampling import import_ahead
+from bbvi.nested.sampling import import_ahead, is_found
+from bbvi.nested.together import is_found_together
 from bbvi.outcome import Evaluations
+from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.record import Start
 from bbvi.structure import Structure, bending, find_structure, structure_of
 from bbvi.structure.find import LARGEST_SINGLE_BLOCK
@@ -51,8 +53,10 @@ def find_hierarchy(
     if why_not(problem, start) is not None:
         return None
     found = _near(problem, start.gaussian, latents, one_block)
-    if found is None or not _is_to_climb(found.q.split):
-        return found
+    if found is None:
+        return None
+    if not _is_to_climb(found.q.split):
+        return found._replace(q=_with_mode(problem, found.q))
     q, climbed = climb(problem, found.q)
     here = found._replace(q=q, evaluations=found.evaluations + climbed)
     if latents is not None or q.split.num_hyper <= FEW_HYPER:
@@ -63,6 +67,16 @@ def find_hierarchy(
     if again is None or np.array_equal(again.q.split.hyper, q.split.hyper):
         return here
     return again._replace(evaluations=here.evaluations + again.evaluations)
+
+
+def _with_mode(problem: Problem, q: Hierarchical) -> Hierarchical:
+    """q, or one at the origin: the start may be a spike from which no mode of the latent coordinates is found."""
+    try:
+        is_well = (is_found if suit(q.split) else is_found_together)(problem, q)
+    except OutOfTimeError:
+        return q
+    origin = np.zeros(q.dim, q.centre.dtype)
+    return q if is_well else jax.device_get(q.around(Affine(origin, Diagonal(origin))))
 
 
 def _is_to_climb(split: Split) -> bool:

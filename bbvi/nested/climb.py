@@ -63,6 +63,9 @@ def climb(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]
     sd = np.asarray(q.hyper.scale.sd())
     try:
         first = visit(np.asarray(q.hyper.loc), q.centre)
+        if not first.is_good:  # a spike of all coordinates may be so narrow that others are not found from there
+            sd = np.ones_like(sd)
+            first = visit(np.zeros_like(first.phi), np.zeros_like(first.z))
     except OutOfTimeError:
         return q, Evaluations()
     end, inverse = _ascend(visit, first, sd)

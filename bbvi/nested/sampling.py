@@ -99,6 +99,12 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
     return NestedDraws(Draws(x[:, 0], *columns), pool, seen, _evaluations(q, rounds))
 
 
+def is_found(problem: Problem, q: Hierarchical) -> bool:
+    """Whether the blocks have a mode at the mean of the hyper-parameters."""
+    phi = np.asarray(q.hyper.loc)[None]
+    return bool(next(_visits(problem, q, phi, np.random.default_rng(0), common=True))[1].found[0])
+
+
 def finished(problem: Problem, q: Hierarchical, rounds: int = 4) -> tuple[Hierarchical, Evaluations]:
     """q as it is with exact blocks: its hyper-parameters corrected, and the blocks as they are at their mean.
 

@@ -76,6 +76,12 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
     return JointDraws(each[0], pool, _are_even(each[0]), spent)
 
 
+def is_found_together(problem: Problem, q: Hierarchical) -> bool:
+    """Whether the latent coordinates have a mode at the mean of the hyper-parameters."""
+    u = np.zeros((1, q.split.num_hyper), q.centre.dtype)
+    return bool(_found(problem, q, u, np.zeros((1, _copies(q), q.split.num_places), u.dtype))[1].found[0])
+
+
 def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
     """q with the latent coordinates as they are at the mean of the hyper-parameters, and how their mode moves there."""
     root = np.asarray(q.hyper.scale.matrix())
