@@ -126,7 +126,7 @@ def abilities(x, data):
     return x[0] - 0.5 * jnp.sum(x[1:] ** 2) + jnp.sum(data["right"] * logits - data["asked"] * jnp.logaddexp(0, logits))
 
 
-def simulate_abilities(pupils=60, asked=5, spread=0.8, seed=0):
+def simulate_abilities(pupils, asked=5, spread=0.8, seed=0):
     """Right answers of each pupil."""
     rng = np.random.default_rng(seed)
     chance = 1 / (1 + np.exp(-spread * rng.standard_normal(pupils)))

@@ -171,6 +171,10 @@ def test_pytree_round_trip(q):
     assert all(a is b for a, b in zip(q.leaves().values(), again.leaves().values(), strict=True))
 
 
+def test_a_distribution_prints_its_family_and_size_not_its_arrays(q):
+    assert repr(q) == f"{q.title}(dim={q.dim})"
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_single_precision_stays_single(family):
     q = member(family, dtype=np.float32)

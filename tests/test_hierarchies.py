@@ -117,9 +117,9 @@ def test_where_newton_is_dear_a_long_parameter_that_others_bend_is_integrated_fi
 
 
 def test_a_hierarchy_is_found_from_a_spike_of_all_its_coordinates():
-    data = simulate_abilities()
+    data = simulate_abilities(200)
     mean, sd = exact_abilities(data)
-    posterior = bbvi.fit(abilities, 61, data=data)
+    posterior = bbvi.fit(abilities, 201, data=data)
     assert posterior.method == "nested_laplace"
     assert posterior.diagnosis.trusted, posterior.diagnosis
     np.testing.assert_allclose((posterior.mean()[0] - mean) / sd, 0, atol=0.15)

@@ -178,6 +178,9 @@ class Distribution(Reparameterised):
         """The family as it is called in a heading."""
         return type(self).__name__
 
+    def __repr__(self) -> str:
+        return f"{self.title}(dim={self.dim})"
+
 
 @pytree
 class Widened(Reparameterised):

@@ -15,6 +15,10 @@ def static(**kwargs: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(static, dataclasses.field))
 def pytree(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen dataclass whose fields are leaves, except those declared with `static()`."""
+    """Make `cls` a frozen dataclass whose fields are leaves, except those declared with `static()`.
+
+    It prints its fields, unless it or a class that it inherits from prints something else.
+    """
     # eq=False: leaves are arrays, which have no single truth value; identity is what is meant.
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+    prints = cls.__repr__ is object.__repr__
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False, repr=prints)(cls))
