@@ -4,7 +4,7 @@
 
 1. precision: fits of a suite in single precision on the default device, against the same fits in double precision on
    the CPU, which a process of its own makes first. Differences are the largest over all coordinates: of means in
-   standard deviations, of standard deviations relative.
+   standard deviations, of standard deviations relative. Some 0.05 are Monte Carlo errors of the draws.
 2. steps: the time of a step of stochastic VI over that of the same number of bare gradients, by the slope between few
    and many steps, so that what comes before and after does not count. The share is that of the time that the device
    needs for the arithmetic of the gradients, or to read the data twice, whichever is longer. What it can do in a second

@@ -1,13 +1,28 @@
 """What the benchmarks rest on."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
 
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
+from benchmarks import accelerator
 from benchmarks.cases import BLOCK, sample_reference
 from tests.targets import COVARIANCE, DIM, MEAN, gaussian
+
+
+def test_the_script_for_accelerators_runs_anywhere(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["accelerator", "--small"])
+    accelerator.main()
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("| Gaussian, dim 10")]
+    assert len(rows) == 1, printed
+    status, there, mean, sd = (column.strip() for column in rows[0].split("|")[2:6])
+    assert status == there == "RELIABLE"
+    assert float(mean) < 0.1 > float(sd)  # Monte Carlo errors of both
+    assert all(f"\n{part}. " in printed for part in range(1, 5)), printed
 
 
 @pytest.mark.usefixtures("x64")

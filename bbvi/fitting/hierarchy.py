@@ -94,8 +94,7 @@ def _near(problem: Problem, gaussian: Affine, latents: Sequence[str] | None, one
     if found is None or not len(found.hyper):
         return None
     blank = _blank(found, problem.parameters.within(found.hyper))
-    if suit(blank.split):
-        import_ahead()
+    import_ahead()
     return Hierarchy(jax.device_get(blank.around(gaussian)), Evaluations(hessian_vector_products=found.products))
 
 

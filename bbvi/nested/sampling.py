@@ -82,7 +82,7 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
     narrow = enough(fewest, num, copies)
     n = narrow + narrow // WIDE_SHARE
     hyper = LocationScale(q.hyper.loc, q.hyper.scale)
-    noise = _normal(rng, narrow, hyper.dim), _normal(rng, n - narrow, jax.eval_shape(hyper.widened).noise_dim)
+    noise = even_normal(rng, narrow, hyper.dim), even_normal(rng, n - narrow, jax.eval_shape(hyper.widened).noise_dim)
     phi, log_q, log_r = jax.device_get(_propose(hyper, *noise))
     from_q = np.arange(n) < narrow
     kept, at_end, effective = [], np.zeros(q.split.shape[0]), np.zeros(q.split.shape[0])
@@ -197,7 +197,7 @@ def import_ahead() -> None:
     Thread(target=import_module, args=("scipy.stats.qmc",), daemon=True).start()
 
 
-def _normal(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
+def even_normal(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
     """Standard normal numbers `(num, dim)` that fill space evenly."""
     from scipy.stats import qmc
 

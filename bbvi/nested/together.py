@@ -1,8 +1,8 @@
 """Draws of a hierarchy in which all latent coordinates are drawn together, from the Gaussian at their mode.
 
-Hyper-parameters come from q(phi) and a wider version, and weights are those of all coordinates. They are even where the
-latent coordinates are few, or nearly Gaussian, as those of a Gaussian process are; each draw of the hyper-parameters is
-used for several draws of the others.
+Hyper-parameters come from q(phi), by a scrambled Sobol sequence, and from a wider version, and weights are those of all
+coordinates. They are even where the latent coordinates are few, or nearly Gaussian, as those of a Gaussian process are;
+each draw of the hyper-parameters is used for several draws of the others.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from bbvi.draws.importance import WIDE_SHARE, Draws
 from bbvi.draws.pareto import effective_sample_size, smooth
 from bbvi.nested.conditional import Mode, find_mode
 from bbvi.nested.kernel import log_of_noise, wide_noise
-from bbvi.nested.sampling import copies_that_fit, enough
+from bbvi.nested.sampling import copies_that_fit, enough, even_normal
 from bbvi.outcome import Evaluations
 from bbvi.policy import hyper_draws
 from bbvi.runtime.compiling import program
@@ -60,7 +60,7 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
     narrow = enough(fewest, num, _copies(q))
     n, k, dtype = narrow + narrow // WIDE_SHARE, q.split.num_hyper, q.centre.dtype
     order = rng.permutation(n)
-    u = np.concatenate([rng.standard_normal((narrow, k)).astype(dtype), wide_noise(rng, (n - narrow, k), dtype)])[order]
+    u = np.concatenate([even_normal(rng, narrow, k), wide_noise(rng, (n - narrow, k), dtype)])[order]
     made: list[_Found] = []
     together = _at_once(q)
     for begin in range(0, n, together):

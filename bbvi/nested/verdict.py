@@ -121,7 +121,8 @@ def _findings(problem: Problem, q: Hierarchical, made: NestedDraws) -> Iterator[
         return
     with np.errstate(over="ignore"):
         weights = np.exp(smooth(made.draws.log_p - made.draws.log_r).log_weights)
-    if (missed := weights[seen.found] @ seen.error[seen.found]) > MISSED:
+    weigh = seen.found & (weights > 0)  # elsewhere lines may leave the domain
+    if not (missed := weights[weigh] @ seen.error[weigh]) <= MISSED:
         words = f"the blocks do not make up the log density, by {missed:.2g} nats: it is not smooth along them"
         yield Finding(Status.UNRELIABLE, words)
     of_block = lambda g: in_ranges([names[i] for i in split.in_blocks(split.latents)[g] if i < split.dim])
