@@ -13,6 +13,7 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.scales import Diagonal, Triangular
 from bbvi.distributions.split import Split
+from bbvi.nested.chains import run_chains
 from bbvi.nested.climb import climb
 from bbvi.nested.conditional import curvature, find_mode
 from bbvi.nested.lines import along_lines
@@ -311,3 +312,14 @@ def test_gaussian_blocks_need_no_correction():
 
 
 # -- fits -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+def test_chains_spread_in_all_of_many_hyper_parameters():
+    """They begin at few places, of a q that is too narrow."""
+    k = 24
+    split = Split.of(np.arange(k), [[k], [k + 1]], k + 2)
+    narrow = Hierarchical.of_split(split, Affine(np.zeros(k), Triangular.of(0.3 * np.eye(k))))
+    target = problem(lambda x: -0.5 * jnp.sum(x**2), k + 2, None)
+    x = run_chains(target, narrow, (0,)).draws.pool.x[:, :k]
+    np.testing.assert_allclose(x.std(axis=0), 1, atol=0.15)

@@ -17,7 +17,7 @@ from bbvi.nested.climb import climb
 from bbvi.nested.lines import suit
 from bbvi.nested.sampling import import_ahead, is_found
 from bbvi.nested.together import is_found_together
-from bbvi.outcome import Evaluations
+from bbvi.outcome import NOTHING, Evaluations
 from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.record import Start
 from bbvi.structure import Structure, bending, find_structure, structure_of
@@ -56,7 +56,7 @@ def find_hierarchy(
     if found is None:
         return None
     if not _is_to_climb(found.q.split):
-        return found._replace(q=_with_mode(problem, found.q))
+        return _with_mode(problem, found)
     q, climbed = climb(problem, found.q)
     here = found._replace(q=q, evaluations=found.evaluations + climbed)
     if latents is not None or q.split.num_hyper <= FEW_HYPER:
@@ -69,14 +69,16 @@ def find_hierarchy(
     return again._replace(evaluations=here.evaluations + again.evaluations)
 
 
-def _with_mode(problem: Problem, q: Hierarchical) -> Hierarchical:
-    """q, or one at the origin: the start may be a spike from which no mode of the latent coordinates is found."""
+def _with_mode(problem: Problem, found: Hierarchy) -> Hierarchy:
+    """The same, or at the origin: the start may be a spike from which no mode of the latent coordinates is found."""
+    q = found.q
     try:
-        is_well = (is_found if suit(q.split) else is_found_together)(problem, q)
+        is_well, looked = (is_found if suit(q.split) else is_found_together)(problem, q)
     except OutOfTimeError:
-        return q
+        return found
     origin = np.zeros(q.dim, q.centre.dtype)
-    return q if is_well else jax.device_get(q.around(Affine(origin, Diagonal(origin))))
+    begin = q if is_well else jax.device_get(q.around(Affine(origin, Diagonal(origin))))
+    return Hierarchy(begin, found.evaluations + looked)
 
 
 def _is_to_climb(split: Split) -> bool:
@@ -111,8 +113,8 @@ def one_long_parameter(problem: Problem) -> list[str] | None:
     return [name] if fits and sizes[name] * problem.operations <= DENSE_OPERATIONS else None
 
 
-def bent_parameter(problem: Problem, start: Start) -> list[str] | None:
-    """The name of such a parameter where another one bends it, and a first stage without structure would be dear.
+def bent_parameter(problem: Problem, start: Start) -> tuple[list[str] | None, Evaluations]:
+    """Such a parameter where another one bends it and a first stage without structure would be dear; the cost.
 
     Gaussian processes are bent by their amplitudes and lengths by 0.7 to 2 where Newton's steps are dear, regressions
     with so many rows by 0.1 at most.
@@ -120,9 +122,10 @@ def bent_parameter(problem: Problem, start: Start) -> list[str] | None:
     named = one_long_parameter(problem)
     is_dear = problem.dim * problem.operations >= DEAR_OPERATIONS
     if named is None or not is_dear or why_not(problem, start) or problem.why_not_differentiable(3):
-        return None
+        return None, NOTHING
     others = np.flatnonzero(~problem.parameters.belong_to(named))
-    return named if (bending(problem, start.gaussian, others) > BENT).any() else None
+    norms, spent = bending(problem, start.gaussian, others)
+    return named if (norms > BENT).any() else None, spent
 
 
 def why_not(problem: Problem, start: Start) -> str | None:

@@ -70,8 +70,9 @@ def first_stage(
     if (stage := nested_stage(problem, start, latents, one_block=asked)) is not None:
         return stage
     if not asked and latents is None:
-        bent = bent_parameter(problem, start)
-        return (None if bent is None else nested_stage(problem, start, bent)) or plain
+        bent, looked = bent_parameter(problem, start)
+        stage = (None if bent is None else nested_stage(problem, start, bent)) or plain
+        return stage._replace(spent=stage.spent + looked)
     reason = why_not(problem, start) or "no small blocks were found that are independent given a few hyper-parameters"
     argument = "method='nested_laplace'" if latents is None else f"latents={list(latents)!r}"
     raise ValueError(f"{argument}: {reason}. Name others by latents=[...], or leave this out.")

@@ -65,7 +65,7 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...]) -> Nest
     places = jax.tree.map(lambda each: np.repeat(each, CHAINS // SUPERCHAINS, axis=0), begun)
     made: list[Step] = []
     while not _is_enough(made, q.split):
-        given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS), _past(q, begun, made))
+        given = random_numbers(rng, q, clusters, (STEPS_AT_ONCE, CHAINS), _past(q, made, rng))
         try:
             places, steps = _advance(problem, q, clusters, places, given)
         except OutOfTimeError:
@@ -81,12 +81,12 @@ def run_chains(problem: Problem, q: Hierarchical, seed: tuple[int, ...]) -> Nest
     return NestedChains(draws, accepted, missed, lost, _evaluations(q.split, clusters, len(made)))
 
 
-def _past(q: Hierarchical, begun: Place, made: list[Step]) -> np.ndarray:
-    """Where chains have been before, `(n, k)`, in the noise of the hyper-parameters."""
-    phi = np.asarray(begun.phi)
-    if made:
-        x = np.concatenate([each.x for each in _settled(made)])
-        phi = x.reshape(-1, q.dim)[:, np.asarray(q.split.hyper)]
+def _past(q: Hierarchical, made: list[Step], rng: np.random.Generator) -> np.ndarray:
+    """Where chains have been before, `(n, k)`, in the noise of the hyper-parameters; at first, where q is."""
+    if not made:
+        return rng.standard_normal((STEPS_AT_ONCE * CHAINS, q.split.num_hyper))
+    hyper = np.asarray(q.split.hyper)
+    phi = np.concatenate([each.x[..., hyper].reshape(-1, len(hyper)) for each in _settled(made)])
     return solve_triangular(q.hyper.scale.matrix(), (phi - q.hyper.loc).T, lower=True).T
 
 

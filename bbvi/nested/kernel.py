@@ -11,9 +11,10 @@ the modes of q leads to, and K is of the precision at the beginning of this step
     blocks  clusters of latent coordinates are drawn from their Gaussian given the others. Each is accepted or rejected
             for itself, by its own part of the log density: the line integral of its own part of the gradient
 
-Jumps by differences are as long as the posterior is wide, whatever q is; c is 2.38 / sqrt(2 k). Moves of e by shares b
-are reversible for standard normal e, so that they are accepted by how the posterior differs from that; draws with wide
-tails, by how it differs from these. The acceptance of the last kind does not fall with the number of coordinates.
+Jumps by differences are as long as the posterior is wide, whatever q is; c is 2.38 / sqrt(2 k). The past that they are
+taken from grows, so that it changes less and less, as an adaptation has to. Moves of e by shares b are reversible for
+standard normal e, so that they are accepted by how the posterior differs from that; draws with wide tails, by how it
+differs from these. The acceptance of the last kind does not fall with the number of coordinates.
 
 References: ter Braak and Vrugt 2008 (differences of the past); Neal 1999 and Cotter, Roberts, Stuart and White 2013
 (moves of all); Knorr-Held and Rue 2002 (blocks).
@@ -131,7 +132,7 @@ def random_numbers(
     """Those of as many steps as `shape` says, made on the host: to compile a generator would take seconds.
 
     Arguments:
-        past: places u at which chains have been, `(n, k)`.
+        past: u at places where chains have been, `(n, k)`.
     """
     dtype, split = q.centre.dtype, q.split
     normal = lambda *of: rng.standard_normal((*shape, *of), dtype)

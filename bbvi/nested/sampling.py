@@ -99,10 +99,11 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
     return NestedDraws(Draws(x[:, 0], *columns), pool, seen, _evaluations(q, rounds))
 
 
-def is_found(problem: Problem, q: Hierarchical) -> bool:
+def is_found(problem: Problem, q: Hierarchical) -> tuple[bool, Evaluations]:
     """Whether the blocks have a mode at the mean of the hyper-parameters."""
     phi = np.asarray(q.hyper.loc)[None]
-    return bool(next(_visits(problem, q, phi, np.random.default_rng(0), common=True))[1].found[0])
+    _, visits = next(_visits(problem, q, phi, np.random.default_rng(0), common=True))
+    return bool(visits.found[0]), _evaluations(q, visits.rounds)
 
 
 def finished(problem: Problem, q: Hierarchical, rounds: int = 4) -> tuple[Hierarchical, Evaluations]:

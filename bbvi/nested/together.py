@@ -76,10 +76,10 @@ def draw_jointly(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: 
     return JointDraws(each[0], pool, _are_even(each[0]), spent)
 
 
-def is_found_together(problem: Problem, q: Hierarchical) -> bool:
+def is_found_together(problem: Problem, q: Hierarchical) -> tuple[bool, Evaluations]:
     """Whether the latent coordinates have a mode at the mean of the hyper-parameters."""
-    u = np.zeros((1, q.split.num_hyper), q.centre.dtype)
-    return bool(_found(problem, q, u, np.zeros((1, _copies(q), q.split.num_places), u.dtype))[1].found[0])
+    mode = _modes(problem, q, np.zeros((1, q.split.num_hyper), q.centre.dtype))
+    return bool(mode.found[0]), _evaluations(q, mode.rounds, 0)
 
 
 def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
@@ -87,10 +87,7 @@ def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluation
     root = np.asarray(q.hyper.scale.matrix())
     k = len(root)
     u = np.concatenate([np.zeros((1, k), root.dtype), np.eye(k, dtype=root.dtype), -np.eye(k, dtype=root.dtype)])
-    modes = []
-    for some in np.array_split(u, -(-len(u) // _at_once(q))):
-        modes.append(_found(problem, q, some, np.zeros((len(some), _copies(q), q.split.num_places), root.dtype))[1])
-    mode = jax.tree.map(lambda *column: np.concatenate(column), *modes)
+    mode = _modes(problem, q, u)
     spent = _evaluations(q, mode.rounds, 0)
     if not mode.found[0]:
         return q, spent
@@ -98,6 +95,14 @@ def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluation
     slope = q.slope if not mode.found.all() else ((z[1 : k + 1] - z[k + 1 :]) / 2).T @ np.linalg.inv(root)
     factor = jax.tree.map(lambda each: each[0], mode.factor)
     return replace(q, centre=z[0], slope=slope, factor=factor), spent
+
+
+def _modes(problem: Problem, q: Hierarchical, u: np.ndarray) -> Mode:
+    """Modes of the latent coordinates at noise `(n, k)` of the hyper-parameters."""
+    parts = np.array_split(u, -(-len(u) // _at_once(q)))
+    still = lambda n: np.zeros((n, _copies(q), q.split.num_places), u.dtype)
+    modes = [_found(problem, q, part, still(len(part)))[1] for part in parts]
+    return jax.tree.map(lambda *column: np.concatenate(column), *modes)
 
 
 def _at_once(q: Hierarchical) -> int:
@@ -112,7 +117,7 @@ def _found(problem: Problem, q: Hierarchical, u: np.ndarray, e: np.ndarray) -> t
     return jax.tree.map(lambda each: np.asarray(each)[: len(u)], made)
 
 
-def _evaluations(q: Hierarchical, rounds: np.ndarray, draws: int) -> Evaluations:
+def _evaluations(q: Hierarchical, rounds: Array, draws: int) -> Evaluations:
     """What so many Newton steps and draws have cost."""
     newton = int(rounds.sum())
     return Evaluations(draws, newton, q.split.num_colours * newton)

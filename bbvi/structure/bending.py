@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.distributions.affine import Affine
+from bbvi.outcome import Evaluations
 from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
@@ -20,8 +21,8 @@ from bbvi.target.problem import Problem
 DIRECTIONS = 16  # at least
 
 
-def bending(problem: Problem, gaussian: Affine, coordinates: np.ndarray) -> np.ndarray:
-    """The norm of D for each of some coordinates `(k,)`; NaN where the log density is not finite so near.
+def bending(problem: Problem, gaussian: Affine, coordinates: np.ndarray) -> tuple[np.ndarray, Evaluations]:
+    """The norm of D for each of some coordinates `(k,)`, NaN where the log density is not finite so near; its cost.
 
     Arguments:
         gaussian: about the posterior.
@@ -36,7 +37,8 @@ def bending(problem: Problem, gaussian: Affine, coordinates: np.ndarray) -> np.n
     sd = np.asarray(gaussian.scale.sd())[coordinates]
     found = np.asarray(_curvatures(problem, x, axes, sd, np.stack([filled] + 2 * k * [random])))
     with np.errstate(invalid="ignore"):
-        return np.std(np.subtract(*np.split(found[1:], 2)) / 2, axis=1) / 2**0.5
+        norms = np.std(np.subtract(*np.split(found[1:], 2)) / 2, axis=1) / 2**0.5
+    return norms, Evaluations(gradients=len(found), hessian_vector_products=found.size)
 
 
 @program
