@@ -9,7 +9,9 @@ import pytest
 
 import bbvi
 from bbvi.chains.adaptation import best_length, roots
+from bbvi.chains.draws import draws_of_chains
 from bbvi.chains.frame import Frame
+from bbvi.chains.verdict import find_in_chains, summarise_chains
 from bbvi.draws.agreement import agree, agreement, mean_error, sd_error
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
@@ -195,6 +197,17 @@ def test_the_error_of_a_mean_is_that_over_repetitions():
 def test_the_error_of_a_standard_deviation_is_that_over_repetitions():
     errors = [sd_error(independent((20, 32, 1), seed))[0] for seed in range(40)]
     assert np.mean(errors) == pytest.approx(1 / np.sqrt(2 * 20 * 32), rel=0.08)
+
+
+@pytest.mark.parametrize(("power", "doubted"), [(1, False), (3, True)])
+def test_a_standard_deviation_that_rests_on_few_draws_is_doubted(power, doubted):
+    """A cubed Gaussian has an excess kurtosis of 43."""
+    x = independent((2000, 64, 2)) ** np.array([1, power])
+    zeros = np.zeros(x.shape[:2])
+    made = draws_of_chains(x, zeros, zeros, zeros[0], agreement(x, 16))
+    findings = list(find_in_chains(made, summarise_chains(made, np.zeros(2), ["a", "b"])))
+    assert any("b (unconstrained) rests on few draws" in finding.message for finding in findings) == doubted
+    assert any(finding.status is bbvi.Status.USABLE for finding in findings) == doubted
 
 
 def test_agreement_needs_both_limits():

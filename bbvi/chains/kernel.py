@@ -1,8 +1,8 @@
 """The moves of an ensemble of chains, each of which leaves the density in y as it is.
 
     trajectory    some leapfrog steps of Hamiltonian dynamics, accepted by the change of energy. All chains of a step
-                  take the same number of them, so that none waits. Step sizes vary between chains and steps: most are
-                  near the one that adaptation found, and some far below, for places where the density is narrow
+                  take the same number of them, so that none waits. Step sizes vary between chains and steps: half are
+                  near the one that adaptation found, and half below, for places where the density is narrow
     leap          a draw of q's wider version, accepted as in importance sampling: it goes from one mode of a mixture to
                   another, and into heavy tails
 
@@ -22,7 +22,7 @@ from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
 HALVES = 2  # of an ensemble: what is known of one moves the other
-USUAL, LEAST_USUAL = 0.75, 0.6  # share of the steps that are between this share of the step size and all of it
+USUAL, LEAST_USUAL = 0.5, 0.6  # share of the steps that are between this share of the step size and all of it
 SMALLEST = 0.03  # share of the step size that others have at least, evenly on a log scale
 
 

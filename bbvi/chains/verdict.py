@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import kurtosis
 
 from bbvi.chains.draws import ChainDraws
 from bbvi.outcome import ChainSummary, Finding, Status, Value
@@ -11,6 +12,7 @@ from bbvi.runtime.types import Array
 
 AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in standard deviations, of a reliable posterior
 FAIR_SD_ERROR = 0.05  # relative Monte Carlo error of standard deviations, above which a posterior is usable at best
+HEAVY = 12.0  # excess kurtosis, that of a squared Gaussian, above which draws rarely show what a deviation is made of
 NEARLY_AGREED, FAIR_ERROR = 1.02, 0.05  # the same of a usable one
 
 
@@ -61,11 +63,17 @@ def find_in_chains(made: ChainDraws, seen: ChainSummary) -> Iterator[Finding]:
     """What speaks against draws of chains."""
     if seen.status is not Status.RELIABLE:
         yield Finding(seen.status, f"the chains differ most in {seen.worst}", "raise the budget")
-    if seen.sd_error > FAIR_SD_ERROR and seen.status is not Status.UNRELIABLE:
-        words = (
-            f"the standard deviation of {seen.vaguest} (unconstrained) has a Monte Carlo error of {seen.sd_error:.0%}"
-        )
+    if seen.status is not Status.UNRELIABLE and (doubt := _doubt_of_sd(made, seen)) is not None:
+        words = f"the standard deviation of {seen.vaguest} (unconstrained) {doubt}"
         yield Finding(Status.USABLE, words, f"describe {seen.vaguest} by quantiles", inherent=True)
     yield Finding(Status.RELIABLE, f"q itself is off by up to {seen.off:.2g} sd, in the mean of {seen.most_off}")
     if not np.isfinite(made.log_evidence.value):
         yield Finding(Status.RELIABLE, "the log evidence was not found: draws of q and of the chains hardly overlap")
+
+
+def _doubt_of_sd(made: ChainDraws, seen: ChainSummary) -> str | None:
+    """What is to be said of the standard deviation that is known least."""
+    if seen.sd_error > FAIR_SD_ERROR:
+        return f"has a Monte Carlo error of {seen.sd_error:.0%}"
+    excess = float(kurtosis(made.pool.x[:, int(made.agreement.sd_error.argmax())]))
+    return f"rests on few draws: its tails are heavy (excess kurtosis {excess:.0f})" if excess > HEAVY else None
