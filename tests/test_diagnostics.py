@@ -251,6 +251,14 @@ def path_to(point):
     return start_at(Affine(np.zeros(1), Diagonal(np.zeros(1))))._replace(paths=(path,), elbos=np.zeros(1))
 
 
+def beside_narrower_path():
+    """A second mode like q's own, at whose end a path believed in a scale of e^-50."""
+    either = lambda x: jnp.logaddexp(-0.5 * (x[0] - 20) ** 2, -0.5 * x[0] ** 2)
+    path = Affine(np.full(1, 20.0), Triangular(np.full((1, 1), np.exp(-50.0))))
+    start = path_to(20.0)._replace(paths=(path,), elbos=np.full(1, -50.0))
+    return seen(Problem(make_parameters(1, None), None, either), draws=weighted(EVEN, X), start=start)
+
+
 def beside_ridge(width):
     problem, q = Problem(make_parameters(2, None), jnp.asarray(width), ridge), gaussians(2, 0.0)
     return seen(problem, q, 2, draws=draw(problem, q, (0, 0)))
@@ -319,6 +327,11 @@ def test_a_check_with_other_thresholds_judges_by_them():
     assert [RanOff(steps=steps)(rising) is not None for steps in (50, 51)] == [True, False]
     assert ImportanceWeights(spread=10.0, effective=1)(seen(draws=weighted(4 * X))).message.startswith("k-hat")
     assert Rounding(usable=1.0)(seen(draws=weighted(EVEN - 1e15))) is None
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_mode_is_not_missed_for_a_wrong_curvature_along_its_path():
+    assert "near 20 instead of" in MissedMode()(beside_narrower_path()).message
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

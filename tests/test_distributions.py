@@ -195,6 +195,16 @@ def test_the_wide_version_is_a_distribution(q):
     assert (share > 1e-4).all()  # a Gaussian has 2e-9 of its draws there
 
 
+def test_many_components_are_gone_through_in_a_loop_with_the_same_result():
+    """Nine components, of which the last six hardly count: what three give, which are not."""
+    few = member(bbvi.Mixture)
+    many = bbvi.Mixture.of(3 * few.members, jnp.concatenate([few.log_weights, jnp.full(6, -60.0)]))
+    x = few.push(np.random.default_rng(0).standard_normal((5, few.noise_dim)))
+    np.testing.assert_allclose(many.log_prob(x), few.log_prob(x), rtol=1e-12)
+    np.testing.assert_allclose(many.mean(), few.mean(), rtol=1e-12)
+    np.testing.assert_allclose(many.sd(), few.sd(), rtol=1e-6)
+
+
 def test_draws_of_a_mixture_take_turns():
     """Each component has as many draws as any other, weighted so that averages are those of the mixture."""
     q = member(bbvi.Mixture)

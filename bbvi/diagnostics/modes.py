@@ -1,47 +1,143 @@
-"""Modes of a posterior, as far as the paths of the start ended in several."""
+"""Modes of a posterior, as far as paths end in several; then further paths are climbed, while these find new ones.
 
-from collections.abc import Sequence
+Half of the further paths begin at random points, as those of the start do; the others where each coordinate is that of
+one mode or another, and so meet the modes of coordinates that have several each.
+
+The share of paths that ended in a mode which no other path met estimates what all modes together attract that were not
+met at all (Good 1953, Biometrika 40:237).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from bbvi.distributions.affine import Affine
-from bbvi.draws.importance import log_densities
+from bbvi.draws.importance import affordable, log_densities
 from bbvi.draws.random import RandomStream
+from bbvi.outcome import NOTHING, Evaluations, Finding, Status
 from bbvi.runtime.types import Array
 from bbvi.start.bulk import polish
-from bbvi.start.record import Start
+from bbvi.start.paths import climb
+from bbvi.start.record import Hints, Start
+from bbvi.start.search import NUM_PATHS, first_points
 from bbvi.target.problem import Problem
 
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
 SUSPECT = 30.0  # the same before the other mode has been polished
 MODES_APART = 3.0  # standard deviations between the centres of two modes
 BARRIER = 1.0  # nats by which the log density dips between them: it does not along a funnel
+MOST_PATHS = 256  # in search of modes
+QUIET = 6  # paths for each mode, none of which found another one, before the search ends
+UNSEEN = 0.1  # share of paths to modes that were not met, above which there are others
 
 
-def find_modes(
-    problem: Problem, start: Start, gaussian: Affine, elbo: float, seed: int
-) -> tuple[list[Affine], list[float]]:
-    """Gaussians of largest ELBO near the ends of the start's paths, as far as they lie apart, and their ELBOs.
+class Modes(NamedTuple):
+    """Modes that matter."""
+
+    gaussians: list[Affine]  # of largest ELBO near each
+    elbos: list[float]
+    met: list[int]  # paths that ended near each
+    evaluations: Evaluations
+
+    @property
+    def unseen(self) -> float:
+        """The share of paths that would end in modes that were not met, about."""
+        return self.met.count(1) / max(sum(self.met), 1)
+
+    def findings(self) -> Iterator[Finding]:
+        """What speaks against having met all of them."""
+        if self.unseen > UNSEEN:
+            found = f"{sum(self.met)} paths ended in {len(self.met)} modes, in {self.met.count(1)} of them only once"
+            yield Finding(
+                Status.UNRELIABLE,
+                f"{found}: there are others",
+                "break a symmetry with ordered constraints, or reparameterise",
+                inherent=True,
+            )
+
+
+def find_modes(problem: Problem, start: Start, gaussian: Affine, elbo: float, seed: int) -> Modes:
+    """Gaussians of largest ELBO near the ends of paths, as far as they lie apart, and their ELBOs.
 
     Arguments:
         gaussian, elbo: the first of them.
-        seed: of the draws on which others are found.
+        seed: of the draws on which others are found, and of where further paths begin.
     """
-    modes, elbos = [gaussian], [elbo]
-    for path, path_elbo in zip(start.paths, start.elbos, strict=True):
-        if not path.is_dense or path_elbo < elbo - SUSPECT or not _apart(problem, path.loc, modes):
-            continue
-        polished = polish(problem, path, np.random.default_rng((seed, RandomStream.MODES)))
-        if polished.elbo > elbo - RIVAL and _apart(problem, polished.gaussian.loc, modes):
-            modes.append(polished.gaussian)
-            elbos.append(polished.elbo)
-    return modes, elbos
+    search = _Search(problem, gaussian, elbo, np.random.default_rng((seed, RandomStream.MODES)))
+    search.see(start.paths, start.elbos)
+    if len(search.gaussians) > 1 and gaussian.is_dense and not start.sampled:
+        search.go_on()
+    return Modes(search.gaussians, search.elbos, search.met, search.spent)
 
 
-def _apart(problem: Problem, loc: Array, modes: Sequence[Affine]) -> bool:
-    """Whether a point is far from all modes, and beyond a barrier."""
-    far = all(mode.distance(loc) > MODES_APART for mode in modes)
-    return far and all(_barrier(problem, loc, mode.loc) > BARRIER for mode in modes)
+class _Search:
+    """Modes seen so far."""
+
+    def __init__(self, problem: Problem, gaussian: Affine, elbo: float, rng: np.random.Generator) -> None:
+        self.problem, self.rng, self.spent = problem, rng, NOTHING
+        self.gaussians, self.elbos, self.met = [gaussian], [elbo], [0]
+        self.lesser: list[Affine] = []  # ends of paths that do not matter
+        self.height = float(log_densities(problem, np.asarray(gaussian.loc)[None])[0])
+
+    def go_on(self) -> None:
+        """Climb further paths while they find new modes, or some were met but once."""
+        hints, quiet, most = Hints(rng=self.rng), 0, affordable(self.problem)
+        for i in range(MOST_PATHS // NUM_PATHS):
+            known = len(self.gaussians)
+            xs = self.crossed(NUM_PATHS) if i % 2 else first_points(self.problem, hints)
+            ends = climb(self.problem, xs, hints, judged=False)
+            self.spent += ends.evaluations
+            self.see(ends.gaussians, ends.elbo)
+            quiet = 0 if len(self.gaussians) > known else quiet + NUM_PATHS
+            settled = quiet >= QUIET * len(self.gaussians) and 1 not in self.met
+            if settled or self.spent.gradients > most:
+                return
+
+    def see(self, paths: Sequence[Affine], elbos: np.ndarray) -> None:
+        """Count the paths that end near a mode, and find the Gaussian near each that is new."""
+        if not paths:
+            return
+        heights = np.asarray(log_densities(self.problem, np.stack([np.asarray(path.loc) for path in paths])))
+        for path, elbo, height in zip(paths, elbos, heights, strict=True):
+            falls_short = min(self.elbos[0] - elbo, self.height - height)  # curvature along a path can be far off
+            if path.is_dense and falls_short < SUSPECT:
+                self._meet(path)
+
+    def _meet(self, path: Affine) -> None:
+        if (at := self._near(path.loc)) is None and not any(
+            _same(self.problem, path.loc, each) for each in self.lesser
+        ):
+            polished = polish(self.problem, path, self.rng)
+            self.spent += polished.evaluations
+            at = self._near(polished.gaussian.loc)
+            if at is None and polished.elbo > self.elbos[0] - RIVAL:
+                at = len(self.gaussians)
+                self.gaussians.append(polished.gaussian)
+                self.elbos.append(polished.elbo)
+                self.met.append(0)
+            elif at is None:
+                self.lesser.append(polished.gaussian)
+        if at is not None:
+            self.met[at] += 1
+
+    def _near(self, loc: Array) -> int | None:
+        """The number of the mode that a point belongs to, None for none."""
+        nearest = sorted(range(len(self.gaussians)), key=lambda i: float(self.gaussians[i].distance(loc)))
+        return next((i for i in nearest if _same(self.problem, loc, self.gaussians[i])), None)
+
+    def crossed(self, num: int) -> np.ndarray:
+        """Points whose coordinates are those of one mode or another, with noise of that mode, `(num, dim)`."""
+        dim, dtype = self.problem.dim, np.asarray(self.gaussians[0].loc).dtype
+        noise = self.rng.standard_normal((len(self.gaussians), num, dim)).astype(dtype)
+        draws = np.stack([np.asarray(mode.draws(each)) for mode, each in zip(self.gaussians, noise, strict=True)])
+        chosen = self.rng.integers(len(draws), size=(1, num, dim))
+        return np.take_along_axis(draws, chosen, axis=0)[0]
+
+
+def _same(problem: Problem, loc: Array, mode: Affine) -> bool:
+    """Whether a point is near a mode, or on this side of a barrier."""
+    return bool(mode.distance(loc) <= MODES_APART) or _barrier(problem, loc, mode.loc) <= BARRIER
 
 
 def _barrier(problem: Problem, a: Array, b: Array) -> float:

@@ -15,6 +15,7 @@ from bbvi.distributions.scales import Array, Diagonal
 from bbvi.runtime.pytree import pytree
 
 COMPONENTS = 3  # of a mixture that is given no number of them
+MOST_UNROLLED = 4  # components that a program goes through without a loop
 
 
 @pytree
@@ -82,9 +83,15 @@ class Mixture(Distribution):
         """The components one by one."""
         return [jax.tree.map(lambda leaf, i=i: leaf[i], self.components) for i in range(len(self.log_weights))]
 
-    def _each(self, function: Callable[[Distribution], Array]) -> Array:
-        # One by one: batched triangular solves can block one another in a small pool of threads.
-        return jnp.stack([function(q) for q in self.members])
+    def _each(self, function: Callable[[Distribution], Any]) -> Any:
+        """What a function gives of each component, an array or a pytree of these, stacked.
+
+        One by one, as batched triangular solves can block one another in a small pool of threads; many of them in a
+        loop, which is compiled once.
+        """
+        if len(self.log_weights) > MOST_UNROLLED:
+            return jax.lax.map(function, self.components)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(function, self.members))
 
     def push_one(self, noise: Array) -> Array:
         return self._choose(self._each(lambda q: q.push_one(noise[:-1])), noise[-1])
@@ -114,8 +121,7 @@ class Mixture(Distribution):
         return jnp.argmax(log_probs + jax.nn.log_softmax(self.log_weights)[:, None], axis=0)
 
     def moments(self) -> Moments:
-        weights, each = jax.nn.softmax(self.log_weights), [q.moments() for q in self.members]
-        means, sds = (jnp.stack([getattr(of, name) for of in each]) for name in ("mean", "sd"))
+        weights, (means, sds, _) = jax.nn.softmax(self.log_weights), self._each(lambda q: q.moments())
         mean = weights @ means
         x, shares = self.weighted_draws(jnp.asarray(fixed_draws(self.noise_dim), float_type(self)))
         return Moments(mean, jnp.sqrt(weights @ (sds**2 + (means - mean) ** 2)), -(shares @ self.log_prob(x)))

@@ -177,11 +177,12 @@ def _mixture(so_far: SoFar) -> Stage | None:
         return None
     assert isinstance(best.q, LocationScale)
     elbo = best.diagnosis.elbo.value
-    modes, elbos = find_modes(so_far.problem, so_far.start, best.q.affine, elbo, so_far.seed)
-    if len(modes) < 2:
+    modes = find_modes(so_far.problem, so_far.start, best.q.affine, elbo, so_far.seed)
+    if len(modes.gaussians) < 2:
         return None
-    members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes]
-    return Stage(PathGradient(), jax.device_get(Mixture.of(members, jnp.asarray(elbos))))
+    members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes.gaussians]
+    q = jax.device_get(Mixture.of(members, jnp.asarray(modes.elbos)))
+    return Stage(PathGradient(), q, spent=modes.evaluations, findings=tuple(modes.findings()))
 
 
 def _short_chains(so_far: SoFar) -> Stage | None:

@@ -10,7 +10,7 @@ from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
 from bbvi.draws.importance import Draws
-from bbvi.outcome import NOTHING, Evaluations, History, StageSummary, Status
+from bbvi.outcome import NOTHING, Evaluations, Finding, History, StageSummary, Status
 from bbvi.target.problem import Problem
 
 FEW_DRAWS_ERROR = 0.1  # Monte Carlo error in standard deviations, above which a q may be nearer to the posterior,
@@ -26,6 +26,7 @@ class Stage(NamedTuple):
     spent: Evaluations = NOTHING  # on finding out that this is to be done
     share: float = 1.0  # of the time that is left, where others may come after it
     gradients: int | None = None  # at most, where it is a short one
+    findings: tuple[Finding, ...] = ()  # what is to be said of its result, and of those of all stages after it
 
 
 @dataclass(frozen=True, kw_only=True)

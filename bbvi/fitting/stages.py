@@ -21,7 +21,7 @@ from bbvi.fitting.stage import Stage, StageResult
 from bbvi.fitting.task import Task
 from bbvi.nested.verdict import look
 from bbvi.optimise import Allowance, Callback, Run, begin, drive
-from bbvi.outcome import Evaluations, Status, Stop
+from bbvi.outcome import Evaluations, Finding, Status, Stop
 from bbvi.runtime.deadline import OutOfTimeError
 from bbvi.start.record import Start
 from bbvi.start.subsample import for_verdict
@@ -70,7 +70,8 @@ class Fitting:
             try:
                 gradients = min(max(0, int(gradients)), stage.gradients or NEVER)
                 limits = limits._replace(gradients=gradients, seconds=stage.share * seconds)
-                results.append(self._run(stage, limits))
+                known = [finding for each in results for finding in each.stage.findings]
+                results.append(self._run(stage, limits, [*known, *stage.findings]))
                 stage = self._next(results, plain)
             except OutOfTimeError as error:
                 if not results:
@@ -85,8 +86,8 @@ class Fitting:
             return None
         return next_stage(self.problem, self.start, results, plain, self.task.seed)
 
-    def _run(self, stage: Stage, limits: Allowance) -> StageResult:
-        """Run one algorithm to its end, and check what it found."""
+    def _run(self, stage: Stage, limits: Allowance, known: Sequence[Finding]) -> StageResult:
+        """Run one algorithm to its end, and check what it found; `known` is what earlier stages say of it, too."""
         algorithm, problem, kept, seed = stage.algorithm, self.problem, self.checkpoint, self.task.seed
         needs = algorithm.needs(problem.dim, stage.q)
         draws = needs.draws(np.random.default_rng((seed, RandomStream.FIXED)))
@@ -110,7 +111,7 @@ class Fitting:
             result = algorithm.finish(problem, run.state)
         run = run._replace(state=None)  # whose memory the check may need
         with self.clock.for_check():
-            judged = [self._judge(q, run, result) for q in result.candidates]
+            judged = [self._judge(q, run, result, known) for q in result.candidates]
         chosen = min(range(len(judged)), key=lambda i: judged[i].diagnosis.rank)
         looked = sum((each.evaluations for each in judged), Evaluations())
         return StageResult(
@@ -123,7 +124,7 @@ class Fitting:
             evaluations=stage.spent + run.evaluations + result.evaluations + looked,
         )
 
-    def _judge(self, q: Distribution, run: Run, result: Result) -> "_Judged":
+    def _judge(self, q: Distribution, run: Run, result: Result, known: Sequence[Finding]) -> "_Judged":
         judged, limits = for_verdict(self.problem, q)
         made = result.chains
         agreed = made is not None and judge_agreement(made) is Status.RELIABLE
@@ -136,7 +137,7 @@ class Fitting:
             stop=Stop.CONVERGED if agreed else run.stop,
             elbo=run.history.elbo,
             limits=[*limits, *seen.findings],
-            remarks=result.findings,
+            remarks=[*known, *result.findings],
             seed=self.task.seed,
             chains=seen.chains,
         )

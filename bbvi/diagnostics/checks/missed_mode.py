@@ -10,6 +10,7 @@ import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.whitening import whitening
+from bbvi.draws.importance import log_densities
 from bbvi.outcome import Finding, Status
 from bbvi.start.bulk import polish
 
@@ -21,7 +22,8 @@ class MissedMode(Check):
     # The ELBO of another mode may fall short of that of q by this many nats, and the mode still matters: its weight is
     # then e^-7.
     rival: float = 7.0
-    # Before the Gaussian at the other mode has been polished its ELBO may fall short by this many nats.
+    # Before the Gaussian at the other mode has been polished its ELBO may fall short by this many nats, as curvature
+    # seen along a path can be far off; unless its log density at the end of the path does so, too.
     suspect: float = 30.0
     # A point is outside when it is further from the mean than the furthest draw, by this many standard deviations.
     outside: float = 0.5
@@ -32,14 +34,18 @@ class MissedMode(Check):
         finite = np.isfinite(of_q.log_p)
         if not finite.any() or not len(of_q.x) or problem.is_long:  # of a long vector there is but one path
             return None
-        elbo = np.mean(of_q.log_p[finite] - of_q.log_q[finite])
+        elbo, top = np.mean(of_q.log_p[finite] - of_q.log_q[finite]), of_q.log_p[finite].max()
         whiten = whitening(of_q.x)
         reach = np.linalg.norm(whiten(of_q.x), axis=1).max() + self.outside
-        for path, path_elbo in zip(start.paths, start.elbos, strict=True):
-            loc = np.asarray(path.loc)
-            if path_elbo < elbo - self.suspect:
-                break  # the best path comes first
-            if np.linalg.norm(whiten(loc)) > reach and path.is_dense and not start.sampled:
+        outside = [i for i, path in enumerate(start.paths) if np.linalg.norm(whiten(np.asarray(path.loc))) > reach]
+        if not outside:
+            return None
+        heights = np.asarray(log_densities(problem, np.stack([np.asarray(start.paths[i].loc) for i in outside])))
+        for i, height in zip(outside, heights, strict=True):
+            path, loc, path_elbo = start.paths[i], np.asarray(start.paths[i].loc), start.elbos[i]
+            if max(path_elbo - elbo, height - top) < -self.suspect:
+                continue
+            if path.is_dense and not start.sampled:
                 polished = polish(problem, path, evidence.rng())
                 loc, path_elbo = np.asarray(polished.gaussian.loc), polished.elbo
             if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - self.rival:
