@@ -182,9 +182,10 @@ def _start(task: Task, problem: Problem, hints: Hints) -> Start:
 def _centred(problem: Problem, start: Start) -> tuple[Problem, Start]:
     """The problem with the windows of angles around the start, and the start's paths next to these."""
     parameters = problem.parameters.centred(np.asarray(start.gaussian.loc))
-    paths = [Affine(parameters.nearest_turn(np.asarray(path.loc)[None])[0], path.scale) for path in start.paths]
+    near = lambda path: Affine(parameters.nearest_turn(np.asarray(path.loc)[None])[0], path.scale)
     placed = problem.layout.device_put(parameters)
-    return replace(problem, parameters=placed), start._replace(paths=tuple(paths))
+    spike = None if start.spike is None else near(start.spike)
+    return replace(problem, parameters=placed), start._replace(paths=tuple(map(near, start.paths)), spike=spike)
 
 
 def _posterior(

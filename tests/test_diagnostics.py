@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.stats import norm
 from numpyro.distributions import constraints
 from scipy import stats
 
@@ -17,6 +18,7 @@ from bbvi.diagnostics.checks import CHECKS, OUT_OF_TIME, examine
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.diagnostics.checks.importance_weights import ImportanceWeights
 from bbvi.diagnostics.checks.missed_mode import MissedMode
+from bbvi.diagnostics.checks.missed_spike import MissedSpike
 from bbvi.diagnostics.checks.no_density import NoDensity
 from bbvi.diagnostics.checks.ran_off import RanOff
 from bbvi.diagnostics.checks.remote_mass import RemoteMass
@@ -259,6 +261,14 @@ def beside_narrower_path():
     return seen(Problem(make_parameters(1, None), None, either), draws=weighted(EVEN, X), start=start)
 
 
+def around_spike(width):
+    """N(0, I) and, with the same weight, a spike in its midst; q is the first, and paths end at the second."""
+    density = lambda x: jnp.logaddexp(norm.logpdf(x).sum(), norm.logpdf(x, 0.5, width).sum()) - np.log(2)
+    problem, q = Problem(make_parameters(4, None), None, density), FullRank.standard(4)
+    spike = Affine(np.full(4, 0.5), Triangular(np.zeros((4, 4))))
+    return seen(problem, q, 4, draws=draw(problem, q, (0, 0)), start=start_at(spike)._replace(spike=spike))
+
+
 def beside_ridge(width):
     problem, q = Problem(make_parameters(2, None), jnp.asarray(width), ridge), gaussians(2, 0.0)
     return seen(problem, q, 2, draws=draw(problem, q, (0, 0)))
@@ -278,6 +288,7 @@ SPEAKS = {
         lambda: seen(ONE, draws=weighted(EVEN, X), start=path_to(20.0)),
         lambda: seen(ONE, draws=weighted(EVEN, X), start=path_to(2.0)),
     ),
+    MissedSpike: (lambda: around_spike(0.02), lambda: around_spike(0.9)),
     TooNarrow: (lambda: beside_ridge(4.0), lambda: beside_ridge(1.0)),
     RemoteMass: (lambda: that_goes_on("a low floor"), lambda: that_goes_on("Gaussian")),
     Support: (

@@ -31,6 +31,11 @@ def two_each(x, rows):
     return jnp.logaddexp(norm.logpdf(x, -4.0, 1.0), np.log(2) + norm.logpdf(x, 4.0, 1.0)).sum()
 
 
+def slab_and_spike(x, rows):
+    """N(0, I), and with the same weight N(0, 0.05^2 I) in its midst."""
+    return jnp.logaddexp(norm.logpdf(x).sum(), norm.logpdf(x, 0.0, 0.05).sum()) - np.log(2)
+
+
 def modes_of(logprob, dim):
     problem = Problem(make_parameters(dim, None), jnp.asarray(ROWS), logprob)
     start = find_start(problem, Initialisation.BULK, Hints())
@@ -55,6 +60,15 @@ def test_modes_of_several_coordinates_are_met_in_all_combinations():
     assert len(signs) == len(modes.gaussians) == 8
     above = np.array([(np.asarray(mode.loc) > 0).sum() for mode in modes.gaussians])
     np.testing.assert_allclose(np.subtract(modes.elbos, modes.elbos[0]), np.log(2) * (above - above[0]), atol=0.1)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_spike_in_the_midst_of_a_slab_is_a_mode_of_its_own():
+    modes = modes_of(slab_and_spike, 5)
+    np.testing.assert_allclose(
+        sorted(mode.scale.log_det() / 5 for mode in modes.gaussians), [np.log(0.05), 0], atol=0.01
+    )
+    np.testing.assert_allclose(modes.elbos, np.log(0.5), atol=0.01)
 
 
 @pytest.mark.parametrize(("met", "doubted"), [([9, 8], False), ([20, 9, 1], False), ([3, 1, 1, 1], True)])

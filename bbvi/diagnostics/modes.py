@@ -17,7 +17,7 @@ from bbvi.draws.importance import affordable, log_densities
 from bbvi.draws.random import RandomStream
 from bbvi.outcome import NOTHING, Evaluations, Finding, Status
 from bbvi.runtime.types import Array
-from bbvi.start.bulk import polish
+from bbvi.start.bulk import Polished, narrowed, polish
 from bbvi.start.paths import climb
 from bbvi.start.record import Hints, Start
 from bbvi.start.search import NUM_PATHS, first_points
@@ -26,8 +26,9 @@ from bbvi.target.problem import Problem
 RIVAL = 7.0  # nats by which another mode's ELBO may fall short and still matter: its weight is then e^-7
 SUSPECT = 30.0  # the same before the other mode has been polished
 MODES_APART = 3.0  # standard deviations between the centres of two modes
+NARROWER = 5.0  # nats of volume, by which a mode in the midst of another one is smaller
 BARRIER = 1.0  # nats by which the log density dips between them: it does not along a funnel
-MOST_PATHS = 256  # in search of modes
+MOST_PATHS, MOST_MODES = 256, 64  # in search of modes: there is no end to those of a neural network
 QUIET = 6  # paths for each mode, none of which found another one, before the search ends
 UNSEEN = 0.1  # share of paths to modes that were not met, above which there are others
 
@@ -66,6 +67,8 @@ def find_modes(problem: Problem, start: Start, gaussian: Affine, elbo: float, se
     """
     search = _Search(problem, gaussian, elbo, np.random.default_rng((seed, RandomStream.MODES)))
     search.see(start.paths, start.elbos)
+    if start.spike is not None and start.spike.is_dense and not start.sampled:
+        search.see_spike(start.spike)
     if len(search.gaussians) > 1 and gaussian.is_dense and not start.sampled:
         search.go_on()
     return Modes(search.gaussians, search.elbos, search.met, search.spent)
@@ -91,7 +94,7 @@ class _Search:
             self.see(ends.gaussians, ends.elbo)
             quiet = 0 if len(self.gaussians) > known else quiet + NUM_PATHS
             settled = quiet >= QUIET * len(self.gaussians) and 1 not in self.met
-            if settled or self.spent.gradients > most:
+            if settled or self.spent.gradients > most or len(self.gaussians) > MOST_MODES:
                 return
 
     def see(self, paths: Sequence[Affine], elbos: np.ndarray) -> None:
@@ -104,6 +107,21 @@ class _Search:
             if path.is_dense and falls_short < SUSPECT:
                 self._meet(path)
 
+    def see_spike(self, spike: Affine) -> None:
+        """Find the Gaussian of a narrow mode in the midst of another one, where it holds as much."""
+        polished = polish(self.problem, narrowed(spike), self.rng)
+        self.spent += polished.evaluations
+        narrower = self.gaussians[0].scale.log_det() - polished.gaussian.scale.log_det()
+        amid = self.gaussians[0].distance(polished.gaussian.loc) < MODES_APART  # the neck of a funnel is further off
+        if amid and narrower > NARROWER and polished.elbo > self.elbos[0] - RIVAL:
+            self._add(polished)
+            self.met[-1] = NUM_PATHS  # it was met at once
+
+    def _add(self, mode: Polished) -> None:
+        self.gaussians.append(mode.gaussian)
+        self.elbos.append(mode.elbo)
+        self.met.append(0)
+
     def _meet(self, path: Affine) -> None:
         if (at := self._near(path.loc)) is None and not any(
             _same(self.problem, path.loc, each) for each in self.lesser
@@ -113,9 +131,7 @@ class _Search:
             at = self._near(polished.gaussian.loc)
             if at is None and polished.elbo > self.elbos[0] - RIVAL:
                 at = len(self.gaussians)
-                self.gaussians.append(polished.gaussian)
-                self.elbos.append(polished.elbo)
-                self.met.append(0)
+                self._add(polished)
             elif at is None:
                 self.lesser.append(polished.gaussian)
         if at is not None:

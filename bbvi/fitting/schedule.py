@@ -28,7 +28,7 @@ import numpy as np
 
 from bbvi.algorithms import DADVI, Chains, NestedLaplace, PathGradient, VariationalNewton
 from bbvi.chains.verdict import AGREED
-from bbvi.diagnostics.modes import find_modes
+from bbvi.diagnostics.modes import MOST_MODES, find_modes
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.location_scale import structure
@@ -178,7 +178,7 @@ def _mixture(so_far: SoFar) -> Stage | None:
     assert isinstance(best.q, LocationScale)
     elbo = best.diagnosis.elbo.value
     modes = find_modes(so_far.problem, so_far.start, best.q.affine, elbo, so_far.seed)
-    if len(modes.gaussians) < 2:
+    if not 2 <= len(modes.gaussians) <= MOST_MODES:
         return None
     members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes.gaussians]
     q = jax.device_get(Mixture.of(members, jnp.asarray(modes.elbos)))

@@ -20,6 +20,7 @@ from bbvi.start.paths import Ends, patience
 from bbvi.target.problem import Problem
 
 POLISH = 40  # Newton steps at most
+NARROWED = 0.01  # of the scale at the end of a path, which may have come there by large steps
 LOOKS = 8  # draws that tell a mode from a spike
 SPIKE, SPIKE_PER_DIM = 3.0, 0.1  # nats by which the ELBO at a spike falls short of Laplace's estimate, at least
 
@@ -65,3 +66,8 @@ def polish(problem: Problem, gaussian: Affine, rng: np.random.Generator) -> Poli
         raise KeyboardInterrupt
     end: NewtonState = run.state
     return Polished(jax.device_get(end.gaussian), float(end.seen.elbo), run.evaluations)
+
+
+def narrowed(spike: Affine) -> Affine:
+    """A narrower Gaussian there, from which Newton steps see the curvature of the spike alone."""
+    return Affine(np.asarray(spike.loc), Triangular.of(NARROWED * np.asarray(spike.scale.matrix())))

@@ -53,12 +53,13 @@ def _start_from(problem: Problem, xs: np.ndarray, kind: Initialisation, hints: H
     if kind is Initialisation.POINT:
         finite = np.flatnonzero(np.isfinite(np.asarray(log_densities(problem, xs))))
         return start_at_point(xs[finite[0]], Evaluations(log_densities=len(xs))) if len(finite) else None
-    ends, judged = climb(problem, xs, hints, judged=False), False
+    ends, judged, spike = climb(problem, xs, hints, judged=False), False, None
     spent = ends.evaluations
     late = time.perf_counter() > hints.until
     if kind is not Initialisation.MODE and np.isfinite(ends.elbo[0]) and not late:
         spent += Evaluations(gradients=LOOKS)
         if is_spike(problem, ends, hints.rng):
+            spike = ends.gaussians[0]
             ends, judged = climb(problem, xs, hints, judged=True), True
             spent += ends.evaluations
     if not np.isfinite(ends.value).any():
@@ -70,4 +71,4 @@ def _start_from(problem: Problem, xs: np.ndarray, kind: Initialisation, hints: H
     if kind is Initialisation.POLISHED and gaussian.is_dense and not late:
         polished = polish(problem, gaussian, hints.rng)
         gaussian, spent = polished.gaussian, spent + polished.evaluations
-    return Start(gaussian, ends.gaussians, ends.elbo, spent)
+    return Start(gaussian, ends.gaussians, ends.elbo, spent, spike)

@@ -40,6 +40,7 @@ class Start(NamedTuple):
     paths: tuple[Affine, ...]  # the best Gaussian on each path, those of largest ELBO first
     elbos: np.ndarray  # (paths,) of these in nats, descending, -inf for a path that failed
     evaluations: Evaluations
+    spike: Affine | None = None  # the mode that paths end in, where it is so narrow that a fit is to begin elsewhere
     sampled: bool = False  # whether the paths have seen some rows of the data only
 
     def around(self, num: int) -> np.ndarray:

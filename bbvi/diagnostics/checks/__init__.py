@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.diagnostics.checks.importance_weights import ImportanceWeights
 from bbvi.diagnostics.checks.missed_mode import MissedMode
+from bbvi.diagnostics.checks.missed_spike import MissedSpike
 from bbvi.diagnostics.checks.no_density import NoDensity
 from bbvi.diagnostics.checks.ran_off import RanOff
 from bbvi.diagnostics.checks.remote_mass import RemoteMass
@@ -24,6 +25,7 @@ CHECKS: tuple[Check, ...] = (  # in the order in which they speak
     ImportanceWeights(),
     RanOff(),
     MissedMode(),
+    MissedSpike(),
     TooNarrow(),
     RemoteMass(),
     Support(),

@@ -1,0 +1,60 @@
+"""A narrow peak inside the region that q covers, which holds more than the draws show.
+
+The paths of the start end at the highest density. Where that is a spike, whose neighbourhood seems to hold little, a
+fit begins elsewhere; or Newton steps may lead away from it. The ELBO of a Gaussian at the spike says what is there at
+least, since it is a lower bound of the log of a mass: where many draws should be, and hardly any is, q has missed it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bbvi.diagnostics.checks.base import Check, Evidence
+from bbvi.distributions.affine import Affine
+from bbvi.draws.pareto import log_sum_exp
+from bbvi.outcome import Finding, Status
+from bbvi.start.bulk import narrowed, polish
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissedSpike(Check):
+    """Whether the mode at which the fit did not begin, or did not stay, holds mass in which hardly any draw is."""
+
+    # So many draws should be at the spike, by its ELBO.
+    expected: float = 20.0
+    # At least this part of the share at the spike has to be among the draws.
+    enough: float = 0.1
+    # Draws of a Gaussian are about sqrt(dim) standard deviations from its mean, hardly any by so many more.
+    near: float = 3.0
+
+    def __call__(self, evidence: Evidence) -> Finding | None:
+        """The finding about the spike."""
+        problem, start, x, chains = evidence.problem, evidence.start, evidence.draws.x, evidence.chains
+        spike = start.spike or next(iter(start.paths), None)
+        if spike is None or not spike.is_dense or start.sampled or not evidence.finite.any():
+            return None
+        if start.spike is None and self._near(spike, x).any():
+            return None
+        polished = polish(problem, narrowed(spike), evidence.rng())
+        if chains is None:
+            log_evidence, independent = log_sum_exp(evidence.raw_log_weights) - np.log(len(x)), len(x)
+        else:
+            log_evidence, independent = chains.log_evidence.value, chains.effective
+        log_mass = polished.elbo - log_evidence
+        if not log_mass > np.log(self.expected / independent):
+            return None
+        share, held = np.exp(min(log_mass, 0.0)), np.exp(evidence.log_weights)[self._near(polished.gaussian, x)].sum()
+        if held > self.enough * share:
+            return None
+        loc = polished.gaussian.loc
+        return Finding(
+            Status.UNRELIABLE,
+            f"a narrow peak, with {evidence.coordinate_name(0)} (unconstrained) near {loc[0]:.3g}, holds a share of "
+            f"{share:.1%} or more, and {held:.1%} of the draws",
+            "fit from init= there, and compare the log evidences",
+        )
+
+    def _near(self, gaussian: Affine, x: np.ndarray) -> np.ndarray:
+        """Which of the draws x `(n, dim)` are where those of a Gaussian would be, `(n,)`."""
+        whitened = np.linalg.solve(np.asarray(gaussian.scale.matrix(), float), (x - np.asarray(gaussian.loc)).T)
+        return np.linalg.norm(whitened, axis=0) < gaussian.dim**0.5 + self.near
