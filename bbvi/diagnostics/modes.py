@@ -153,10 +153,10 @@ class _Search:
 
 def _same(problem: Problem, loc: Array, mode: Affine) -> bool:
     """Whether a point is near a mode, or on this side of a barrier."""
-    return bool(mode.distance(loc) <= MODES_APART) or _barrier(problem, loc, mode.loc) <= BARRIER
+    return bool(mode.distance(loc) <= MODES_APART) or barrier(problem, loc, mode.loc) <= BARRIER
 
 
-def _barrier(problem: Problem, a: Array, b: Array) -> float:
+def barrier(problem: Problem, a: Array, b: Array) -> float:
     """How far the log density falls below both ends on the way from a to b, in nats."""
     values = log_densities(problem, np.linspace(a, b, 16))
     return float(min(values[0], values[-1]) - values.min())

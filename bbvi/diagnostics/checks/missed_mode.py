@@ -10,6 +10,7 @@ import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.whitening import whitening
+from bbvi.diagnostics.modes import BARRIER, barrier
 from bbvi.draws.importance import log_densities
 from bbvi.outcome import Finding, Status
 from bbvi.start.bulk import polish
@@ -22,8 +23,8 @@ class MissedMode(Check):
     # The ELBO of another mode may fall short of that of q by this many nats, and the mode still matters: its weight is
     # then e^-7.
     rival: float = 7.0
-    # Before the Gaussian at the other mode has been polished its ELBO may fall short by this many nats, as curvature
-    # seen along a path can be far off; unless its log density at the end of the path does so, too.
+    # Before the Gaussian at the other mode has been polished its ELBO may fall short by this many nats. As curvature
+    # seen along a path can be far off, it may do so by more where the log density there does not, beyond a barrier.
     suspect: float = 30.0
     # A point is outside when it is further from the mean than the furthest draw, by this many standard deviations.
     outside: float = 0.5
@@ -34,7 +35,8 @@ class MissedMode(Check):
         finite = np.isfinite(of_q.log_p)
         if not finite.any() or not len(of_q.x) or problem.is_long:  # of a long vector there is but one path
             return None
-        elbo, top = np.mean(of_q.log_p[finite] - of_q.log_q[finite]), of_q.log_p[finite].max()
+        elbo = np.mean(of_q.log_p[finite] - of_q.log_q[finite])
+        top, highest = of_q.log_p[finite].max(), of_q.x[finite][of_q.log_p[finite].argmax()]
         whiten = whitening(of_q.x)
         reach = np.linalg.norm(whiten(of_q.x), axis=1).max() + self.outside
         outside = [i for i, path in enumerate(start.paths) if np.linalg.norm(whiten(np.asarray(path.loc))) > reach]
@@ -43,7 +45,8 @@ class MissedMode(Check):
         heights = np.asarray(log_densities(problem, np.stack([np.asarray(start.paths[i].loc) for i in outside])))
         for i, height in zip(outside, heights, strict=True):
             path, loc, path_elbo = start.paths[i], np.asarray(start.paths[i].loc), start.elbos[i]
-            if max(path_elbo - elbo, height - top) < -self.suspect:
+            low = path_elbo < elbo - self.suspect
+            if low and (height < top - self.suspect or barrier(problem, loc, highest) < BARRIER):
                 continue
             if path.is_dense and not start.sampled:
                 polished = polish(problem, path, evidence.rng())

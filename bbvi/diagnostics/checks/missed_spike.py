@@ -20,6 +20,8 @@ from bbvi.start.bulk import narrowed, polish
 class MissedSpike(Check):
     """Whether the mode at which the fit did not begin, or did not stay, holds mass in which hardly any draw is."""
 
+    # A path whose ELBO falls short of that of q by this many nats is not looked at: curvature along it was far off.
+    rival: float = 7.0
     # So many draws should be at the spike, by its ELBO.
     expected: float = 20.0
     # At least this part of the share at the spike has to be among the draws.
@@ -33,7 +35,8 @@ class MissedSpike(Check):
         spike = start.spike or next(iter(start.paths), None)
         if spike is None or not spike.is_dense or start.sampled or not evidence.finite.any():
             return None
-        if start.spike is None and self._near(spike, x).any():
+        elbo = float(np.mean(evidence.raw_log_weights_of_q[evidence.finite]))
+        if start.spike is None and (start.elbos[0] < elbo - self.rival or self._near(spike, x).any()):
             return None
         polished = polish(problem, narrowed(spike), evidence.rng())
         if chains is None:
