@@ -46,9 +46,14 @@ class Modes(NamedTuple):
         """The share of paths that would end in modes that were not met, about."""
         return self.met.count(1) / max(sum(self.met), 1)
 
+    @property
+    def too_many(self) -> bool:
+        """Whether the search ended for their number."""
+        return len(self.met) > MOST_MODES
+
     def findings(self) -> Iterator[Finding]:
         """What speaks against having met all of them."""
-        if self.unseen > UNSEEN:
+        if self.unseen > UNSEEN or self.too_many:
             found = f"{sum(self.met)} paths ended in {len(self.met)} modes, in {self.met.count(1)} of them only once"
             yield Finding(
                 Status.UNRELIABLE,
@@ -69,7 +74,8 @@ def find_modes(problem: Problem, start: Start, gaussian: Affine, elbo: float, se
     search.see(start.paths, start.elbos)
     if start.spike is not None and start.spike.is_dense and not start.sampled:
         search.see_spike(start.spike)
-    if len(search.gaussians) > 1 and gaussian.is_dense and not start.sampled:
+    several = len(search.gaussians) > 1 or (search.lesser and search.met[0] < 2)  # it was luck to meet the best one
+    if several and gaussian.is_dense and not start.sampled:
         search.go_on()
     return Modes(search.gaussians, search.elbos, search.met, search.spent)
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from bbvi.algorithms import DADVI, Chains, NestedLaplace, PathGradient, VariationalNewton
 from bbvi.chains.verdict import AGREED
-from bbvi.diagnostics.modes import MOST_MODES, find_modes
+from bbvi.diagnostics.modes import find_modes
 from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField, Mixture, RealNVP, SinhArcsinh
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.location_scale import structure
@@ -171,18 +171,19 @@ class SoFar(NamedTuple):
 
 
 def _mixture(so_far: SoFar) -> Stage | None:
-    """A mixture of Gaussians, where the start found several modes."""
+    """A mixture of Gaussians, where the start found several modes; of too many, chains that begin at all of them."""
     best, tried = so_far.best_gaussian, so_far.families & {Mixture.name, _richer(so_far.problem).name}
     if best is None or tried or Chains.name in so_far.methods:
         return None
     assert isinstance(best.q, LocationScale)
     elbo = best.diagnosis.elbo.value
     modes = find_modes(so_far.problem, so_far.start, best.q.affine, elbo, so_far.seed)
-    if not 2 <= len(modes.gaussians) <= MOST_MODES:
+    if len(modes.gaussians) < 2:
         return None
     members = [LocationScale(np.asarray(mode.loc), mode.scale) for mode in modes.gaussians]
     q = jax.device_get(Mixture.of(members, jnp.asarray(modes.elbos)))
-    return Stage(PathGradient(), q, spent=modes.evaluations, findings=tuple(modes.findings()))
+    algorithm = Chains() if modes.too_many else PathGradient()
+    return Stage(algorithm, q, spent=modes.evaluations, findings=tuple(modes.findings()))
 
 
 def _short_chains(so_far: SoFar) -> Stage | None:
