@@ -46,14 +46,14 @@ class MissedSpike(Check):
         log_mass = polished.elbo - log_evidence
         if not log_mass > np.log(self.expected / independent):
             return None
-        share, held = np.exp(min(log_mass, 0.0)), np.exp(evidence.log_weights)[self._near(polished.gaussian, x)].sum()
-        if held > self.enough * share:
+        ratio, held = float(np.exp(log_mass)), np.exp(evidence.log_weights)[self._near(polished.gaussian, x)].sum()
+        if held > self.enough * min(ratio, 1.0):
             return None
-        loc = polished.gaussian.loc
+        where = f"{evidence.coordinate_name(0)} (unconstrained) near {polished.gaussian.loc[0]:.3g}"
         return Finding(
             Status.UNRELIABLE,
-            f"a narrow peak, with {evidence.coordinate_name(0)} (unconstrained) near {loc[0]:.3g}, holds a share of "
-            f"{share:.1%} or more, and {held:.1%} of the draws",
+            f"a narrow peak, with {where}, holds at least {ratio:.2g} times the mass that the draws show, and {held:.1%} "
+            "of the draws",
             "fit from init= there, and compare the log evidences",
         )
 
