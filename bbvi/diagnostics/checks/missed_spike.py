@@ -52,8 +52,8 @@ class MissedSpike(Check):
         where = f"{evidence.coordinate_name(0)} (unconstrained) near {polished.gaussian.loc[0]:.3g}"
         return Finding(
             Status.UNRELIABLE,
-            f"a narrow peak, with {where}, holds at least {ratio:.2g} times the mass that the draws show, and {held:.1%} "
-            "of the draws",
+            f"a narrow peak, with {where}, holds at least {ratio:.2g} times the mass that the draws show, and "
+            f"{held:.1%} of the draws",
             "fit from init= there, and compare the log evidences",
         )
 
