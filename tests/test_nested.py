@@ -72,7 +72,7 @@ def member():
     blocks = np.array([[[1.5, 0.0], [0.4, 0.8]], [[2.0, 0.0], [0.0, 1.0]]])
     entries = UNEVEN.entries
     factor = ArrowFactor.plain(blocks, np.zeros(entries.border.shape), np.zeros((0, 0)), entries.touched)
-    return Hierarchical(UNEVEN, hyper, rng.standard_normal(4) * used, slope, factor)
+    return Hierarchical(UNEVEN, hyper, rng.standard_normal(4) * used, slope, np.zeros_like(slope), factor)
 
 
 def dense(q):

@@ -25,6 +25,7 @@ from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
 SMALL_STEP, LARGE_STEP = 1e-2, 0.1  # of Newton after which it ends; of a large hierarchy: the next would be far less
+SMALL_GAIN = 3e-3  # nats for each hyper-parameter, after which it ends, too: draws will be weighted
 ROUNDS = 6  # Newton steps of the blocks for each point, about
 
 
@@ -53,7 +54,9 @@ class NestedLaplace(Algorithm[NestedState]):
         """Newton for the hyper-parameters, on few draws: each is a search for the modes of all blocks."""
         small = LARGE_STEP if split.is_large else SMALL_STEP
         draws = 2 * (split.num_hyper + 8)
-        return VariationalNewton(num_draws=draws, max_doublings=2, max_steps=self.max_steps, small_step=small)
+        return VariationalNewton(
+            num_draws=draws, max_doublings=2, max_steps=self.max_steps, small_step=small, small_gain=SMALL_GAIN
+        )
 
     def needs(self, dim: int, q: Distribution | None = None) -> Needs:
         split = q.split if isinstance(q, Hierarchical) else Hierarchical.standard(max(dim, 2)).split

@@ -86,6 +86,7 @@ class VariationalNewton(Algorithm[NewtonState]):
             lemma from the gradients: less noise for each draw, but more than dim times the cost.
         max_steps: after which it gives up.
         small_step: in standard deviations of a mean, or as a ratio of scales: it ends after one that is smaller.
+        small_gain: of the ELBO, in nats for each coordinate: it ends after a whole step that gains less.
     """
 
     num_draws: int | None = None
@@ -93,6 +94,7 @@ class VariationalNewton(Algorithm[NewtonState]):
     products: bool = False
     max_steps: int = 100
     small_step: float = 1e-2
+    small_gain: float = 0.0
     name = "newton"
 
     def __post_init__(self) -> None:
@@ -139,6 +141,7 @@ class VariationalNewton(Algorithm[NewtonState]):
         looking = ~jnp.isfinite(seen.elbo)
         better = looking | (found.elbo >= seen.elbo - 1e-9 * jnp.abs(seen.elbo))
         small = (jnp.abs(move).max() < self.small_step) & (jnp.abs(jnp.log(eigenvalues)).max() < self.small_step)
+        small |= (now.rate == 1) & (found.elbo - seen.elbo < self.small_gain * problem.dim)
         rate = jnp.where(better, jnp.minimum(1.0, 2 * now.rate), now.rate / 4)
         settled = better & small & ~looking
         too_few = settled & (found.error > DRAWS_ERROR) & (2 * now.used <= len(now.draws))

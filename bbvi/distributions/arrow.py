@@ -156,6 +156,13 @@ class ArrowFactor:
         border = -towards @ between
         return self._less_by_sums(Arrow(own - border @ jnp.moveaxis(towards, 1, 2), border, corner, self.touched))
 
+    def log_sd(self) -> Array:
+        """Logarithms of the standard deviations `(places,)` of a vector with precision K K^T."""
+        inverse = self.inverse()
+        of_blocks = jnp.ravel(jnp.diagonal(inverse.blocks, axis1=1, axis2=2))
+        variances = [of_blocks, jnp.diagonal(inverse.corner)] if self.has_separators else [of_blocks]
+        return 0.5 * jnp.log(jnp.concatenate(variances))
+
     def _less_by_sums(self, inverse: Arrow) -> Arrow:
         """The inverse with the sums, of the one without them."""
         for along, gain in zip(self.along, 1 - 1 / (1 + self.gain) ** 2, strict=True):

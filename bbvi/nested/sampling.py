@@ -71,6 +71,7 @@ class _Visits(NamedTuple):
     rounds: Array  # (n,) Newton steps
     z: Array  # (n, places) modes
     factor: ArrowFactor  # of the curvatures there
+    log_sd: Array  # (n, places) logarithms of standard deviations that go with them
     at_end: Array  # (n, blocks)
     effective: Array  # (n, blocks)
 
@@ -130,18 +131,27 @@ def finished(problem: Problem, q: Hierarchical, rounds: int = 4) -> tuple[Hierar
 
 
 def _star(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, _Visits]:
-    """q with the blocks as they are at the mean of the hyper-parameters, and visits there and along its axes.
-
-    Slopes are central differences over a standard deviation of the hyper-parameters.
-    """
+    """q with the blocks as they are at the mean of the hyper-parameters, and visits there and along its axes."""
     root = np.asarray(q.hyper.scale.matrix())
-    k = len(root)
-    phi = np.asarray(q.hyper.loc) + np.concatenate([np.zeros((1, k), root.dtype), root.T, -root.T])
+    phi = np.asarray(q.hyper.loc) + np.concatenate([np.zeros((1, len(root)), root.dtype), root.T, -root.T])
     parts = [part for _, part in _visits(problem, q, phi, np.random.default_rng(0), common=True)]
     visits = jax.tree.map(lambda *column: np.concatenate(column), *parts)
-    z = visits.z
-    slope = ((z[1 : k + 1] - z[k + 1 :]) / 2).T @ np.linalg.inv(root)
-    return replace(q, centre=z[0], slope=slope, factor=jax.tree.map(lambda each: each[0], visits.factor)), visits
+    return moving(q, visits.z, visits.log_sd, visits.factor), visits
+
+
+def moving(q: Hierarchical, z: np.ndarray, log_sd: np.ndarray, factors: ArrowFactor) -> Hierarchical:
+    """q with the latent coordinates as they are at the mean of phi, and moving and widening with it.
+
+    How they do are central differences over a standard deviation of the hyper-parameters.
+
+    Arguments:
+        z, log_sd, factors: modes `(1 + 2 k, places)`, logarithms of standard deviations and factors of the precision at
+            the mean, and one standard deviation from there along each axis of q(phi), up and then down.
+    """
+    root = np.asarray(q.hyper.scale.matrix())
+    up, down = slice(1, len(root) + 1), slice(len(root) + 1, None)
+    slope, widening = (((each[up] - each[down]) / 2).T @ np.linalg.inv(root) for each in (z, log_sd))
+    return replace(q, centre=z[0], slope=slope, widening=widening, factor=jax.tree.map(lambda each: each[0], factors))
 
 
 def _evaluations(q: Hierarchical, rounds: Array) -> Evaluations:
@@ -227,6 +237,7 @@ def _visit(problem: Problem, q: Hierarchical, phis: Array, directions: Array, un
             rounds=mode.rounds,
             z=mode.z,
             factor=mode.factor,
+            log_sd=mode.factor.log_sd(),
             at_end=exact.at_end,
             effective=exact.effective / len(directions),
         )

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws.importance import WIDE_SHARE, Draws
 from bbvi.draws.pareto import effective_sample_size, smooth
 from bbvi.nested.conditional import Mode, find_mode
 from bbvi.nested.kernel import log_of_noise, wide_noise
-from bbvi.nested.sampling import copies_that_fit, enough, even_normal
+from bbvi.nested.sampling import copies_that_fit, enough, even_normal, moving
 from bbvi.outcome import Evaluations
 from bbvi.policy import hyper_draws
 from bbvi.runtime.compiling import program
@@ -83,18 +84,17 @@ def is_found_together(problem: Problem, q: Hierarchical) -> tuple[bool, Evaluati
 
 
 def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluations]:
-    """q with the latent coordinates as they are at the mean of the hyper-parameters, and how their mode moves there."""
+    """q with the latent coordinates as they are at the mean of the hyper-parameters, and how they change with these."""
     root = np.asarray(q.hyper.scale.matrix())
     k = len(root)
     u = np.concatenate([np.zeros((1, k), root.dtype), np.eye(k, dtype=root.dtype), -np.eye(k, dtype=root.dtype)])
     mode = _modes(problem, q, u)
     spent = _evaluations(q, mode.rounds, 0)
-    if not mode.found[0]:
-        return q, spent
-    z = mode.z
-    slope = q.slope if not mode.found.all() else ((z[1 : k + 1] - z[k + 1 :]) / 2).T @ np.linalg.inv(root)
-    factor = jax.tree.map(lambda each: each[0], mode.factor)
-    return replace(q, centre=z[0], slope=slope, factor=factor), spent
+    if mode.found.all():
+        return moving(q, mode.z, np.asarray(_log_sds(mode.factor)), mode.factor), spent
+    if mode.found[0]:
+        q = replace(q, centre=mode.z[0], factor=jax.tree.map(lambda each: each[0], mode.factor))
+    return q, spent
 
 
 def _modes(problem: Problem, q: Hierarchical, u: np.ndarray) -> Mode:
@@ -147,6 +147,12 @@ def _noise_of_latents(rng: np.random.Generator, q: Hierarchical, n: int) -> np.n
 def _copies(q: Hierarchical) -> int:
     """Draws of the latent coordinates for each draw of the hyper-parameters."""
     return copies_that_fit(q, LATENT_COPIES)
+
+
+@program
+def _log_sds(factors: ArrowFactor) -> Array:
+    """Logarithms of standard deviations `(n, places)`."""
+    return jax.lax.map(lambda factor: factor.log_sd(), factors)
 
 
 @program

@@ -19,7 +19,8 @@ from bbvi.runtime.types import Array
 from bbvi.start.paths import Ends, patience
 from bbvi.target.problem import Problem
 
-POLISH = 40  # Newton steps at most
+POLISH, PACE = 40, 4  # Newton steps at most, and between looks at what they gained
+HOPE = 4  # times what the last of them gained may be missing
 NARROWED = 0.01  # of the scale at the end of a path, which may have come there by large steps
 LOOKS = 8  # draws that tell a mode from a spike
 SPIKE, SPIKE_PER_DIM = 3.0, 0.1  # nats by which the ELBO at a spike falls short of Laplace's estimate, at least
@@ -55,15 +56,28 @@ class Polished(NamedTuple):
     evaluations: Evaluations
 
 
-def polish(problem: Problem, gaussian: Affine, rng: np.random.Generator) -> Polished:
-    """The best Gaussian that Newton steps find from this one, on draws made by `rng`."""
+def polish(
+    problem: Problem, gaussian: Affine, rng: np.random.Generator, aim: float = -np.inf, within: float = np.inf
+) -> Polished:
+    """The best Gaussian that Newton steps find from this one, on draws made by `rng`.
+
+    Arguments:
+        aim: an ELBO in nats. Steps end where they gain so little that they will not come there,
+        within: or where they are still further away, in nats, after they have seen the curvature.
+    """
     newton, dim = VariationalNewton(), problem.dim
     loc = np.zeros_like(gaussian.loc)
     structure = LocationScale(loc, Triangular(np.zeros((dim, dim), loc.dtype)))
     state = begin(newton, problem, structure, gaussian, newton.needs(dim).draws(rng))
-    run = drive(newton, problem, Run(state), Allowance(POLISH))
-    if run.stop is Stop.INTERRUPTED:
-        raise KeyboardInterrupt
+    run, before = Run(state), -np.inf
+    for steps in range(PACE, POLISH + 1, PACE):
+        run = drive(newton, problem, run, Allowance(steps))
+        if run.stop is Stop.INTERRUPTED:
+            raise KeyboardInterrupt
+        elbo = float(run.state.seen.elbo)
+        if run.stop is not Stop.STEPS or aim - elbo > min(within, HOPE * (elbo - before)):
+            break
+        before = elbo
     end: NewtonState = run.state
     return Polished(jax.device_get(end.gaussian), float(end.seen.elbo), run.evaluations)
 

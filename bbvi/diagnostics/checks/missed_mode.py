@@ -49,7 +49,7 @@ class MissedMode(Check):
             if low and (height < top - self.suspect or barrier(problem, loc, highest) < BARRIER):
                 continue
             if path.is_dense and not start.sampled:
-                polished = polish(problem, path, evidence.rng())
+                polished = polish(problem, path, evidence.rng(), elbo - self.rival, within=self.suspect)
                 loc, path_elbo = np.asarray(polished.gaussian.loc), polished.elbo
             if np.linalg.norm(whiten(loc)) > reach and path_elbo > elbo - self.rival:
                 return _another_mode(evidence, loc)

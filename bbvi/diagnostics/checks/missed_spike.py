@@ -38,13 +38,14 @@ class MissedSpike(Check):
         elbo = float(np.mean(evidence.raw_log_weights_of_q[evidence.finite]))
         if start.spike is None and (start.elbos[0] < elbo - self.rival or self._near(spike, x).any()):
             return None
-        polished = polish(problem, narrowed(spike), evidence.rng())
         if chains is None:
             log_evidence, independent = log_sum_exp(evidence.raw_log_weights) - np.log(len(x)), len(x)
         else:
             log_evidence, independent = chains.log_evidence.value, chains.effective
+        least = np.log(self.expected / independent)
+        polished = polish(problem, narrowed(spike), evidence.rng(), aim=log_evidence + least)
         log_mass = polished.elbo - log_evidence
-        if not log_mass > np.log(self.expected / independent):
+        if not log_mass > least:
             return None
         ratio, held = float(np.exp(log_mass)), np.exp(evidence.log_weights)[self._near(polished.gaussian, x)].sum()
         if held > self.enough * min(ratio, 1.0):
