@@ -1,5 +1,6 @@
 """The parts of nested Laplace: structure in arrow form, the marginal of the hyper-parameters, and exact blocks."""
 
+from dataclasses import replace
 from functools import cache, partial
 
 import jax
@@ -18,6 +19,7 @@ from bbvi.nested.climb import climb
 from bbvi.nested.conditional import curvature, find_mode
 from bbvi.nested.lines import along_lines
 from bbvi.nested.marginal import log_marginal, marginal
+from bbvi.nested.sampling import finished
 from bbvi.structure import find_structure
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
@@ -94,6 +96,42 @@ def test_density_and_moments_are_those_of_the_sampler():
     np.testing.assert_allclose(q.mean(), mean, rtol=1e-10)
     np.testing.assert_allclose(q.sd(), np.sqrt(np.diag(covariance)), rtol=1e-10)
     np.testing.assert_allclose(q.entropy(), 2.5 + log_volume, rtol=1e-10)
+
+
+def widening():
+    """A member whose latent coordinates are the wider, the larger the first hyper-parameter is."""
+    return replace(member(), widening=np.array([[0.9, 0.1], [0.5, 0.0], [-1.5, 0.3], [0.0, 0.0]]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_member_that_widens_has_the_density_and_moments_of_its_sampler():
+    q, noise = widening(), np.random.default_rng(1).standard_normal((4, 5))
+    volumes = np.linalg.slogdet(jax.vmap(jax.jacfwd(q.push_one))(noise))[1]
+    normal = -0.5 * np.sum(noise**2, axis=1) - 2.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(q.log_prob(q.push(noise)), normal - volumes, rtol=1e-10)
+    np.testing.assert_allclose(jax.vmap(q.forward_one)(noise)[1], volumes, rtol=1e-10)
+    x = np.asarray(q.push(np.random.default_rng(2).standard_normal((100_000, 5))))
+    np.testing.assert_allclose(q.mean(), x.mean(axis=0), atol=0.02 * x.std(axis=0).max())
+    np.testing.assert_allclose(q.sd(), x.std(axis=0), rtol=0.02)
+    np.testing.assert_allclose(q.entropy(), -np.mean(q.log_prob(x)), atol=0.02)
+
+
+@pytest.mark.usefixtures("x64")
+def test_scales_of_blocks_widen_as_along_a_funnel():
+    """Given log tau, effects have standard deviation (1 + tau^-2)^(-1/2): its slope in log tau is 1 / (1 + tau^2)."""
+    effects = lambda x, _: -0.5 * jnp.sum((x[1:] * jnp.exp(-x[0])) ** 2 + x[1:] ** 2) - 4 * x[0]
+    with jax.numpy_dtype_promotion("standard"):
+        q, _ = finished(problem(effects, 5, ()), near([-1.0], 0.05, 5), rounds=1)
+    np.testing.assert_allclose(q.widening, 1 / (1 + np.exp(2 * q.hyper.loc[0])), rtol=0.01)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_diagonal_map_of_a_member_that_widens_maps_its_draws():
+    q, noise = widening(), np.random.default_rng(1).standard_normal((4, 5))
+    scale = np.array([1.0, 2.0, 0.5, 3.0, 0.1])
+    mapped = q.after(Affine(np.arange(5.0), Diagonal.of(scale)))
+    np.testing.assert_allclose(mapped.push(noise), np.arange(5.0) + scale * q.push(noise), rtol=1e-10)
+    np.testing.assert_array_equal(Hierarchical.from_leaves(mapped.leaves()).push(noise), mapped.push(noise))
 
 
 @pytest.mark.usefixtures("x64")

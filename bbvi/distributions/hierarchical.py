@@ -143,8 +143,8 @@ class Hierarchical(Distribution):
         count, size, _ = entries.blocks.shape
         split = Split.arranged(**of_split, entries=entries, dim=len(leaves["split.place"]), shape=(count, size))
         hyper = Affine(leaves["loc"], Triangular(leaves["raw_tril"]))
-        of_latents = (leaves[name] for name in ("centre", "slope", "widening"))
-        return cls(split, hyper, *of_latents, ArrowFactor(**_under("factor.", leaves)))
+        centre, slope, widening = (leaves[name] for name in ("centre", "slope", "widening"))
+        return cls(split, hyper, centre, slope, widening, ArrowFactor(**_under("factor.", leaves)))
 
     def leaves(self) -> dict[str, Array]:
         of_latents = {"centre": self.centre, "slope": self.slope, "widening": self.widening}

@@ -224,7 +224,7 @@ def _chains(so_far: SoFar) -> Stage | None:
         return None
     if so_far.is_dear_hierarchy:
         return Stage(Chains(num_chains=FEW_CHAINS), so_far.results[0].q)
-    return Stage(Chains(), _to_begin_at(so_far), share=STAGE_SHARE)
+    return Stage(Chains(), _to_begin_at(so_far), share=1.0 if _flow(so_far) is None else STAGE_SHARE)
 
 
 def _flow(so_far: SoFar) -> Stage | None:

@@ -139,7 +139,7 @@ def _star(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, _Visits]:
     return moving(q, visits.z, visits.log_sd, visits.factor), visits
 
 
-def moving(q: Hierarchical, z: np.ndarray, log_sd: np.ndarray, factors: ArrowFactor) -> Hierarchical:
+def moving(q: Hierarchical, z: Array, log_sd: Array, factors: ArrowFactor) -> Hierarchical:
     """q with the latent coordinates as they are at the mean of phi, and moving and widening with it.
 
     How they do are central differences over a standard deviation of the hyper-parameters.

@@ -91,7 +91,8 @@ def settled(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Evaluation
     mode = _modes(problem, q, u)
     spent = _evaluations(q, mode.rounds, 0)
     if mode.found.all():
-        return moving(q, mode.z, np.asarray(_log_sds(mode.factor)), mode.factor), spent
+        log_sd = np.zeros_like(mode.z) if q.split.is_dear else np.asarray(_log_sds(mode.factor))
+        return moving(q, mode.z, log_sd, mode.factor), spent
     if mode.found[0]:
         q = replace(q, centre=mode.z[0], factor=jax.tree.map(lambda each: each[0], mode.factor))
     return q, spent

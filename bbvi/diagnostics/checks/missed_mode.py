@@ -35,7 +35,7 @@ class MissedMode(Check):
         finite = np.isfinite(of_q.log_p)
         if not finite.any() or not len(of_q.x) or problem.is_long:  # of a long vector there is but one path
             return None
-        elbo = np.mean(of_q.log_p[finite] - of_q.log_q[finite])
+        elbo = float(np.mean(of_q.log_p[finite] - of_q.log_q[finite]))
         top, highest = of_q.log_p[finite].max(), of_q.x[finite][of_q.log_p[finite].argmax()]
         whiten = whitening(of_q.x)
         reach = np.linalg.norm(whiten(of_q.x), axis=1).max() + self.outside
