@@ -14,7 +14,7 @@ from bbvi.distributions.split import Split
 from bbvi.runtime.pytree import pytree
 
 MOST_WIDENED = 2.0  # log of the ratio by which standard deviations of latent coordinates change with phi, at most
-NODES = 20  # of Gauss and Hermite for their average
+HERMITE_NODES = 20  # of Gauss and Hermite for their average
 SPLIT_LEAVES = "hyper", "latents", "place", "colour", "sums"
 
 
@@ -105,7 +105,7 @@ class Hierarchical(Distribution):
         own = jnp.exp(2 * self.factor.log_sd())
         root = self.hyper.scale.matrix()
         shared, bend = self.slope @ root, jnp.linalg.norm(self.widening @ root, axis=1)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(HERMITE_NODES)
         factors = jnp.exp(2 * _bounded(bend[:, None] * nodes.astype(bend.dtype)))
         ratio = factors @ (weights / weights.sum()).astype(bend.dtype)
         sd = jnp.sqrt(ratio * own + jnp.sum(shared**2, axis=1))
