@@ -2,7 +2,7 @@
 
 Variational Newton climbs the ELBO of a Gaussian q(phi), whose target is the marginal density of the hyper-parameters
 (`nested/marginal.py`). What it ends with has the modes and curvatures of the blocks at the mean of q(phi), and how the
-modes move with phi.
+blocks move and widen with phi.
 """
 
 from dataclasses import dataclass, replace
