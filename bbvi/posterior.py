@@ -128,13 +128,22 @@ class Posterior(Record):
     # -- elsewhere ---------------------------------------------------------------------------------------------------
 
     def table(self, max_rows: int | None = None) -> "pandas.DataFrame":
-        """Mean, sd and the 5 %, 50 % and 95 % quantiles of each scalar parameter, a row for each, by name."""
+        """Mean, sd and the 5 %, 50 % and 95 % quantiles of each scalar parameter, a row for each, by name.
+
+        Columns that begin with mcse are Monte Carlo standard errors of the others, in the same units: of draws and
+        their weights, or of chains. They are not numbers where the verdict does not trust these.
+        """
         return tables.frame(self, max_rows)
 
     def summary(self, **kwargs: Any) -> Any:
-        """The table of `arviz_stats.summary` (a pandas DataFrame) for `to_arviz()`; arguments are passed on.
+        """All that `sample` returns, as rows of the table of `arviz_stats.summary` (a pandas DataFrame).
 
-        Made of 1000 draws, or where the verdict had fewer, of as many.
+        Mean, sd and an interval are those of the draws behind the verdict, weighted as it allows; columns that begin
+        with mcse are their Monte Carlo standard errors, not a number where the verdict does not trust the draws.
+
+        Arguments:
+            kwargs: var_names, filter_vars, coords, ci_prob and round_to (default: 3) as for arviz. With any others,
+                such as `kind="all"`, the table is arviz's own, of at most 1000 draws of `to_arviz()`.
         """
         return tables.summary(self, **kwargs)
 

@@ -19,7 +19,7 @@ from bbvi.draws.pareto import resample as resample_indices
 from bbvi.draws.random import RandomStream
 from bbvi.models import Model
 from bbvi.models.provenance import Provenance
-from bbvi.nested.verdict import draw, most_numbers
+from bbvi.nested.verdict import draw, most_numbers, units_of
 from bbvi.outcome import Cost, History, StageSummary
 from bbvi.policy import Regime
 from bbvi.runtime.compiling import program
@@ -233,6 +233,12 @@ class Record:
         if not self.diagnosis.trusted:
             return self.pool.from_q / self.pool.from_q.sum()
         return np.exp(self.importance.log_weights)
+
+    @property
+    def units(self) -> np.ndarray:
+        """Which draws behind the diagnosis depend on one another, `(n,)`: those of a unit, numbered from 0 on."""
+        chains = self.diagnosis.chains
+        return units_of(self.distribution, self.pool, None if chains is None else chains.chains)
 
     @cached_property
     def draws_of_q(self) -> Any:

@@ -81,6 +81,15 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int = 1)
     return importance.draw(problem, q, seed, num)
 
 
+def units_of(q: Distribution, pool: Draws, num_chains: int | None) -> np.ndarray:
+    """Which draws depend on one another, `(n,)`: those of one chain, or of the same hyper-parameters of a hierarchy."""
+    if num_chains is not None:
+        return np.arange(len(pool)) % num_chains
+    if isinstance(q, Hierarchical):
+        return np.unique(np.asarray(pool.x[:, q.split.hyper[0]]), return_inverse=True)[1]
+    return np.arange(len(pool))
+
+
 def most_numbers(q: Distribution) -> int:
     """Numbers in draws that are made when they are asked for, at most; beyond, those of the verdict have to do."""
     return 2**22 if isinstance(q, Hierarchical) else 2**28

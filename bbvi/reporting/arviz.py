@@ -45,6 +45,11 @@ def to_arviz(
     return _tree(posterior, groups, resampled, labels, chains)
 
 
+def as_draws(posterior: Record, values: Mapping[str, np.ndarray]) -> Any:
+    """A DataTree whose draws are the rows of named arrays `(n, *shape)`."""
+    return _tree(posterior, {"posterior": dict(values)}, False, Labels(), 1)
+
+
 def predict(posterior: Record, args: Any, kwargs: Any, num_samples: int, seed: int, resample: bool | None) -> Any:
     """See `Posterior.predict`."""
     if posterior.model is None:

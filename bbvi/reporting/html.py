@@ -11,7 +11,7 @@ COLOURS = {"RELIABLE": "#2e7d32", "USABLE": "#b26a00", "UNRELIABLE": "#c62828", 
 def to_html(posterior: Record, max_rows: int = 30) -> str:
     """The verdict and a table of parameters; names are escaped."""
     diagnosis = posterior.diagnosis
-    rows = tables.rows(posterior, max_rows)
+    rows = tables.printed(posterior, max_rows)
     head = "".join(f"<th>{escape(title)}</th>" for title in ("", *rows[0][1]))
     body = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th>"

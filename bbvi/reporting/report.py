@@ -46,7 +46,7 @@ def report(posterior: Record, path: str | Path, level: str, calibration: Any) ->
 
     full = diagnose_further(posterior, level) if level != "quick" else None
     variables = read_variables(posterior)
-    total = sum(len(variable.mean) for variable in variables)
+    total = sum(len(variable.effective_sample_size) for variable in variables)
     rows = worst(posterior, variables, ROWS if total <= ROWS else ROWS // 2)
     page = _Page()
     name = posterior.origin.name if posterior.origin else ""
@@ -99,37 +99,37 @@ def _overview(variables: list[Variable]) -> Table:
             (
                 variable.name,
                 " × ".join(map(str, variable.shape)) or "scalar",
-                *spans(variable.mean),
-                *spans(variable.sd),
+                *spans(variable.estimates.mean),
+                *spans(variable.estimates.sd),
                 f"{variable.effective_sample_size.min():.0f}",
             )
             for variable in variables[:VARIABLES]
-            if len(variable.mean)
+            if len(variable.effective_sample_size)
         ],
     )
 
 
 def _parameters(rows: list[Row]) -> Table:
-    titles = ("", "mean", "sd", *(f"{100 * p:g} %" for p in PROBABILITIES), "ESS", "k-hat of square")
-    return Table(
-        titles,
-        [
-            (
-                row.label,
-                *(_number(value, row.sd) for value in (row.mean, row.sd, *row.quantiles)),
-                f"{row.effective_sample_size:.0f}",
-                f"{row.k_hat:.2f}",
-            )
-            for row in rows
-        ],
-    )
+    shown = [PROBABILITIES.index(p) for p in (0.05, 0.5, 0.95)]
+    titles = ("", "mean", "sd", *(f"{100 * PROBABILITIES[i]:g} %" for i in shown), "ESS", "k-hat of square")
+
+    def cells(row: Row) -> Iterator[str]:
+        yield row.label
+        yield _number(row.mean, row.sd, row.mean_error)
+        yield _number(row.sd, row.sd, row.sd_error)
+        yield from (_number(row.quantiles[i], row.sd, row.quantile_errors[i]) for i in shown)
+        yield f"{row.effective_sample_size:.0f}"
+        yield f"{row.k_hat:.2f}"
+
+    return Table(titles, [tuple(cells(row)) for row in rows])
 
 
-def _number(value: float, sd: float) -> str:
-    """With digits enough to tell it from values a hundredth of `sd` away."""
+def _number(value: float, sd: float, error: float = np.nan) -> str:
+    """With digits enough to tell it from values a hundredth of `sd` away; its standard error where that is known."""
     size = np.log10(abs(value)) if value and np.isfinite(value) else 0.0
     digits = 3 + size - np.log10(sd) if 0 < sd < np.inf else 4
-    return f"{value:.{int(np.clip(max(digits, size + 1 if size < 7 else 4), 4, 15))}g}"
+    shown = f"{value:.{int(np.clip(max(digits, size + 1 if size < 7 else 4), 4, 15))}g}"
+    return f"{shown} ± {error:.2g}" if np.isfinite(error) else shown
 
 
 def _quality(posterior: Record, rows: list[Row], page: _Page) -> Iterator[Picture | str]:

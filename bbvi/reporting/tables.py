@@ -1,20 +1,25 @@
 """The parameters of a posterior as rows: to print, as a data frame, and as arviz has them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from bbvi.diagnostics.weights import mean, quantile, sd
+from bbvi.diagnostics.estimates import Estimates, estimate
 from bbvi.record import Record
-from bbvi.reporting.arviz import Labels, to_arviz
+from bbvi.reporting.arviz import Labels, as_draws, to_arviz
 from bbvi.runtime.types import Array
 from bbvi.target.parameters import label
 
 PRINTED = 20  # rows at most
+DECIMALS = 3  # in a summary
+SHOWN_PROBABILITIES = (0.05, 0.5, 0.95)
+SUMMARY_NUMBERS = 2**25  # in the draws of one quantity behind a summary, at most; of longer ones there are fewer draws
+OF_SUMMARY = {"kind", "var_names", "filter_vars", "coords", "ci_prob", "round_to"}  # arguments that need no draws
 
 
-def rows(record: Record, max_rows: int | None = None) -> list[tuple[str, dict[str, float]]]:
-    """Mean, sd and quantiles of each scalar parameter, by name."""
+def estimates(record: Record, max_rows: int | None = None) -> dict[str, tuple[tuple[int, ...], Estimates]]:
+    """Shape and estimates of each named array of parameters, flat; of so many scalars at most."""
     shapes = {}
 
     def read(x: Array) -> dict[str, np.ndarray]:
@@ -26,16 +31,34 @@ def rows(record: Record, max_rows: int | None = None) -> list[tuple[str, dict[st
         return found
 
     draws, weights = record.weighted(read)
-    made = []
+    units, made = record.units[record.weights > 0], {}
     for name, columns in draws.items():
-        statistics = {"mean": mean(columns, weights), "sd": sd(columns, weights)}
+        found = estimate(columns, weights, units, SHOWN_PROBABILITIES)
         if record.by_q:
-            for title, moments in (("mean", record.mean()), ("sd", record.sd())):
-                statistics[title] = np.ravel(record.named(moments)[name])[: columns.shape[1]]
-        statistics |= {f"{100 * p:g}%": quantile(columns, weights, p) for p in (0.05, 0.5, 0.95)}
-        for i, index in zip(range(columns.shape[1]), np.ndindex(*shapes[name]), strict=False):
-            made.append((label(name, index), {title: float(values[i]) for title, values in statistics.items()}))
+            moments = (np.ravel(record.named(each)[name])[: columns.shape[1]] for each in (record.mean(), record.sd()))
+            found = found._replace(**dict(zip(("mean", "sd"), moments, strict=True)))
+        made[name] = shapes[name], found if record.diagnosis.trusted and not record.by_q else found.vague
     return made
+
+
+def rows(record: Record, max_rows: int | None = None) -> list[tuple[str, dict[str, float]]]:
+    """Mean, sd and quantiles of each scalar parameter, by name, and then their Monte Carlo standard errors."""
+    titles = ["mean", "sd", *(f"{100 * p:g}%" for p in SHOWN_PROBABILITIES)]
+    titles += [f"mcse_{title}" for title in titles]
+    made = []
+    for name, (shape, found) in estimates(record, max_rows).items():
+        table = np.concatenate([np.atleast_2d(each) for each in found])
+        for values, index in zip(table.T, np.ndindex(*shape), strict=False):
+            made.append((label(name, index), dict(zip(titles, map(float, values), strict=True))))
+    return made
+
+
+def printed(record: Record, max_rows: int) -> list[tuple[str, dict[str, float]]]:
+    """The same without errors, as there is little room."""
+    return [
+        (name, {title: value for title, value in row.items() if not title.startswith("mcse")})
+        for name, row in rows(record, max_rows)
+    ]
 
 
 def frame(record: Record, max_rows: int | None = None) -> Any:
@@ -50,15 +73,44 @@ def frame(record: Record, max_rows: int | None = None) -> Any:
 
 def summary(record: Record, **kwargs: Any) -> Any:
     """See `Posterior.summary`."""
-    from arviz_stats.summary import summary as of_tree
+    if kwargs.get("kind", "stats") != "stats" or kwargs.keys() - OF_SUMMARY:
+        from arviz_stats.summary import summary as of_draws
 
-    options: dict[str, Any] = {"kind": "stats"} | kwargs
-    return of_tree(to_arviz(record.on_branch, min(1000, len(record.pool)), 0, None, Labels(), None), **options)
+        tree = to_arviz(record.on_branch, min(1000, len(record.pool)), 0, None, Labels(), None)
+        return of_draws(tree, **kwargs)
+    from arviz_base import dataset_to_dataframe, extract, rcParams
+
+    options: Any = {name: kwargs[name] for name in ("var_names", "filter_vars") if name in kwargs}
+    share = kwargs.get("ci_prob") or rcParams["stats.ci_prob"]
+    interval = [f"eti{int(100 * share)}_{end}" for end in ("lb", "ub")]
+    titles = ["mean", "sd", *interval]
+    tree = as_draws(record, _statistics(record, ((1 - share) / 2, (1 + share) / 2)))
+    values: Any = extract(tree, combined=False, keep_dataset=True, **options)
+    chosen = values.sel(kwargs.get("coords") or {}).isel(chain=0)
+    named = chosen.rename(draw="summary").assign_coords(summary=[*titles, *(f"mcse_{title}" for title in titles)])
+    table, decimals = dataset_to_dataframe(named, sample_dims=["summary"]).T, kwargs.get("round_to", DECIMALS)
+    return table if decimals in (None, "none", "None") else table.round(decimals)
+
+
+def _statistics(record: Record, probabilities: Sequence[float]) -> dict[str, np.ndarray]:
+    """Estimates and their errors `(2 * (2 + probabilities), *shape)` of all that `sample` returns, by name."""
+    every = lambda x: record.named(record.on_branch.structure(x))
+    longest = max(np.size(value) for value in every(record.pool.x[:1]).values())
+    weights, order = record.weights, np.random.default_rng(0).permutation(len(record.pool))
+    rows = np.sort(order[weights[order] > 0][: max(1, SUMMARY_NUMBERS // max(1, longest))])
+    units = np.unique(record.units[rows], return_inverse=True)[1]
+    made = {}
+    for name, values in every(np.asarray(record.pool.x[rows])).items():
+        columns = np.reshape(np.asarray(values, float), (len(rows), -1))
+        found = estimate(columns, weights[rows] / weights[rows].sum(), units, probabilities)
+        known = found if record.diagnosis.trusted else found.vague
+        made[name] = np.concatenate([np.atleast_2d(each) for each in known]).reshape(-1, *np.shape(values)[1:])
+    return made
 
 
 def describe(record: Record) -> str:
     """A posterior as it is printed."""
-    found = rows(record, PRINTED)
+    found = printed(record, PRINTED)
     titles, pad, dim = list(found[0][1]), max(len(name) for name, _ in found), record.parameters.dim
     lines = [f"{record.distribution.title} posterior over {dim} coordinate{'s' * (dim > 1)} by {record.method}"]
     lines += [" " * pad + "".join(f"{title:>12}" for title in titles)]
