@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.stats import norm
 
 import bbvi
 from bbvi.distributions import Hierarchical
@@ -223,3 +224,37 @@ def test_a_fit_begins_at_another_one():
     posterior, data = fitted(counts, True)
     again = bbvi.fit(counts(True), 42, data=data, method="nested_laplace", init=posterior)
     np.testing.assert_allclose(again.mean()[:2], posterior.mean()[:2], atol=0.02)
+
+
+def plateau(p, groups):
+    """Groups with known errors, whose spread may be nearly zero: log tau has a plateau where it is large."""
+    scale, effects = jnp.exp(-0.5 * p["log_tau"]), p["effects"]
+    prior = 1e-3 * (p["log_tau"] - jnp.exp(p["log_tau"])) - 0.5 * (p["centre"] / 10) ** 2
+    between = jnp.sum(norm.logpdf(effects, p["centre"], scale))
+    return prior + between + jnp.sum(norm.logpdf(groups, effects, 1.0))
+
+
+def test_a_plateau_of_a_log_scale_is_found_beside_the_mode():
+    """A Gaussian of phi misses it, as it goes on for many standard deviations."""
+    groups = 0.8 * np.array([-1.9, 2.2, 0.3, -2.4, 1.6, 2.8, -0.7, -2.0])
+    posterior = bbvi.fit(
+        plateau,
+        {"log_tau": (), "centre": (), "effects": (8,)},
+        data=groups,
+        latents=["effects"],
+        method="nested_laplace",
+    )
+    log_tau = np.linspace(-6, 9, 3001)
+    variances = 1 + np.exp(-log_tau)
+    spread = 1 / (len(groups) / variances + 0.01)  # of the centre
+    means = spread * groups.sum() / variances
+    fit = -0.5 * (np.sum(groups**2) / variances - means**2 / spread) - 0.5 * len(groups) * np.log(variances)
+    weights = np.exp(fit + 0.5 * np.log(spread) + 1e-3 * (log_tau - np.exp(log_tau)))
+    weights /= weights.sum()
+    mean = weights @ log_tau
+    sd = np.sqrt(weights @ (log_tau - mean) ** 2)
+    assert weights[log_tau > 2].sum() > 0.1  # the plateau
+    assert posterior.diagnosis.trusted
+    assert abs(posterior.mean()["log_tau"] - mean) < 0.1 * sd
+    assert posterior.sd()["log_tau"] == pytest.approx(sd, rel=0.1)
+    assert posterior.table().loc["log_tau", "mcse_mean"] < 0.1 * sd

@@ -146,9 +146,13 @@ def evaluate(
 def propose(q: Distribution, narrow: Array, wide: Array) -> tuple[Array, Array, Array]:
     """Draws of both kinds `(n, dim)`, with log_q and log_r."""
     x = push(q, narrow, wide)
-    log_q = q.log_prob(x)
-    share = 1 / (1 + WIDE_SHARE)
-    return x, log_q, jnp.logaddexp(jnp.log1p(-share) + log_q, jnp.log(share) + q.widened().log_prob(x))
+    return x, *log_densities_of(q, x)
+
+
+def log_densities_of(q: Distribution, x: Array) -> tuple[Array, Array]:
+    """log_q and log_r `(n,)` at x `(n, dim)`."""
+    log_q, share = q.log_prob(x), 1 / (1 + WIDE_SHARE)
+    return log_q, jnp.logaddexp(jnp.log1p(-share) + log_q, jnp.log(share) + q.widened().log_prob(x))
 
 
 _propose = program(propose)

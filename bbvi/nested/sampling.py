@@ -1,13 +1,7 @@
-"""Draws behind a verdict of nested Laplace: hyper-parameters from q and a wider version, blocks exactly.
+"""Blocks of a hierarchy at given hyper-parameters: their modes, exact draws of them, and how they move.
 
 Given hyper-parameters phi, each block is drawn from its exact conditional density along lines (`lines.py`), which also
-gives log p^(phi), the marginal density without the error of Laplace's method. Weights are those of phi alone,
-p^(phi) / r(phi): those of the blocks never multiply into one, which is why it works for any number of blocks.
-
-Hyper-parameters come from a scrambled Sobol sequence, so that few of them are enough; each is used for several draws of
-the blocks.
-
-References: pseudo-marginal importance sampling (Beaumont 2003; Tran et al. 2013); randomised quasi-Monte Carlo (Owen).
+gives log p^(phi), the marginal density without the error of Laplace's method.
 """
 
 from collections.abc import Iterator
@@ -21,13 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
-from bbvi.distributions import LocationScale
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.arrow import ArrowFactor
 from bbvi.distributions.base import LOG_2PI
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.scales import Triangular
-from bbvi.draws.importance import WIDE_SHARE, Draws, propose
 from bbvi.nested.conditional import find_mode
 from bbvi.nested.lines import LINES, NODES, along_lines
 from bbvi.outcome import NOTHING, Evaluations
@@ -42,25 +34,7 @@ COORDINATES_AT_ONCE = 2**19  # coordinates in those, at most
 CORRECTED = 0.05  # standard deviations, within which q(phi) is left as it is
 
 
-class Seen(NamedTuple):
-    """What was seen of the blocks at the draws of the hyper-parameters."""
-
-    found: np.ndarray  # (n,) bool, whether all blocks had a mode
-    error: np.ndarray  # (n,) nats by which line integrals miss the log density
-    at_end: np.ndarray  # (blocks,) share of the mass at the ends of lines, on average
-    effective: np.ndarray  # (blocks,) share of the lines that contribute, on average
-
-
-class NestedDraws(NamedTuple):
-    """Draws of q(phi) and of its wider version, with exact blocks."""
-
-    draws: Draws  # one for each phi
-    pool: Draws  # several for each
-    seen: Seen
-    evaluations: Evaluations
-
-
-class _Visits(NamedTuple):
+class Visits(NamedTuple):
     """What is found at n hyper-parameters."""
 
     x: Array  # (n, copies, dim)
@@ -76,35 +50,11 @@ class _Visits(NamedTuple):
     effective: Array  # (n, blocks)
 
 
-def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> NestedDraws:
-    """At least `num` draws of q in the pool, and a quarter as many of its wider version."""
-    rng, fewest = np.random.default_rng(seed), hyper_draws(q.dim)
-    copies = _copies(q)
-    narrow = enough(fewest, num, copies)
-    n = narrow + narrow // WIDE_SHARE
-    hyper = LocationScale(q.hyper.loc, q.hyper.scale)
-    noise = even_normal(rng, narrow, hyper.dim), even_normal(rng, n - narrow, jax.eval_shape(hyper.widened).noise_dim)
-    phi, log_q, log_r = jax.device_get(_propose(hyper, *noise))
-    from_q = np.arange(n) < narrow
-    kept, at_end, effective = [], np.zeros(q.split.shape[0]), np.zeros(q.split.shape[0])
-    for begin, visits in _visits(problem, q, phi, rng):
-        counts = visits.found & from_q[begin : begin + len(visits.found)]
-        at_end += visits.at_end[counts].sum(axis=0)
-        effective += visits.effective[counts].sum(axis=0)
-        kept.append((visits.x, visits.log_p, visits.found, visits.error, visits.rounds))
-    x, log_p, found, error, rounds = (np.concatenate(column) for column in zip(*kept, strict=True))
-    columns = np.where(np.isfinite(log_p), log_p, -np.inf), log_q, log_r, from_q
-    pool = Draws(np.concatenate(list(np.moveaxis(x, 1, 0))), *(np.tile(each, copies) for each in columns))
-    count = max(1, (found & from_q).sum())
-    seen = Seen(found, error, at_end / count, effective / count)
-    return NestedDraws(Draws(x[:, 0], *columns), pool, seen, _evaluations(q, rounds))
-
-
 def is_found(problem: Problem, q: Hierarchical) -> tuple[bool, Evaluations]:
     """Whether the blocks have a mode at the mean of the hyper-parameters."""
     phi = np.asarray(q.hyper.loc)[None]
-    _, visits = next(_visits(problem, q, phi, np.random.default_rng(0), common=True))
-    return bool(visits.found[0]), _evaluations(q, visits.rounds)
+    _, visits = next(visits_of(problem, q, phi, np.random.default_rng(0), common=True))
+    return bool(visits.found[0]), cost_of(q, visits.rounds)
 
 
 def finished(problem: Problem, q: Hierarchical, rounds: int = 4) -> tuple[Hierarchical, Evaluations]:
@@ -119,7 +69,7 @@ def finished(problem: Problem, q: Hierarchical, rounds: int = 4) -> tuple[Hierar
     u, there, c = np.zeros_like(root[0]), q, np.zeros_like(root[0])
     for _ in range(rounds):
         there, visits = _star(problem, replace(q, hyper=Affine(q.hyper.loc + root @ u, q.hyper.scale)))
-        spent += _evaluations(q, visits.rounds)
+        spent += cost_of(q, visits.rounds)
         if not visits.found.all():
             return (there if visits.found[0] else q), spent
         centre, up, down = visits.log_ratio[0], *np.split(visits.log_ratio[1:], 2)
@@ -130,11 +80,11 @@ def finished(problem: Problem, q: Hierarchical, rounds: int = 4) -> tuple[Hierar
     return replace(there, hyper=Affine(there.hyper.loc, Triangular.of(root / np.sqrt(1 - c)))), spent
 
 
-def _star(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, _Visits]:
+def _star(problem: Problem, q: Hierarchical) -> tuple[Hierarchical, Visits]:
     """q with the blocks as they are at the mean of the hyper-parameters, and visits there and along its axes."""
     root = np.asarray(q.hyper.scale.matrix())
     phi = np.asarray(q.hyper.loc) + np.concatenate([np.zeros((1, len(root)), root.dtype), root.T, -root.T])
-    parts = [part for _, part in _visits(problem, q, phi, np.random.default_rng(0), common=True)]
+    parts = [part for _, part in visits_of(problem, q, phi, np.random.default_rng(0), common=True)]
     visits = jax.tree.map(lambda *column: np.concatenate(column), *parts)
     return moving(q, visits.z, visits.log_sd, visits.factor), visits
 
@@ -154,13 +104,13 @@ def moving(q: Hierarchical, z: Array, log_sd: Array, factors: ArrowFactor) -> Hi
     return replace(q, centre=z[0], slope=slope, widening=widening, factor=jax.tree.map(lambda each: each[0], factors))
 
 
-def _evaluations(q: Hierarchical, rounds: Array) -> Evaluations:
+def cost_of(q: Hierarchical, rounds: Array) -> Evaluations:
     """What visits with so many Newton steps have cost."""
     n, newton, size = len(rounds), int(rounds.sum()), q.split.shape[1]
     return Evaluations((3 * _num_lines(q) + 1) * n, newton + _num_lines(q) * NODES * n, size * newton)
 
 
-def _copies(q: Hierarchical) -> int:
+def copies_of(q: Hierarchical) -> int:
     """Draws of the blocks for each draw of the hyper-parameters."""
     return copies_that_fit(q, COPIES)
 
@@ -180,9 +130,9 @@ def _num_lines(q: Hierarchical) -> int:
     return 1 if q.split.shape[1] == 1 else LINES
 
 
-def _visits(
+def visits_of(
     problem: Problem, q: Hierarchical, phi: np.ndarray, rng: np.random.Generator, common: bool = False
-) -> Iterator[tuple[int, _Visits]]:
+) -> Iterator[tuple[int, Visits]]:
     """`_visit` of some hyper-parameters at a time, with the number of the first.
 
     All calls have as many, the last ones are filled up. Lines have the same directions for all where they are `common`.
@@ -191,7 +141,7 @@ def _visits(
     at_once = int(np.clip(COORDINATES_AT_ONCE // q.dim, 1, HYPER_AT_ONCE))
     for begin in range(0, len(phi), at_once):
         some = phi[begin : begin + at_once]
-        uniform = rng.random((at_once, _copies(q), blocks, 2), dtype)
+        uniform = rng.random((at_once, copies_of(q), blocks, 2), dtype)
         shape = (1 if common else at_once, _num_lines(q), blocks, size)
         directions = np.ones(shape, dtype)
         if size > 1:
@@ -216,19 +166,16 @@ def even_normal(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
     return ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)).astype(jax.dtypes.canonicalize_dtype(float))
 
 
-_propose = program(propose)
-
-
 @program
-def _visit(problem: Problem, q: Hierarchical, phis: Array, directions: Array, uniforms: Array) -> _Visits:
+def _visit(problem: Problem, q: Hierarchical, phis: Array, directions: Array, uniforms: Array) -> Visits:
     """What is found at n hyper-parameters."""
     split = q.split
 
-    def one(phi: Array, directions: Array, uniforms: Array) -> _Visits:
+    def one(phi: Array, directions: Array, uniforms: Array) -> Visits:
         mode = find_mode(problem, split, phi, q.mode(phi))
         exact = along_lines(problem, split, phi, mode, directions, uniforms)
         laplace = exact.centre - mode.factor.log_det() + 0.5 * split.num_latent * LOG_2PI
-        return _Visits(
+        return Visits(
             x=jax.vmap(lambda z: split.join(phi, z))(exact.z),
             log_p=jnp.where(mode.found, laplace + exact.log_ratio, -jnp.inf),
             found=mode.found,

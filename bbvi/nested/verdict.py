@@ -13,8 +13,8 @@ from bbvi.draws import importance
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import smooth
 from bbvi.nested.chains import NestedChains, run_chains
+from bbvi.nested.drawing import NestedDraws, draw_nested
 from bbvi.nested.lines import suit
-from bbvi.nested.sampling import NestedDraws, draw_nested
 from bbvi.nested.together import draw_jointly
 from bbvi.outcome import ChainSummary, Evaluations, Finding, Status
 from bbvi.runtime.deadline import OutOfTimeError

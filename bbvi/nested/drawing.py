@@ -1,0 +1,136 @@
+"""Draws behind a verdict of nested Laplace: hyper-parameters from q, a wider version and kernels; blocks exactly.
+
+Weights are those of the hyper-parameters phi alone, p^(phi) / r(phi), where p^ is the marginal density without the
+error of Laplace's method (`sampling.py`): those of the blocks never multiply into one, which is why it works for any
+number of blocks. Where they are uneven, or mass lies far along an axis, further phi come from kernels (`proposal.py`).
+
+Hyper-parameters come from a scrambled Sobol sequence, so that few of them are enough; each is used for several draws of
+the blocks.
+
+References: pseudo-marginal importance sampling (Beaumont 2003; Tran et al. 2013); randomised quasi-Monte Carlo (Owen).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bbvi.distributions import LocationScale
+from bbvi.distributions.hierarchical import Hierarchical
+from bbvi.draws.importance import WIDE_SHARE, Draws, log_densities_of
+from bbvi.draws.lazy import push
+from bbvi.nested.proposal import MOST_ADAPTED, Places, far_along_axes, outposts
+from bbvi.nested.sampling import copies_of, cost_of, enough, even_normal, visits_of
+from bbvi.outcome import Evaluations
+from bbvi.policy import hyper_draws
+from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
+from bbvi.target.problem import Problem
+
+ROUNDS_OF_KERNELS = 6  # of kernels
+DRAWS_OF_KERNELS = 640  # hyper-parameters in a round
+ENOUGH_PLACES = 1500  # effective ones
+MOST_AMISS = 1.0  # nats by which line integrals may miss the log density at places far away
+
+
+class Seen(NamedTuple):
+    """What was seen of the blocks at the draws of the hyper-parameters."""
+
+    found: np.ndarray  # (n,) bool, whether all blocks had a mode
+    error: np.ndarray  # (n,) nats by which line integrals miss the log density
+    at_end: np.ndarray  # (blocks,) share of the mass at the ends of lines, on average
+    effective: np.ndarray  # (blocks,) share of the lines that contribute, on average
+
+
+class NestedDraws(NamedTuple):
+    """Draws of q(phi) and of its wider version, with exact blocks."""
+
+    draws: Draws  # one for each phi
+    pool: Draws  # several for each
+    seen: Seen
+    evaluations: Evaluations
+
+
+class _Sight(NamedTuple):
+    """What is kept of visits at n hyper-parameters."""
+
+    x: np.ndarray  # (n, copies, dim)
+    log_p: np.ndarray  # (n,) -inf where it is not finite
+    found: np.ndarray  # (n,) bool
+    error: np.ndarray  # (n,)
+    rounds: np.ndarray  # (n,)
+    at_end: np.ndarray  # (1, blocks) summed over those of q at which modes were found
+    effective: np.ndarray  # (1, blocks) likewise
+
+    @property
+    def sure_log_p(self) -> np.ndarray:
+        """log_p, -inf where blocks do not make up the log density, as where numbers overflow far away."""
+        return np.where(self.error < MOST_AMISS, self.log_p, -np.inf)
+
+
+def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> NestedDraws:
+    """At least `num` draws of q in the pool, a quarter as many of its wider version, and more where both miss mass."""
+    rng = np.random.default_rng(seed)
+    narrow = enough(hyper_draws(q.dim), num, copies_of(q))
+    wide, hyper = narrow // WIDE_SHARE, LocationScale(q.hyper.loc, q.hyper.scale)
+    noise = even_normal(rng, narrow, hyper.dim), even_normal(rng, wide, jax.eval_shape(hyper.widened).noise_dim)
+    phi = np.asarray(push(hyper, *noise))
+    sights = [_see(problem, q, phi, rng, narrow)]
+    places = Places.of(phi, sights[0].log_p, lambda phi: np.stack(_densities(hyper, phi)))
+    spent = cost_of(q, sights[0].rounds)
+    if q.split.num_hyper <= MOST_ADAPTED and not q.split.is_large and places.have_weights:
+        places, further, of_further = _adapt(problem, q, places, rng)
+        sights, spent = sights + further, spent + of_further
+    seen = _together(sights)
+    log_q, log_r = (each.astype(phi.dtype) for each in (places.log_q, places.log_r))
+    columns = seen.log_p, log_q, log_r, np.arange(len(seen.x)) < narrow
+    pool = Draws(np.concatenate(list(np.moveaxis(seen.x, 1, 0))), *(np.tile(each, seen.x.shape[1]) for each in columns))
+    count = max(1, (seen.found & columns[-1]).sum())
+    told = Seen(seen.found, seen.error, seen.at_end.sum(axis=0) / count, seen.effective.sum(axis=0) / count)
+    return NestedDraws(Draws(seen.x[:, 0], *columns), pool, told, spent)
+
+
+def _adapt(
+    problem: Problem, q: Hierarchical, places: Places, rng: np.random.Generator
+) -> tuple[Places, list[_Sight], Evaluations]:
+    """These places and further ones, where mass lies far along an axis or weights are uneven; what is seen at those."""
+    far = far_along_axes(q.hyper).astype(places.phi.dtype)
+    scouts = _see(problem, q, np.concatenate([np.asarray(q.hyper.loc)[None], far]), rng)
+    kernels, spent = outposts(q.hyper, scouts.sure_log_p[1:], scouts.sure_log_p[0]), cost_of(q, scouts.rounds)
+    further: list[_Sight] = []
+    enough_places = 0 if places.are_even() else ENOUGH_PLACES
+    if kernels is None and not enough_places:
+        return places, further, spent
+    for _ in range(ROUNDS_OF_KERNELS):
+        kernels = kernels or places.kernels(rng, q.hyper)
+        phi = kernels.draw(rng, DRAWS_OF_KERNELS).astype(places.phi.dtype)
+        seen = _see(problem, q, phi, rng)
+        further.append(seen._replace(log_p=seen.sure_log_p))
+        spent += cost_of(q, seen.rounds)
+        places, kernels = places.beside(phi, seen.sure_log_p, kernels), None
+        if places.are_even(enough_places):
+            break
+    return places, further, spent
+
+
+def _see(problem: Problem, q: Hierarchical, phi: np.ndarray, rng: np.random.Generator, narrow: int = 0) -> _Sight:
+    """What is seen at hyper-parameters `(n, k)`, the first `narrow` of which are of q."""
+    parts = []
+    for begin, found in visits_of(problem, q, phi, rng):
+        counts = found.found & (np.arange(begin, begin + len(found.found)) < narrow)
+        log_p = np.where(np.isfinite(found.log_p), found.log_p, -np.inf)
+        sums = (each[counts].sum(axis=0)[None] for each in (found.at_end, found.effective))
+        columns: tuple[Any, ...] = (found.x, log_p, found.found, found.error, found.rounds, *sums)
+        parts.append(_Sight(*columns))
+    return _together(parts)
+
+
+def _together(sights: Sequence[_Sight]) -> _Sight:
+    return _Sight(*(np.concatenate(column) for column in zip(*sights, strict=True)))
+
+
+@program
+def _densities(hyper: LocationScale, phi: Array) -> tuple[Array, Array]:
+    """log q and log r `(n,)`, of q and the mixture with its wider version, at `(n, k)`."""
+    return log_densities_of(hyper, phi)

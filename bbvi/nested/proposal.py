@@ -1,0 +1,151 @@
+"""Where further hyper-parameters are drawn: near those that carry weight, and far along an axis where mass was seen.
+
+A Gaussian q(phi) and its wider version may miss a plateau of the marginal density, as a log scale has that the data do
+not bound from below, or a second mode. Further draws come from kernels, Student-t distributions around draws that were
+resampled by their weights, and so on from all draws so far, until weights are even. All of them count by
+
+    w(phi) = p(phi) / sum_j (n_j / n) r_j(phi),
+
+where n_j of the n draws came from the density r_j, so that an early kernel that missed something does no harm.
+
+References: West 1993 (kernels around weighted draws); Veach and Guibas 1995; Cornuet, Marin, Mira and Robert 2012
+(adaptive multiple importance sampling); Rue, Martino and Chopin 2009 (looking along the axes of hyper-parameters).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import numpy as np
+from scipy.special import gammaln
+
+from bbvi.distributions.affine import Affine
+from bbvi.distributions.base import LOG_2PI
+from bbvi.draws.pareto import effective_sample_size, resample, smooth
+
+MOST_ADAPTED = 10  # hyper-parameters: kernels around draws fill no space of more
+KERNELS = 128  # in a proposal
+NARROWEST = 0.01  # standard deviation of all kernels together, in those of q(phi)
+KERNEL_TAILS = 5.0  # degrees of freedom
+FAR_AWAY = 2.0 ** np.arange(2, 6)  # standard deviations at which mass is looked for along each axis
+FAINT = 0.1  # of a variance: mass far away that adds less to it does not matter
+EVEN_K = 0.5  # k-hat below which weights are even
+
+
+LogDensities = Callable[[np.ndarray], np.ndarray]  # of one or more densities (densities, n) at places (n, k)
+
+
+class Kernels(NamedTuple):
+    """A mixture of m Student-t distributions, all of equal weight."""
+
+    centres: np.ndarray  # (m, k)
+    roots: np.ndarray  # (m, k, k) of their scales
+
+    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Draws `(n, k)`."""
+        k = self.centres.shape[1]
+        e = rng.standard_normal((n, k)) / np.sqrt(rng.chisquare(KERNEL_TAILS, (n, 1)) / KERNEL_TAILS)
+        chosen = rng.permutation(np.arange(n) % len(self.centres))
+        return self.centres[chosen] + np.einsum("nij,nj->ni", self.roots[chosen], e)
+
+    def log_densities(self, phi: np.ndarray) -> np.ndarray:
+        """The log density `(1, n)` at `(n, k)`."""
+        k, nu = phi.shape[1], KERNEL_TAILS
+        constant = gammaln((nu + k) / 2) - gammaln(nu / 2) - k / 2 * np.log(nu * np.pi) - np.log(len(self.centres))
+        each = np.empty((len(self.centres), len(phi)))
+        for i, (centre, root) in enumerate(zip(self.centres, self.roots, strict=True)):
+            distance = np.sum(np.linalg.solve(root, (phi - centre).T) ** 2, axis=0)
+            each[i] = -(nu + k) / 2 * np.log1p(distance / nu) - np.linalg.slogdet(root)[1]
+        return constant + np.logaddexp.reduce(each, axis=0, keepdims=True)
+
+
+class Places(NamedTuple):
+    """Hyper-parameters that were drawn, and the densities that they were drawn from."""
+
+    phi: np.ndarray  # (n, k)
+    log_p: np.ndarray  # (n,) of the target, -inf where it is not finite
+    proposals: tuple[LogDensities, ...]
+    log_f: np.ndarray  # (densities, n) those of the proposals at phi
+    counts: np.ndarray  # (densities,) draws of each
+
+    @classmethod
+    def of(cls, phi: np.ndarray, log_p: np.ndarray, q_and_r: LogDensities) -> Self:
+        """Those drawn from r, which is made of q and a wider version."""
+        return cls(phi, log_p, (q_and_r,), q_and_r(phi), np.array([0, len(phi)]))
+
+    def beside(self, phi: np.ndarray, log_p: np.ndarray, kernels: Kernels) -> Self:
+        """These, and others drawn from kernels; each density is known at all of them."""
+        both = np.concatenate([self.phi, phi])
+        earlier = np.concatenate([each(phi) for each in self.proposals])
+        return type(self)(
+            both,
+            np.concatenate([self.log_p, log_p]),
+            (*self.proposals, kernels.log_densities),
+            np.concatenate([np.concatenate([self.log_f, earlier], axis=1), kernels.log_densities(both)]),
+            np.append(self.counts, len(phi)),
+        )
+
+    @property
+    def log_q(self) -> np.ndarray:
+        """Log density `(n,)` of q."""
+        return self.log_f[0]
+
+    @property
+    def log_r(self) -> np.ndarray:
+        """Log density `(n,)` of the mixture that they come from as a whole."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # none is from q by itself, which may have run off
+            log_shares = np.log(self.counts / self.counts.sum())
+            return np.logaddexp.reduce(self.log_f + log_shares[:, None], axis=0)
+
+    @property
+    def have_weights(self) -> bool:
+        """Whether there are some, and finite ones."""
+        return bool(np.isfinite(self.log_p - self.log_r).any() and np.isfinite(self.log_r).all())
+
+    def are_even(self, effective: float = 0) -> bool:
+        """Whether weights are even, and the places worth so many independent ones."""
+        found = smooth(self.log_p - self.log_r)
+        return found.k_hat < EVEN_K and effective_sample_size(found.log_weights) > effective
+
+    def kernels(self, rng: np.random.Generator, hyper: Affine) -> Kernels:
+        """Around some of them, drawn by their weights, and no narrower than a hundredth of q(phi)."""
+        log_weights, k = smooth(self.log_p - self.log_r).log_weights, self.phi.shape[1]
+        weights = np.exp(log_weights)
+        beside = self.phi - weights @ self.phi
+        width = (4 / (k + 2) / max(2.0, effective_sample_size(log_weights))) ** (1 / (k + 4))
+        covariance = (weights[:, None] * beside).T @ beside + NARROWEST**2 * _covariance(hyper)
+        root = width * np.linalg.cholesky(covariance)
+        centres = self.phi[resample(rng, log_weights, KERNELS)]
+        return Kernels(centres, np.broadcast_to(root, (KERNELS, k, k)))
+
+
+def far_along_axes(hyper: Affine) -> np.ndarray:
+    """Places `(axes * sides * distances, k)` far from the mean of q(phi), one coordinate away from it."""
+    sd = np.asarray(hyper.scale.sd())
+    steps = np.stack([FAR_AWAY, -FAR_AWAY])
+    return np.asarray(hyper.loc) + (np.eye(len(sd))[:, None, None] * steps[:, :, None] * sd).reshape(-1, len(sd))
+
+
+def outposts(hyper: Affine, log_p: np.ndarray, log_p_of_mean: float) -> Kernels | None:
+    """Kernels that cover what lies far away along the axes, where there is mass; None where there is none.
+
+    Arguments:
+        log_p: at `far_along_axes(hyper)`.
+        log_p_of_mean: at the mean of q(phi).
+    """
+    k, distances = len(hyper.loc), np.tile(FAR_AWAY, 2 * len(hyper.loc))
+    added = log_p - log_p_of_mean + 3 * np.log(distances) - 0.5 * LOG_2PI
+    found = np.flatnonzero(added > np.log(FAINT))
+    if not len(found):
+        return None
+    covariance, roots = _covariance(hyper), []
+    for axis, distance in zip(found // (2 * len(FAR_AWAY)), distances[found], strict=True):
+        spread = covariance.copy()
+        spread[axis] = spread[:, axis] = 0
+        spread[axis, axis] = covariance[axis, axis] * (distance / 2) ** 2
+        roots.append(np.linalg.cholesky(spread))
+    return Kernels(far_along_axes(hyper)[found], np.reshape(roots, (-1, k, k)))
+
+
+def _covariance(hyper: Affine) -> np.ndarray:
+    root = np.asarray(hyper.scale.matrix(), float)
+    return root @ root.T
