@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Line]:
     found = entries(folders, given.sample_references)
     settings = Settings(folders, kept, given.processes, given.minutes, given.limit)
     lines = run(plan(chosen(found, given), given.methods.split(","), given.seeds), settings)
-    print("\n" + "\n".join(truth_table(lines)))
+    print("\n" + "\n".join(truth_table(lines).to_markdown()))
     lies = [f"{line.posterior} (seed {line.seed})" for line in false_claims(lines)]
     print(f"\nCalled reliable and further off than 0.2 sd or 20 %: {', '.join(lies) or 'none'}.")
     return lines

@@ -79,7 +79,8 @@ def in_new_process(job: Job, settings: Settings) -> Line:
     folders, run, began = settings.folders, describe(settings.processes), time.perf_counter()
     places = [f"--{key}={value}" for key, value in folders._asdict().items() if value is not None]
     command = [sys.executable, "-m", "benchmarks.record.one", job.entry.name, job.method, str(job.seed), *places]
-    environment = {**os.environ, "BBVI_CACHE": "off", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "BBVI_CACHE": "off", "PYTHONPATH": os.pathsep.join(paths)}
     try:
         done = subprocess.run(
             [*command, f"--launch={time.time()}"],

@@ -8,11 +8,16 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from benchmarks.record.cells import Cell, Table, number, word
 from benchmarks.record.lines import Line
 
 TOLERANCES = (0.05, 0.1, 0.2)
 CLOSE, WRONG = 0.1, 0.2  # what a fit that is trusted should be within, and beyond which it is a lie to call it reliable
 GOOD_K, BAD_K = 0.5, 0.7  # of q's k-hat, as others go by it (Yao et al. 2018)
+ENDED = "no answer"
+VERDICTS = ("reliable", "usable", "unreliable", "failed")
+K_HATS = (f"below {GOOD_K}", f"{GOOD_K} to {BAD_K}", f"above {BAD_K}")
+CONTENT = 0.9  # what a central 90 % interval should hold
 WORDS = {
     "auto": "bbvi",
     "laplace": "bbvi, Laplace",
@@ -49,25 +54,16 @@ def false_claims(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if (line.method, line.status) == ("auto", "reliable") and line.error > WRONG]
 
 
-def truth_table(lines: Sequence[Line]) -> list[str]:
-    """As lines of Markdown."""
-    titles = [f"within {each:g} sd and {100 * each:.0f} %" for each in TOLERANCES]
-    rows = [
-        f"| by | says | fits | {' | '.join(titles)} | false alarms | median error of a 5 or 95 % quantile | largest "
-        "| content of 90 % intervals | worst |",
-        "|---" * (8 + len(TOLERANCES)) + "|",
-    ]
-    return rows + [_row(claim) for claim in claims(lines)]
+def truth_table(lines: Sequence[Line]) -> Table:
+    """A row for each claim."""
+    titles = ["by", "says", "fits", *(f"within {each:g} sd and {100 * each:.0f} %" for each in TOLERANCES)]
+    titles += ["false alarms", "median error of a 5 or 95 % quantile", "largest"]
+    return Table([*titles, "content of 90 % intervals", "worst"], [_row(claim) for claim in claims(lines)])
 
 
 def _by(by: str, lines: Sequence[Line], says: Callable[[Line], str]) -> list[Claim]:
     words = sorted({says(line) for line in lines}, key=_order)
     return [Claim(by, word, [line for line in lines if says(line) == word]) for word in words]
-
-
-ENDED = "no answer"
-VERDICTS = ("reliable", "usable", "unreliable", "failed")
-K_HATS = (f"k-hat below {GOOD_K}", f"{GOOD_K} to {BAD_K}", f"above {BAD_K}")
 
 
 def _order(word: str) -> tuple[int, str]:
@@ -89,20 +85,22 @@ def _others(line: Line) -> str:
     return ENDED if line.mean is None else line.status or "nothing"
 
 
-def _row(claim: Claim) -> str:
+def _row(claim: Claim) -> list[Cell]:
     lines, alarming = claim.lines, claim.says in ("unreliable", "failed", K_HATS[2], "not converged")
     quantiles = [max(line.low.raw, line.high.raw) for line in lines if line.low is not None and line.high is not None]
     held = [line.content for line in lines if line.content is not None]
     worst = [line.worst_content for line in lines if line.worst_content is not None]
-    columns = [
-        claim.by,
-        claim.says,
-        len(lines),
-        *(claim.within(tolerance) for tolerance in TOLERANCES),
-        claim.within(CLOSE) if alarming else "",
-        f"{statistics.median(quantiles):.3f}" if quantiles else "",
-        f"{max(quantiles):.3f}" if quantiles else "",
-        f"{100 * statistics.mean(held):.1f} %" if held else "",
-        f"{100 * max(worst, key=lambda each: abs(each - 0.9)):.1f} %" if worst else "",
+    median = statistics.median(quantiles) if quantiles else None
+    mean = 100 * statistics.mean(held) if held else None
+    furthest = 100 * max(worst, key=lambda each: abs(each - CONTENT)) if worst else None
+    return [
+        word(claim.by),
+        word(claim.says),
+        number(len(lines), "{:.0f}"),
+        *(number(claim.within(tolerance), "{:.0f}") for tolerance in TOLERANCES),
+        number(claim.within(CLOSE) if alarming else None, "{:.0f}"),
+        number(median, "{:.3f}"),
+        number(max(quantiles, default=None), "{:.3f}"),
+        number(mean, "{:.1f} %"),
+        number(furthest, "{:.1f} %"),
     ]
-    return f"| {' | '.join(map(str, columns))} |"
