@@ -5,11 +5,12 @@ the Gaussian tell the evidence, and `bbvi/draws/bridge.py` how.
 """
 
 import json
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
-from scipy.stats import multivariate_normal
+from scipy.linalg import solve_triangular
 
 from bbvi.draws.bridge import bridge
 from bbvi.outcome import Value
@@ -30,22 +31,42 @@ def read_evidence(folder: str | Path, name: str, kept: str | Path) -> Value | No
         draws = reference_draws(folder, name)
         if draws is None:
             return None
-        problem = make_problem(load(folder, name))
-        value = None if problem.dim > MOST_COORDINATES else by_bridge(problem, unconstrained(problem, name, draws))
+        value = _computed(make_problem(load(folder, name)), name, draws)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value))
+        fresh = path.with_suffix(f".{os.getpid()}")  # so that no other process reads half of it
+        fresh.write_text(json.dumps(value))
+        fresh.replace(path)
     found = json.loads(path.read_text())
     return None if found is None or not found[1] <= LARGEST_ERROR else Value(*found)
 
 
+def _computed(problem: Problem, name: str, draws: dict[str, np.ndarray]) -> Value | None:
+    if problem.dim > MOST_COORDINATES:
+        return None
+    try:
+        return by_bridge(problem, unconstrained(problem, name, draws))
+    except FloatingPointError:  # which is an answer: the evidence cannot be known in this way
+        return None
+
+
 def by_bridge(problem: Problem, x: np.ndarray, seed: int = 0) -> Value:
-    """Log evidence from draws `(n, dim)` of the posterior on unconstrained space."""
-    half = len(x) // 2
-    gaussian = multivariate_normal(x[:half].mean(axis=0), np.atleast_2d(np.cov(x[:half].T)))
-    of_gaussian = np.reshape(gaussian.rvs(len(x), random_state=np.random.default_rng(seed)), (-1, problem.dim))
-    with jax.enable_x64(True):
-        densities = jax.jit(lambda problem, x: problem.log_densities(x))
-        log_p, log_p_of_gaussian = (np.asarray(densities(problem, each)) for each in (x[half:], of_gaussian))
-    finite = np.where(np.isfinite(log_p_of_gaussian), log_p_of_gaussian, -np.inf)
-    effective = min(float(np.min(count_effective(x[half:]))), len(x) - half)
-    return bridge(log_p - gaussian.logpdf(x[half:]), finite - gaussian.logpdf(of_gaussian), effective)
+    """Log evidence from draws `(n, dim)` of the posterior on unconstrained space.
+
+    Raises:
+        FloatingPointError: when they hardly overlap with the Gaussian.
+    """
+    half, dim = len(x) // 2, x.shape[1]
+    loc, sd = x[:half].mean(axis=0), x[:half].std(axis=0)
+    root = np.linalg.cholesky(np.atleast_2d(np.corrcoef(x[:half].T)))  # of what has no units: scales may differ widely
+    noise = np.random.default_rng(seed).standard_normal((len(x), dim))
+    log_volume = np.log(sd).sum() + np.log(np.diag(root)).sum() + 0.5 * dim * np.log(2 * np.pi)
+
+    def ratios(x: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        with jax.enable_x64(True):
+            log_p = np.asarray(jax.jit(lambda problem, x: problem.log_densities(x))(problem, x))
+        return np.where(np.isfinite(log_p), log_p, -np.inf) + 0.5 * (noise**2).sum(axis=1) + log_volume
+
+    rest = x[half:]
+    of_rest = ratios(rest, solve_triangular(root, ((rest - loc) / sd).T, lower=True).T)
+    effective = min(float(np.min(count_effective(rest))), len(rest))
+    return bridge(of_rest, ratios(loc + sd * (noise @ root.T), noise), effective)

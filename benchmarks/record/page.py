@@ -76,6 +76,17 @@ def make_page(lines: Sequence[Line], notes: dict[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def tell_runs(lines: Sequence[Line], posteriors: int) -> str:
+    """A sentence on what was run; the table at the end has more."""
+    values = lambda key: [str(line.run[key]) for line in lines if key in line.run]
+    unlike = lambda key: " and ".join(dict.fromkeys(values(key))) or "unknown"
+    dates = sorted(values("date")) or ["unknown"]
+    return (
+        f"This one has {len(lines)} fits of {posteriors} posteriors, made from {dates[0]} to {dates[-1]} (UTC) at "
+        f"{unlike('commit')} on {unlike('machine')}, {unlike('processes')} at a time."
+    )
+
+
 def peers(rows: Sequence[Row]) -> list[str]:
     """The methods beside the default."""
     return [each for each in dict.fromkeys(method for row in rows for method in row.methods) if each != "auto"]

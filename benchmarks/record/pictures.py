@@ -19,7 +19,6 @@ LOOKS = {  # colour and mark of each method that is shown
     "svi_mean_field": (GREY, "x"),
 }
 SMALLEST, LARGEST = 3e-3, 10.0  # errors beyond which dots lie on the edge
-ERROR = "largest error of a mean or an sd (posterior sd)"
 JITTER = 0.22  # of dots, to either side
 
 
@@ -44,7 +43,12 @@ def seconds(rows: Sequence[Row]) -> Any:
         face = {} if mark == "x" else {"edgecolors": "none"}
         axes.scatter(x, y, s=22, c=colour, marker=mark, alpha=0.75, label=words, linewidths=1, **face)
     _mark_close(axes, "horizontal")
-    axes.set(xscale="log", yscale="log", xlabel="seconds, from the start of a fresh process", ylabel=ERROR)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="seconds, from the start of a fresh process",
+        ylabel="largest error (posterior sd)",
+    )
     plain_ticks(axes.xaxis, axes.yaxis)
     figure.legend(loc="outside upper left", ncols=2)
     return figure
@@ -61,7 +65,11 @@ def verdicts(lines: Sequence[Line]) -> Any:
         at = height + rng.uniform(-JITTER, JITTER, len(errors))
         axes.scatter(errors, at, s=14, c=colour, alpha=0.6, edgecolors="none")
     _mark_close(axes, "vertical")
-    axes.set(xscale="log", xlim=(0.7 * SMALLEST, 1.4 * LARGEST), xlabel=f"{ERROR}, beyond the reference's own")
+    axes.set(
+        xscale="log",
+        xlim=(0.7 * SMALLEST, 1.4 * LARGEST),
+        xlabel="largest error beyond the reference's own (posterior sd)",
+    )
     axes.set_yticks(range(len(shown)), [f"{claim.by}: {claim.says}" for claim in reversed(shown)])
     plain_ticks(axes.xaxis)
     return figure
