@@ -26,7 +26,7 @@ class Table(NamedTuple):
 def number(value: float | None, shape: str) -> Cell:
     """A cell of a number, which sorts last where it is not known."""
     if value is None or math.isnan(value):
-        return Cell("", math.inf)
+        return Cell("", "")
     return Cell(shape.format(value) if math.isfinite(value) else str(value), value)
 
 

@@ -30,9 +30,11 @@ SCRIPT = """
 for (const button of document.querySelectorAll("th button")) button.onclick = () => {
   const title = button.parentNode, table = title.closest("table"), at = title.cellIndex;
   const up = title.getAttribute("aria-sort") !== "ascending";
-  const key = row => { const v = row.cells[at].dataset.value, n = Number(v); return v === "" || isNaN(n) ? v : n; };
+  const key = row => { const v = row.cells[at].dataset.value, n = Number(v); return isNaN(n) ? v : n; };
   const compare = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
-  const rows = [...table.tBodies[0].rows].sort((a, b) => (up ? 1 : -1) * compare(key(a), key(b)));
+  const known = row => row.cells[at].dataset.value !== "", all = [...table.tBodies[0].rows];
+  const rows = all.filter(known).sort((a, b) => (up ? 1 : -1) * compare(key(a), key(b)));
+  rows.push(...all.filter(row => !known(row)));
   for (const other of title.parentNode.cells) other.removeAttribute("aria-sort");
   title.setAttribute("aria-sort", up ? "ascending" : "descending");
   table.tBodies[0].append(...rows);

@@ -68,7 +68,7 @@ def verdicts(lines: Sequence[Line]) -> Any:
     axes.set(
         xscale="log",
         xlim=(0.7 * SMALLEST, 1.4 * LARGEST),
-        xlabel="largest error beyond the reference's own (posterior sd)",
+        xlabel="largest error beyond\nthe reference's own (posterior sd)",
     )
     axes.set_yticks(range(len(shown)), [f"{claim.by}: {claim.says}" for claim in reversed(shown)])
     plain_ticks(axes.xaxis)

@@ -115,7 +115,7 @@ def _error(error: Error | None, shape: str, unit: float) -> Cell:
 
 def _peer(summary: Summary | None) -> Cell:
     if summary is None:
-        return Cell("", math.inf)
+        return word("")
     mean, sd, cold = summary.error("mean"), summary.error("sd"), summary.largest("cold")
     if mean is None or sd is None or cold is None:
         return Cell("no answer", math.inf)
