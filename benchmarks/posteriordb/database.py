@@ -20,7 +20,7 @@ class Case(NamedTuple):
     logprob: Logprob
     shapes: Any  # by name, or the length of one vector
     constraints: Any  # by name; None where there are none
-    data: Data
+    data: Any  # by name; None where there are none
 
 
 def _database(folder: str | Path) -> Path:

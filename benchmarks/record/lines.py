@@ -86,9 +86,10 @@ class Line:
     def from_json(cls, text: str) -> "Line":
         """Read what `to_json` wrote."""
         known = {each.name for each in fields(cls)}
-        held = {key: _loose(value) for key, value in json.loads(text).items() if key in known}
+        held: dict[str, Any] = {key: _loose(value) for key, value in json.loads(text).items() if key in known}
         errors = {key: Error(**held[key]) for key in ("mean", "sd", "low", "high") if key in held}
-        return cls(**held | errors)
+        held.update(errors)
+        return cls(**held)
 
 
 def append(path: Path, line: Line) -> None:

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.record.lines import Error, Line
 from benchmarks.record.posteriors import KINDS
@@ -91,7 +91,7 @@ def read_notes(path: Path = NOTES) -> dict[str, str]:
     return tomllib.loads(path.read_text())
 
 
-def _known(values: Iterable) -> list:
+def _known(values: Iterable[Any]) -> list[Any]:
     return [value for value in values if value is not None]
 
 

@@ -52,10 +52,15 @@ def evidence_table(rows: Sequence[Row]) -> Table:
 
 
 def _evidence(row: Row) -> list[Cell] | None:
-    known = [line for each in row.methods.values() for line in each.lines if line.reference_log_evidence is not None]
+    known = [
+        (line.reference_log_evidence, line.reference_log_evidence_error)
+        for each in row.methods.values()
+        for line in each.lines
+        if line.reference_log_evidence is not None
+    ]
     if not known or "auto" not in row.methods:
         return None
-    answer, error = known[0].reference_log_evidence, known[0].reference_log_evidence_error
+    answer, error = known[0]
     off = [(line.log_evidence - answer, line) for line in row.methods["auto"].lines if line.log_evidence is not None]
     worst, of = max(off, key=lambda pair: abs(pair[0]), default=(None, None))
     lacks = [
