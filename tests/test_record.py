@@ -117,7 +117,7 @@ def test_a_process_that_fails_or_is_late_leaves_a_line(tmp_path):
     assert "ValueError: There is no unheard of" in failed.ended
     assert late.ended == "ended after 0 s"
     assert failed.error == late.error == math.inf
-    assert set(failed.run) == {"commit", "date", "versions", "machine", "processes"}
+    assert set(failed.run) == {"commit", "date", "versions", "machine", "processes", "load"}
 
 
 def test_without_folders_there_are_the_shapes():
@@ -216,6 +216,10 @@ def test_what_falls_short_is_named():
 def test_the_page_of_markdown_says_it_all():
     text = page.make_page(MADE_UP, {"slow": "It is slow."})
     assert "further off than 0.2 sd or 20 %: a lie (seed 0, 0.30)." in text
+    assert (
+        "has 8 fits of 5 posteriors, made from 2020-01-01 00:00 to 2020-01-01 00:00 (UTC) at abc on a <m"
+        in " ".join(text.split())
+    )
     assert "- slow (no answer): It is slow." in text
     assert "- a lie (reliable): a mean off by 0.300 sd (theta[1]), an sd by 1.0 % (tau); no note" in text
     assert "| 8 | abc | 2020-01-01 00:00 |" in text

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from benchmarks.record.lines import Line
 from benchmarks.record.overview import Row, overview, read_notes
 from benchmarks.record.tables import evidence_table, methods_table, posteriors_table, runs_table
 from benchmarks.record.truth import TOLERANCES, false_claims, truth_table
 
+WIDTH = 120  # characters of a line of text
 TITLES = {
     "posteriordb": "Posteriors of posteriordb",
     "bugs": "Classic BUGS examples",
@@ -22,12 +24,12 @@ ones of the shapes. Anyone can make the record again, on another machine or at a
     python -m benchmarks.record --posteriordb FOLDER --yardsticks FOLDER --kept record.jsonl
     python -m benchmarks.record --kept record.jsonl --page record.md --html record.html
 
-and ten fits of it, which need no folders, in less than three minutes:
+and ten fits of it, of which eight need no folder, in less than three minutes on two idle cores:
 
     python -m benchmarks.record --quick
 
-Each fit is a process of its own that finds no compiled programs. What the numbers are, `python -m benchmarks.record
---help` says."""
+Each fit is a process of its own that finds no compiled programs. `python -m benchmarks.record --help` says what the
+numbers are."""
 OF_TRUTH = """\
 Of the fits of which something is said, how many are right. A fit is within a tolerance when all its means are, in
 posterior standard deviations, and all its standard deviations, relative, beyond two standard errors of the reference.
@@ -59,6 +61,7 @@ def make_page(lines: Sequence[Line], notes: dict[str, str]) -> str:
     parts = [
         "# The record",
         INTRODUCTION,
+        tell_runs(lines, len(rows)),
         "## Are the verdicts true?",
         truth,
         *_block(truth_table(lines).to_markdown()),
@@ -79,12 +82,13 @@ def make_page(lines: Sequence[Line], notes: dict[str, str]) -> str:
 def tell_runs(lines: Sequence[Line], posteriors: int) -> str:
     """A sentence on what was run; the table at the end has more."""
     values = lambda key: [str(line.run[key]) for line in lines if key in line.run]
-    unlike = lambda key: " and ".join(dict.fromkeys(values(key))) or "unknown"
+    unlike = lambda key: ", ".join(dict.fromkeys(values(key))) or "unknown"
     dates = sorted(values("date")) or ["unknown"]
-    return (
+    words = (
         f"This one has {len(lines)} fits of {posteriors} posteriors, made from {dates[0]} to {dates[-1]} (UTC) at "
         f"{unlike('commit')} on {unlike('machine')}, {unlike('processes')} at a time."
     )
+    return fill(words, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def peers(rows: Sequence[Row]) -> list[str]:

@@ -30,6 +30,8 @@ def write(lines: Sequence[Line], path: Path) -> None:
 
 def seconds(rows: Sequence[Row]) -> Any:
     """A Figure: of each posterior and method the worst of the seeds, error against cold seconds."""
+    from matplotlib.ticker import LogLocator
+
     figure, axes = new_figure(3.6)
     for method, (colour, mark) in LOOKS.items():
         found = [row.methods[method] for row in rows if method in row.methods]
@@ -49,6 +51,7 @@ def seconds(rows: Sequence[Row]) -> Any:
         xlabel="seconds, from the start of a fresh process",
         ylabel="largest error (posterior sd)",
     )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     plain_ticks(axes.xaxis, axes.yaxis)
     figure.legend(loc="outside upper left", ncols=2)
     return figure

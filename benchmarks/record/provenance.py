@@ -23,6 +23,7 @@ def describe(processes: int) -> dict[str, Any]:
         "versions": versions | {name: version(name) for name in PACKAGES},
         "machine": machine(),
         "processes": processes,
+        "load": round(os.getloadavg()[0], 2),  # of the last minute, by all that the machine does
     }
 
 

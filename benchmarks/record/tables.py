@@ -1,7 +1,6 @@
 """The tables of the record, as cells that both pages show."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
@@ -97,20 +96,19 @@ def methods_table(rows: Sequence[Row]) -> Table:
 
 def runs_table(lines: Sequence[Line]) -> Table:
     """Under what the fits were made."""
-    counts: Counter[tuple[str, ...]] = Counter()
-    dates: dict[tuple[str, ...], list[str]] = {}
+    runs: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        run = line.run
-        versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
-        key = run.get("commit", ""), run.get("machine", ""), str(run.get("processes", "")), versions
-        counts[key] += 1
-        dates.setdefault(key, []).append(run.get("date", ""))
-    titles = ["fits", "commit", "from", "to", "machine", "at a time", "versions"]
+        versions = ", ".join(f"{name} {version}" for name, version in line.run.get("versions", {}).items())
+        key = tuple(str(line.run.get(each, "")) for each in ("commit", "machine", "processes"))
+        runs.setdefault((*key, versions), []).append(line)
+    titles = ["fits", "commit", "from", "to", "machine", "at a time", "median load when they began", "versions"]
     rows = []
-    for key, count in counts.items():
-        commit, machine, processes, versions = key
-        texts = [commit, min(dates[key]), max(dates[key]), machine, processes, versions]
-        rows.append([number(count, "{:.0f}"), *map(word, texts)])
+    for (commit, machine, processes, versions), mine in runs.items():
+        dates = [line.run.get("date", "") for line in mine]
+        loads = [line.run["load"] for line in mine if "load" in line.run]
+        texts = map(word, (commit, min(dates), max(dates), machine, processes))
+        load = number(median(loads) if loads else None, "{:.1f}")
+        rows.append([number(len(mine), "{:.0f}"), *texts, load, word(versions)])
     return Table(titles, rows)
 
 
