@@ -28,6 +28,7 @@ from benchmarks.posteriordb.contestants import CONTESTANTS
 from benchmarks.posteriordb.database import load, names
 from benchmarks.posteriordb.reference import compute_quantities, find_errors, read_reference
 
+METHODS = "auto", "svi", "pathfinder", "nuts"  # by default, of the contestants
 STRICT, WIDE, WRONG = 0.05, 0.1, 0.2  # largest errors, both of a mean and of a standard deviation (relative)
 LONG = 100.0  # cold seconds, above which there is no second fit
 
@@ -56,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", default=os.environ.get("BBVI_POSTERIORDB"))
     parser.add_argument("--names", help="posteriors, with commas between them")
-    parser.add_argument("--methods", default=",".join(CONTESTANTS))
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--references", default="references", help="folder for the references that NUTS makes")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds, after which a process is ended")

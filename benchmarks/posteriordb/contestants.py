@@ -1,16 +1,17 @@
-"""The methods that the suite compares: bbvi with no options, its multi-path Pathfinder, and NumPyro's SVI and NUTS."""
+"""The methods that are compared: bbvi with no options, Laplace, multi-path Pathfinder, and NumPyro's SVI and NUTS."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpyro.diagnostics import effective_sample_size
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
-from numpyro.infer.autoguide import AutoMultivariateNormal
+from numpyro.infer.autoguide import AutoGuide, AutoMultivariateNormal, AutoNormal
 from numpyro.optim import Adam
 
 import bbvi
+from bbvi.outcome import Value
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 from benchmarks.cases import log_density_model
@@ -18,7 +19,22 @@ from benchmarks.posteriordb.database import Case
 
 SAMPLES = 10_000  # draws by which an approximation is judged
 SVI_STEPS, SVI_RATE = 10_000, 0.01
+ELBO_DRAWS = 1000  # of a guide of SVI, for its ELBO
 NUTS_CHAINS, NUTS_WARM_UP, NUTS_DRAWS = 4, 1000, 1000
+MIXED_R_HAT, MIXED_ESS = 1.01, 400  # by which chains are commonly called converged (Vehtari et al. 2021)
+UNKNOWN = Value(float("nan"), float("nan"))
+
+
+class Claims(NamedTuple):
+    """What a method says of its answer; what it has no word for is not a number."""
+
+    status: str = ""
+    k_hat: float = float("nan")  # of the approximation alone
+    resampling_k_hat: float = float("nan")
+    r_hat: float = float("nan")  # of chains, the largest
+    ess: float = float("nan")  # of chains of NUTS, the smallest
+    elbo: float = float("nan")  # nats
+    log_evidence: Value = UNKNOWN  # nats
 
 
 class Outcome(NamedTuple):
@@ -29,6 +45,7 @@ class Outcome(NamedTuple):
     evaluations: float  # of the gradient of the log density; a Hessian-vector product is 2 and a value without one 1/3
     says: str  # what the method says of its answer
     stages: str = ""
+    claims: Claims = Claims()
 
 
 Contestant = Callable[[int], Callable[[], Outcome]]  # a run with a seed; its outcome is looked at later
@@ -60,27 +77,48 @@ def _outcome(posterior: bbvi.Posterior) -> Outcome:
     evaluations = cost.gradients + 2 * cost.hessian_vector_products + cost.log_densities / 3
     says = f"{diagnosis.status.name.lower()}, {diagnosis.resampling_k_hat:.2f}"
     stages = [f"{stage.method} ({stage.family})" for stage in posterior.ladder]
-    return Outcome(posterior.sample(SAMPLES), posterior.parameters.dim, evaluations, says, ", ".join(stages))
-
-
-def svi(case: Case) -> Contestant:
-    """NumPyro's SVI: full-rank guide, Adam with rate 0.01, 10 000 steps of one draw."""
-    problem = make_problem(case)
-    guide = AutoMultivariateNormal(log_density_model)
-    algorithm = SVI(log_density_model, guide, Adam(SVI_RATE), Trace_ELBO())
-    step = lambda problem, state: algorithm.update(state, problem)[0]
-    steps = jax.jit(
-        lambda problem, state: jax.lax.fori_loop(0, SVI_STEPS, lambda _, state: step(problem, state), state)
+    claims = Claims(
+        status=diagnosis.status.name.lower(),
+        k_hat=diagnosis.k_hat,
+        resampling_k_hat=diagnosis.resampling_k_hat,
+        r_hat=float("nan") if diagnosis.chains is None else diagnosis.chains.r_hat,
+        elbo=diagnosis.elbo.value,
+        log_evidence=diagnosis.log_evidence,
     )
-    draw = jax.jit(lambda params, key: guide.sample_posterior(key, params, sample_shape=(SAMPLES,))["x"])
+    return Outcome(posterior.sample(SAMPLES), posterior.parameters.dim, evaluations, says, ", ".join(stages), claims)
 
-    def run(seed: int) -> Callable[[], Outcome]:
-        with jax.enable_x64(True):
-            state = steps(problem, algorithm.init(jax.random.key(seed), problem))
-            x = np.asarray(draw(algorithm.get_params(state), jax.random.key(1)))
-        return lambda: Outcome(problem.parameters.structure(x), problem.dim, SVI_STEPS, "")
 
-    return run
+def guided(guide_type: type[AutoGuide]) -> Callable[[Case], Contestant]:
+    """NumPyro's SVI with that guide: Adam with rate 0.01, 10 000 steps of one draw."""
+
+    def contestant(case: Case) -> Contestant:
+        problem = make_problem(case)
+        guide = guide_type(log_density_model)
+        algorithm = SVI(log_density_model, guide, Adam(SVI_RATE), Trace_ELBO())
+        step = lambda problem, state: algorithm.update(state, problem)[0]
+        steps = jax.jit(
+            lambda problem, state: jax.lax.fori_loop(0, SVI_STEPS, lambda _, state: step(problem, state), state)
+        )
+        draw = jax.jit(lambda params, key: guide.sample_posterior(key, params, sample_shape=(SAMPLES,))["x"])
+        loss = Trace_ELBO(num_particles=ELBO_DRAWS).loss
+
+        def run(seed: int) -> Callable[[], Outcome]:
+            with jax.enable_x64(True):
+                state = steps(problem, algorithm.init(jax.random.key(seed), problem))
+                params = algorithm.get_params(state)
+                x = np.asarray(draw(params, jax.random.key(1)))
+
+            def look() -> Outcome:
+                with jax.enable_x64(True):
+                    elbo = -float(loss(jax.random.key(2), params, log_density_model, guide, problem))
+                draws = problem.parameters.structure(x)
+                return Outcome(draws, problem.dim, SVI_STEPS, "", claims=Claims(elbo=elbo))
+
+            return look
+
+        return run
+
+    return contestant
 
 
 class Chains(NamedTuple):
@@ -122,17 +160,23 @@ def nuts(case: Case) -> Contestant:
     def run(seed: int) -> Callable[[], Outcome]:
         with jax.enable_x64(True):
             chains = sampler.run(seed)
-            ess = np.min(effective_sample_size(chains.x))
+            ess, r_hat = np.min(effective_sample_size(chains.x)), np.max(split_gelman_rubin(chains.x))
         says = f"ESS {ess:.0f}" + (f", {chains.divergences} divergences" if chains.divergences else "")
+        mixed = r_hat <= MIXED_R_HAT and ess >= MIXED_ESS
+        claims = Claims("converged" if mixed else "not converged", r_hat=float(r_hat), ess=float(ess))
         draws = chains.x.reshape(-1, problem.dim)
-        return lambda: Outcome(problem.parameters.structure(draws), problem.dim, chains.evaluations, says)
+        return lambda: Outcome(
+            problem.parameters.structure(draws), problem.dim, chains.evaluations, says, claims=claims
+        )
 
     return run
 
 
 CONTESTANTS: dict[str, Callable[[Case], Contestant]] = {
     "auto": fitted("auto"),
-    "svi": svi,
+    "svi": guided(AutoMultivariateNormal),
+    "svi_mean_field": guided(AutoNormal),
+    "laplace": fitted("laplace"),
     "pathfinder": fitted("pathfinder"),
     "nuts": nuts,
 }

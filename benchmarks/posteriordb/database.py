@@ -18,9 +18,9 @@ class Case(NamedTuple):
 
     name: str
     logprob: Logprob
-    shapes: dict[str, tuple[int, ...]]
-    constraints: dict[str, Any]
-    data: Data
+    shapes: Any  # by name, or the length of one vector
+    constraints: Any  # by name; None where there are none
+    data: Any  # by name; None where there are none
 
 
 def _database(folder: str | Path) -> Path:
@@ -60,6 +60,11 @@ def make_case(name: str, model: Model, raw: Data) -> Case:
     shapes = {k: tuple(raw[n] if isinstance(n, str) else n for n in v.shape) for k, v in model.params.items()}
     constrained = {k: _constraint(*v.constraint) for k, v in model.params.items() if v.constraint}
     return Case(name, model.logprob, shapes, constrained, model.prepare(raw))
+
+
+def has_draws(folder: str | Path, name: str) -> bool:
+    """Whether there are reference draws."""
+    return _entry(folder, name)["reference_posterior_name"] is not None
 
 
 def reference_draws(folder: str | Path, name: str) -> dict[str, np.ndarray] | None:

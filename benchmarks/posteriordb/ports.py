@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from bbvi.target.problem import Problem
 from benchmarks.posteriordb.contestants import make_problem
 from benchmarks.posteriordb.database import load, names, reference_draws
 from benchmarks.posteriordb.parts import Params
@@ -43,13 +44,19 @@ def find_deviations(folder: str | Path, name: str) -> Deviations | None:
     if reference is None:
         return None
     problem = make_problem(load(folder, name))
-    reference = PARAMETERS.get(name.rsplit("-", 1)[-1], lambda r: r)(reference)
-    leaves = [reference[key] for key in problem.parameters.names]
+    x = unconstrained(problem, name, reference)
     with jax.enable_x64(True):
-        x = np.asarray(jax.jit(jax.vmap(lambda *each: problem.parameters.unconstrain(each)[0]))(*leaves))
         g = np.asarray(jax.jit(lambda x: problem.values_and_gradients(x)[1])(x))
     products = np.einsum("ni,nj->nij", x - x.mean(axis=0), g) + np.eye(problem.dim)
     return Deviations(*(float(np.max(np.abs(_z(each)))) for each in (g, products)), problem.dim)
+
+
+def unconstrained(problem: Problem, name: str, reference: Params) -> np.ndarray:
+    """Reference draws as vectors `(draws, dim)` on unconstrained space."""
+    reference = PARAMETERS.get(name.rsplit("-", 1)[-1], lambda r: r)(reference)
+    leaves = [reference[key] for key in problem.parameters.names]
+    with jax.enable_x64(True):
+        return np.asarray(jax.jit(jax.vmap(lambda *each: problem.parameters.unconstrain(each)[0]))(*leaves))
 
 
 def _z(values: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ class Reference(NamedTuple):
     mean: np.ndarray  # (quantities,)
     sd: np.ndarray  # (quantities,)
     words: str
+    effective: np.ndarray | None = None  # (quantities,) sample sizes of what NUTS found; older files have none
+    quantiles: np.ndarray | None = None  # (2, quantities) of 5 and 95 %
 
 
 class Errors(NamedTuple):
@@ -40,7 +42,8 @@ def read_reference(folder: str | Path, name: str, kept: str | Path) -> Reference
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **_sampled(load(folder, name))._asdict())
     with np.load(path) as held:
-        return Reference(held["names"].tolist(), held["mean"], held["sd"], str(held["words"]))
+        further = (held.get("effective"), held.get("quantiles"))
+        return Reference(held["names"].tolist(), held["mean"], held["sd"], str(held["words"]), *further)
 
 
 def find_errors(reference: Reference, draws: dict[str, Any]) -> Errors:
@@ -80,8 +83,10 @@ def _sampled(case: Case) -> Reference:
     draws = compute_quantities(case, problem.parameters.structure(chains.reshape(-1, problem.dim)))
     values = flatten(draws)
     by_chain = values.reshape(CHAINS, -1, values.shape[-1])
+    effective = effective_sample_size(by_chain)
     words = (
         f"{len(values)} draws of NUTS, R-hat at most {np.max(split_gelman_rubin(by_chain)):.3f}, effective sample size "
-        f"at least {np.min(effective_sample_size(by_chain)):.0f}"
+        f"at least {np.min(effective):.0f}"
     )
-    return Reference(labels(draws), values.mean(axis=0), values.std(axis=0), words)
+    quantiles = np.quantile(values, (0.05, 0.95), axis=0)
+    return Reference(labels(draws), values.mean(axis=0), values.std(axis=0), words, effective, quantiles)
