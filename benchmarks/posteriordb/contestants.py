@@ -11,6 +11,7 @@ from numpyro.infer.autoguide import AutoGuide, AutoMultivariateNormal, AutoNorma
 from numpyro.optim import Adam
 
 import bbvi
+from bbvi.diagnostics.estimates import Estimates, estimate
 from bbvi.outcome import Value
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
@@ -20,6 +21,7 @@ from benchmarks.posteriordb.database import Case
 SAMPLES = 10_000  # draws by which an approximation is judged
 SVI_STEPS, SVI_RATE = 10_000, 0.01
 ELBO_DRAWS = 1000  # of a guide of SVI, for its ELBO
+QUANTILES = (0.05, 0.95)  # that are estimated
 NUTS_CHAINS, NUTS_WARM_UP, NUTS_DRAWS = 4, 1000, 1000
 MIXED_R_HAT, MIXED_ESS = 1.01, 400  # by which chains are commonly called converged (Vehtari et al. 2021)
 UNKNOWN = Value(float("nan"), float("nan"))
@@ -46,6 +48,8 @@ class Outcome(NamedTuple):
     says: str  # what the method says of its answer
     stages: str = ""
     claims: Claims = Claims()
+    # Estimates with standard errors of quantities, from a function of the parameters' draws to (n, quantities).
+    estimates: Callable[[Callable[[Any], np.ndarray]], Estimates] | None = None
 
 
 Contestant = Callable[[int], Callable[[], Outcome]]  # a run with a seed; its outcome is looked at later
@@ -85,7 +89,14 @@ def _outcome(posterior: bbvi.Posterior) -> Outcome:
         elbo=diagnosis.elbo.value,
         log_evidence=diagnosis.log_evidence,
     )
-    return Outcome(posterior.sample(SAMPLES), posterior.parameters.dim, evaluations, says, ", ".join(stages), claims)
+
+    def estimates(values: Callable[[Any], np.ndarray]) -> Estimates:
+        columns, weights = posterior.weighted(lambda x: values(posterior.on_branch.structure(x)))
+        found = estimate(columns, weights, posterior.units[posterior.weights > 0], QUANTILES)
+        return found if diagnosis.trusted else found.vague
+
+    draws, stages = posterior.sample(SAMPLES), ", ".join(stages)
+    return Outcome(draws, posterior.parameters.dim, evaluations, says, stages, claims, estimates)
 
 
 def guided(guide_type: type[AutoGuide]) -> Callable[[Case], Contestant]:

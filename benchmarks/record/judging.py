@@ -3,11 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
+from bbvi.diagnostics.estimates import Estimates
 from benchmarks.record.lines import Error
 from benchmarks.record.references import LEVELS, Reference
 
 ALLOWED = 2.0  # standard errors of the reference
+WITHIN = float(ndtri(LEVELS[1]))  # standard errors, of a central 90 % interval
 CONTENT = LEVELS[1] - LEVELS[0]  # what a central interval should hold
 
 
@@ -41,6 +44,31 @@ def judge(reference: Reference, values: np.ndarray) -> Judgement:
             content, worst = float(held.mean()), float(held[np.argmax(np.abs(held - CONTENT))])
     errors = (_largest(reference.names, mean, reference.mean_error), _largest(reference.names, sd, reference.sd_error))
     return Judgement(*errors, low, high, content, worst)
+
+
+def count_covered(reference: Reference, found: Estimates) -> dict[str, list[int]]:
+    """Of means, standard deviations and quantiles: how many are within 90 % intervals, and of how many that is known.
+
+    Intervals are those of the estimates' standard errors and the reference's together. A quantile of the reference
+    counts as exact, as its error is that of ten thousand draws or more.
+    """
+    unit = reference.sd
+    pairs = {
+        "mean": (found.mean, found.mean_error, reference.mean, reference.mean_error * unit),
+        "sd": (found.sd, found.sd_error, reference.sd, reference.sd_error * unit),
+    }
+    if reference.quantiles is not None:
+        for i, level in enumerate(LEVELS):
+            of_quantile = found.quantiles[i], found.quantile_errors[i], reference.quantiles[i], 0 * unit
+            pairs[f"{100 * level:g} %"] = of_quantile
+    counted = {}
+    for name, (value, error, truth, of_truth) in pairs.items():
+        with np.errstate(all="ignore"):
+            off = np.abs(value - truth) / np.hypot(error, np.nan_to_num(of_truth))
+        known = np.isfinite(off)
+        if known.any():
+            counted[name] = [int((off[known] <= WITHIN).sum()), int(known.sum())]
+    return counted
 
 
 def _largest(names: list[str], errors: np.ndarray, of_reference: np.ndarray) -> Error:

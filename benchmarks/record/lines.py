@@ -47,6 +47,7 @@ class Line:
     high: Error | None = None  # of the 95 % quantile
     content: float | None = None  # share of the reference in the central 90 % interval, averaged over quantities
     worst_content: float | None = None  # that of the quantity in which it is furthest from 90 %
+    covered: dict[str, list[int]] = field(default_factory=dict)  # of estimates, how many are as near as they say
     reference: str = ""  # where the answer comes from
     log_evidence: float | None = None  # nats
     log_evidence_error: float | None = None

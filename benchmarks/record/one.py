@@ -10,7 +10,7 @@ import math
 import time
 
 from benchmarks.posteriordb.contestants import CONTESTANTS, NUTS_DRAWS, NUTS_WARM_UP, Outcome
-from benchmarks.record.judging import judge
+from benchmarks.record.judging import count_covered, judge
 from benchmarks.record.lines import Line
 from benchmarks.record.posteriors import Entry, Folders, choose, entries, open_subject
 
@@ -44,6 +44,7 @@ def fit(entry: Entry, method: str, seed: int, folders: Folders, launch: float) -
         r_hat=_known(claims.r_hat),
         stages=found.stages,
         **judge(reference, subject.values(found.draws))._asdict(),
+        covered={} if found.estimates is None else count_covered(reference, found.estimates(subject.values)),
         reference=reference.words,
         log_evidence=_known(claims.log_evidence.value),
         log_evidence_error=_known(claims.log_evidence.standard_error),

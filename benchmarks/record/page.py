@@ -7,7 +7,7 @@ from textwrap import fill
 from benchmarks.record.lines import Line
 from benchmarks.record.overview import Row, overview, read_notes
 from benchmarks.record.tables import evidence_table, methods_table, posteriors_table, runs_table
-from benchmarks.record.truth import TOLERANCES, false_claims, truth_table
+from benchmarks.record.truth import TOLERANCES, errors_table, false_claims, truth_table
 
 WIDTH = 120  # characters of a line of text
 TITLES = {
@@ -37,6 +37,9 @@ False alarms are fits that are warned of and are within {close:g} sd and {percen
 approximation alone is what others do; it is counted for the same answers. The last four columns are of the fits whose
 reference has quantiles or draws: errors of the 5 and 95 % quantiles in posterior standard deviations, and the share of
 the reference in the fit's central 90 % intervals, averaged and for the quantity in which it is worst."""
+OF_ERRORS = """\
+Every mean, standard deviation and quantile of a fit that is trusted has a Monte Carlo standard error. These are the
+estimates whose 90 % intervals, of their own error and the reference's together, hold the answer."""
 OF_ROWS = """\
 *mean*, *sd* and *quantile* are the largest errors over all quantities: of a mean and of a 5 or 95 % quantile in
 posterior standard deviations, of a standard deviation relative, with nothing taken off for the reference's own error.
@@ -67,6 +70,7 @@ def make_page(lines: Sequence[Line], notes: dict[str, str]) -> str:
         *_block(truth_table(lines).to_markdown()),
     ]
     parts += [tell_lies(lines), "## What falls short", tell_list(rows, notes)]
+    parts += ["## Are the errors true?", OF_ERRORS, *_block(errors_table(lines).to_markdown())]
     parts += ["## All methods", *_block(methods_table(rows).to_markdown())]
     parts += ["## Every posterior", OF_ROWS]
     for kind in dict.fromkeys(row.kind for row in rows):

@@ -7,12 +7,13 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
 from benchmarks import yardsticks
+from benchmarks.posteriordb.contestants import QUANTILES
 from benchmarks.posteriordb.database import reference_draws
 from benchmarks.posteriordb.reference import flatten, labels, read_reference
 from benchmarks.record.answers import ANSWERS
 from benchmarks.shapes import Shape
 
-LEVELS = (0.05, 0.95)  # of the quantiles
+LEVELS = QUANTILES
 EXACT_DRAWS = 100_000  # independent, of shapes: for quantiles, and for what an interval holds
 
 

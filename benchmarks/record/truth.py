@@ -18,6 +18,7 @@ ENDED = "no answer"
 VERDICTS = ("reliable", "usable", "unreliable", "failed")
 K_HATS = (f"below {GOOD_K}", f"{GOOD_K} to {BAD_K}", f"above {BAD_K}")
 CONTENT = 0.9  # what a central 90 % interval should hold
+ESTIMATES = ("mean", "sd", "5 %", "95 %")
 WORDS = {
     "auto": "bbvi",
     "laplace": "bbvi, Laplace",
@@ -59,6 +60,20 @@ def truth_table(lines: Sequence[Line]) -> Table:
     titles = ["by", "says", "fits", *(f"within {each:g} sd and {100 * each:.0f} %" for each in TOLERANCES)]
     titles += ["false alarms", "median error of a 5 or 95 % quantile", "largest"]
     return Table([*titles, "content of 90 % intervals", "worst"], [_row(claim) for claim in claims(lines)])
+
+
+def errors_table(lines: Sequence[Line]) -> Table:
+    """How many estimates of the default are as near to the truth as their standard errors say."""
+    titles = ["says", "fits", *ESTIMATES]
+    rows = []
+    for claim in _by("", [line for line in lines if line.method == "auto" and line.covered], _verdict):
+        shares = []
+        for name in ESTIMATES:
+            counts = [line.covered[name] for line in claim.lines if name in line.covered]
+            within, known = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+            shares.append(number(100 * within / known if known else None, f"{{:.1f}} % of {known}"))
+        rows.append([word(claim.says), number(len(claim.lines), "{:.0f}"), *shares])
+    return Table(titles, rows)
 
 
 def _by(by: str, lines: Sequence[Line], says: Callable[[Line], str]) -> list[Claim]:
