@@ -130,8 +130,8 @@ class Posterior(Record):
     def table(self, max_rows: int | None = None) -> "pandas.DataFrame":
         """Mean, sd and the 5 %, 50 % and 95 % quantiles of each scalar parameter, a row for each, by name.
 
-        Columns that begin with mcse are Monte Carlo standard errors of the others, in the same units: of draws and
-        their weights, or of chains. They are not numbers where the verdict does not trust these.
+        Columns that begin with mcse are Monte Carlo standard errors of the others, in the same units. They are not
+        numbers where the verdict does not trust the draws.
         """
         return tables.frame(self, max_rows)
 
@@ -142,8 +142,8 @@ class Posterior(Record):
         with mcse are their Monte Carlo standard errors, not a number where the verdict does not trust the draws.
 
         Arguments:
-            kwargs: var_names, filter_vars, coords, ci_prob and round_to (default: 3) as for arviz. With any others,
-                such as `kind="all"`, the table is arviz's own, of at most 1000 draws of `to_arviz()`.
+            kwargs: var_names, filter_vars, coords, ci_prob and round_to (decimals; by default all) as for arviz. With
+                any others, such as `kind="all"`, the table is arviz's own, of at most 1000 draws of `to_arviz()`.
         """
         return tables.summary(self, **kwargs)
 

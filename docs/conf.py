@@ -18,6 +18,7 @@ html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = "bbvi"
 html_static_path = ["_static"]
+html_extra_path = ["_extra"]
 html_css_files = ["bbvi.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False

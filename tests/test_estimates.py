@@ -69,6 +69,20 @@ def test_columns_do_not_mix_and_draws_of_no_weight_do_not_count():
         np.testing.assert_allclose(values, expected, err_msg=name)
 
 
+def test_columns_may_be_of_any_type_and_errors_are_unknown_where_they_cannot_be_told():
+    x = np.random.default_rng(2).random((400, 1)) < 0.3
+    even, apart = np.full(400, 1 / 400), np.arange(400)
+    found = estimate(x, even, apart, PROBABILITIES)
+    assert found.mean == pytest.approx(x.mean())
+    assert found.mean_error == pytest.approx((x.var() / 399) ** 0.5)
+    alone = estimate(x, even, 0 * apart, PROBABILITIES)
+    nothing = estimate(x, 0 * even, apart, PROBABILITIES)
+    for unknown in (alone.mean_error, alone.sd_error, alone.quantile_errors, *nothing):
+        assert np.isnan(unknown).all()
+    assert alone.mean == pytest.approx(x.mean())
+    assert nothing.effective_sample_size == 0
+
+
 def test_errors_of_a_posterior_are_those_of_its_draws_and_not_known_without_trust():
     gaussian = bbvi.fit(lambda p: -0.5 * p["a"] ** 2 - jnp.sum(p["b"] ** 2), {"a": (), "b": (2,)})
     table, n = gaussian.table(), gaussian.diagnosis.num_draws
@@ -80,6 +94,7 @@ def test_errors_of_a_posterior_are_those_of_its_draws_and_not_known_without_trus
     np.testing.assert_allclose(summary["mean"], table["mean"], rtol=1e-6)
     assert list(gaussian.summary(var_names=["b"]).index) == ["b[0]", "b[1]"]
     assert "r_hat" in gaussian.summary(kind="all")
+    assert list(gaussian.summary(ci_kind="hdi", round_to=2).columns) == ["mean", "sd", "hdi89_lb", "hdi89_ub"]
 
     cauchy = bbvi.fit(lambda x: -jnp.sum(jnp.log1p(x**2)), 2, method="laplace")
     assert cauchy.table().filter(like="mcse").isna().all(axis=None)

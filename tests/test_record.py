@@ -6,13 +6,14 @@ import re
 import numpy as np
 import pytest
 
+from bbvi.diagnostics.estimates import Estimates
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 from benchmarks.record import __main__ as command
 from benchmarks.record import evidence, html, page, pictures
 from benchmarks.record.answers import ANSWERS
 from benchmarks.record.campaign import Settings, plan, run
-from benchmarks.record.judging import judge
+from benchmarks.record.judging import count_covered, judge
 from benchmarks.record.lines import Error, Line, append, read
 from benchmarks.record.overview import overview, read_notes
 from benchmarks.record.posteriors import Entry, Folders, choose, entries
@@ -151,6 +152,22 @@ def test_errors_are_those_that_were_made():
 
 
 @pytest.mark.usefixtures("x64")
+def test_estimates_are_as_near_as_their_errors_say():
+    """A reference with an error of its own; errors that are not known do not count."""
+    reference = of_draws(["a", "b", "c"], np.random.default_rng(0).standard_normal((4000, 3)), "draws")
+    ones, zeros = np.ones(3), np.zeros(3)
+    error = np.array([0.1, 0.1, np.nan])
+    found = Estimates(
+        mean=reference.mean + np.array([0.1, 0.3, 0.0]),
+        sd=reference.sd,
+        quantiles=reference.quantiles + np.array([[0.1, 0.1, 0.1], [1.0, 1.0, 1.0]]),
+        mean_error=error,
+        sd_error=zeros,
+        quantile_errors=np.stack([0.1 * ones, 0.1 * ones]),
+    )
+    assert count_covered(reference, found) == {"mean": [1, 2], "sd": [3, 3], "5 %": [3, 3], "95 %": [0, 3]}
+
+
 @pytest.mark.parametrize("name", [name for name, answer in ANSWERS.items() if answer.draw is not None])
 def test_draws_of_a_shape_have_its_moments(name):
     shape = shapes()[name]
@@ -215,7 +232,7 @@ def test_what_falls_short_is_named():
 
 def test_the_page_of_markdown_says_it_all():
     text = page.make_page(MADE_UP, {"slow": "It is slow."})
-    assert "further off than 0.2 sd or 20 %: a lie (seed 0, 0.30)." in text
+    assert "further off than 0.2 sd or 20 %, beyond two standard errors of the reference: a lie (seed 0, 0.30)." in text
     assert (
         "has 8 fits of 5 posteriors, made from 2020-01-01 00:00 to 2020-01-01 00:00 (UTC) at abc on a <m"
         in " ".join(text.split())

@@ -8,7 +8,7 @@ over U units u, which are independent of one another: a draw, all draws of a cha
 
     mean m                  psi = x - m
     standard deviation s    psi = ((x - m)^2 - s^2) / (2 s)
-    quantile at p           that of the distribution function there, psi = 1[x <= q] - p, has the standard error e;
+    quantile at p           that of the distribution function F there, psi = 1[x <= q] - F(q), has the error e;
                             a quarter of the distance between the quantiles at p - 2 e and p + 2 e
 
 References: Owen 2013, Monte Carlo theory, methods and examples, chapter 9, for weights that are normalised; Vehtari,
@@ -39,10 +39,10 @@ class Estimates(NamedTuple):
     def effective_sample_size(self) -> np.ndarray:
         """Independent draws of equal weight that the means are worth, `(k,)`; 0 where that is not known."""
         with np.errstate(all="ignore"):
-            return np.nan_to_num((self.sd / self.mean_error) ** 2, nan=0.0)
+            return np.nan_to_num((self.sd / self.mean_error) ** 2, nan=0.0, posinf=0.0)
 
     @property
-    def vague(self) -> "Estimates":
+    def without_errors(self) -> "Estimates":
         """The same with errors that are not known."""
         unknown = np.full_like(self.mean, np.nan)
         errors = {"mean_error": unknown, "sd_error": unknown, "quantile_errors": np.full_like(self.quantiles, np.nan)}
@@ -52,15 +52,22 @@ class Estimates(NamedTuple):
 def estimate(
     columns: np.ndarray, weights: np.ndarray, units: np.ndarray, probabilities: Sequence[float] = ()
 ) -> Estimates:
-    """From draws `(n, k)`, the last of which may be infinite where their weight is zero.
+    """From draws `(n, k)`; those of weight zero do not count, and may be infinite.
 
     Arguments:
         weights: `(n,)`, which sum to 1.
         units: to which each draw belongs, integers from 0 on, `(n,)`.
         probabilities: of the quantiles.
+
+    Returns:
+        Errors that are not numbers where there are less than two units, and nothing but these without any draw.
     """
     kept = weights > 0
-    columns, weights, units = columns[kept], weights[kept], units[kept]
+    columns, weights, units = np.asarray(columns[kept], float), weights[kept], units[kept]
+    if not kept.any():
+        nothing = np.full(columns.shape[1], np.nan)
+        several = np.full((len(probabilities), columns.shape[1]), np.nan)
+        return Estimates(nothing, nothing, several, nothing, nothing, several)
     at_once = max(1, NUMBERS_AT_ONCE // max(1, len(weights)))
     parts = [columns[:, i : i + at_once] for i in range(0, max(1, columns.shape[1]), at_once)]
     with np.errstate(all="ignore"):  # draws of a q that has run off
@@ -74,12 +81,13 @@ def _estimate(x: np.ndarray, weights: np.ndarray, units: np.ndarray, probabiliti
     quantiles = quantile(x, weights, probabilities)
     order = np.argsort(units, kind="stable")
     begins = np.flatnonzero(np.diff(units[order], prepend=-1))
-    alone, count = len(begins) == len(units), max(2, len(begins))
+    alone, count = len(begins) == len(units), len(begins)
+    correction = count / (count - 1) if count > 1 else np.nan
 
     def error(influence: np.ndarray) -> np.ndarray:
         weighted = weights[:, None] * influence
         sums = weighted if alone else np.add.reduceat(weighted[order], begins)
-        return np.sqrt(np.einsum("uk,uk->k", sums, sums) * count / (count - 1))
+        return np.sqrt(np.einsum("uk,uk->k", sums, sums) * correction)
 
     ranks, heights = np.argsort(x, axis=0, kind="stable"), np.arange(x.shape[1])
     in_order, cumulative = np.take_along_axis(x, ranks, axis=0), np.cumsum(weights[ranks], axis=0)
@@ -88,13 +96,15 @@ def _estimate(x: np.ndarray, weights: np.ndarray, units: np.ndarray, probabiliti
         """The smallest draws at which the distribution functions reach p `(k,)`."""
         return in_order[np.minimum((cumulative < p).sum(axis=0), len(x) - 1), heights]
 
-    errors = [error((x <= q) - p) for q, p in zip(quantiles, probabilities, strict=True)]
+    below = ((x <= q).astype(float) for q in quantiles)
+    errors = [error(each - weights @ each) for each in below]
     between = [of_height(p + 2 * e) - of_height(p - 2 * e) for e, p in zip(errors, probabilities, strict=True)]
+    unknown = 0 * correction  # not a number where there is one unit only
     return Estimates(
         mean=center,
         sd=spread,
         quantiles=quantiles,
         mean_error=error(x - center),
         sd_error=error(((x - center) ** 2 - spread**2) / (2 * spread)),
-        quantile_errors=np.reshape(between, quantiles.shape) / 4,
+        quantile_errors=np.reshape(between, quantiles.shape) / 4 + unknown,
     )

@@ -20,6 +20,7 @@ from bbvi.distributions import LocationScale
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws.importance import WIDE_SHARE, Draws, log_densities_of
 from bbvi.draws.lazy import push
+from bbvi.draws.pareto import smooth
 from bbvi.nested.proposal import MOST_ADAPTED, Places, far_along_axes, outposts
 from bbvi.nested.sampling import copies_of, cost_of, enough, even_normal, visits_of
 from bbvi.outcome import Evaluations
@@ -28,7 +29,7 @@ from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-ROUNDS_OF_KERNELS = 6  # of kernels
+ROUNDS_OF_KERNELS = 6  # at most
 DRAWS_OF_KERNELS = 640  # hyper-parameters in a round
 ENOUGH_PLACES = 1500  # effective ones
 MOST_AMISS = 1.0  # nats by which line integrals may miss the log density at places far away
@@ -57,24 +58,27 @@ class _Sight(NamedTuple):
 
     x: np.ndarray  # (n, copies, dim)
     log_p: np.ndarray  # (n,) -inf where it is not finite
+    laplace: np.ndarray  # (n,) the same by Laplace's method
     found: np.ndarray  # (n,) bool
     error: np.ndarray  # (n,)
     rounds: np.ndarray  # (n,)
-    at_end: np.ndarray  # (1, blocks) summed over those of q at which modes were found
-    effective: np.ndarray  # (1, blocks) likewise
+    at_end: np.ndarray  # (n, blocks); of the first draws their average `(1, blocks)`
+    effective: np.ndarray  # (n, blocks) likewise
 
     @property
-    def sure_log_p(self) -> np.ndarray:
-        """log_p, -inf where blocks do not make up the log density, as where numbers overflow far away."""
-        return np.where(self.error < MOST_AMISS, self.log_p, -np.inf)
+    def of_far_away(self) -> "_Sight":
+        """The same where numbers may overflow: log_p is that of Laplace's method if blocks do not make it up."""
+        amiss = ~(self.error < MOST_AMISS)
+        log_p, error = np.where(amiss, self.laplace, self.log_p), np.where(amiss, MOST_AMISS, self.error)
+        return self._replace(log_p=np.where(np.isfinite(log_p), log_p, -np.inf), error=error)
 
 
 def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: int = 1) -> NestedDraws:
     """At least `num` draws of q in the pool, a quarter as many of its wider version, and more where both miss mass."""
     rng = np.random.default_rng(seed)
     narrow = enough(hyper_draws(q.dim), num, copies_of(q))
-    wide, hyper = narrow // WIDE_SHARE, LocationScale(q.hyper.loc, q.hyper.scale)
-    noise = even_normal(rng, narrow, hyper.dim), even_normal(rng, wide, jax.eval_shape(hyper.widened).noise_dim)
+    n, hyper = narrow + narrow // WIDE_SHARE, LocationScale(q.hyper.loc, q.hyper.scale)
+    noise = even_normal(rng, narrow, hyper.dim), even_normal(rng, n - narrow, jax.eval_shape(hyper.widened).noise_dim)
     phi = np.asarray(push(hyper, *noise))
     sights = [_see(problem, q, phi, rng, narrow)]
     places = Places.of(phi, sights[0].log_p, lambda phi: np.stack(_densities(hyper, phi)))
@@ -86,8 +90,9 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
     log_q, log_r = (each.astype(phi.dtype) for each in (places.log_q, places.log_r))
     columns = seen.log_p, log_q, log_r, np.arange(len(seen.x)) < narrow
     pool = Draws(np.concatenate(list(np.moveaxis(seen.x, 1, 0))), *(np.tile(each, seen.x.shape[1]) for each in columns))
-    count = max(1, (seen.found & columns[-1]).sum())
-    told = Seen(seen.found, seen.error, seen.at_end.sum(axis=0) / count, seen.effective.sum(axis=0) / count)
+    with np.errstate(all="ignore"):  # of a q that has run off
+        weights = np.exp(smooth(places.log_p - places.log_r).log_weights)[n:]
+    told = Seen(seen.found, seen.error, _average(seen.at_end, weights, 1.0), _average(seen.effective, weights, 0.0))
     return NestedDraws(Draws(seen.x[:, 0], *columns), pool, told, spent)
 
 
@@ -96,8 +101,8 @@ def _adapt(
 ) -> tuple[Places, list[_Sight], Evaluations]:
     """These places and further ones, where mass lies far along an axis or weights are uneven; what is seen at those."""
     far = far_along_axes(q.hyper).astype(places.phi.dtype)
-    scouts = _see(problem, q, np.concatenate([np.asarray(q.hyper.loc)[None], far]), rng)
-    kernels, spent = outposts(q.hyper, scouts.sure_log_p[1:], scouts.sure_log_p[0]), cost_of(q, scouts.rounds)
+    scouts = _see(problem, q, np.concatenate([np.asarray(q.hyper.loc)[None], far]), rng).of_far_away
+    kernels, spent = outposts(q.hyper, scouts.log_p[1:], scouts.log_p[0]), cost_of(q, scouts.rounds)
     further: list[_Sight] = []
     enough_places = 0 if places.are_even() else ENOUGH_PLACES
     if kernels is None and not enough_places:
@@ -105,25 +110,36 @@ def _adapt(
     for _ in range(ROUNDS_OF_KERNELS):
         kernels = kernels or places.kernels(rng, q.hyper)
         phi = kernels.draw(rng, DRAWS_OF_KERNELS).astype(places.phi.dtype)
-        seen = _see(problem, q, phi, rng)
-        further.append(seen._replace(log_p=seen.sure_log_p))
-        spent += cost_of(q, seen.rounds)
-        places, kernels = places.beside(phi, seen.sure_log_p, kernels), None
+        further.append(_see(problem, q, phi, rng).of_far_away)
+        spent += cost_of(q, further[-1].rounds)
+        places, kernels = places.beside(phi, further[-1].log_p, kernels), None
         if places.are_even(enough_places):
             break
     return places, further, spent
 
 
 def _see(problem: Problem, q: Hierarchical, phi: np.ndarray, rng: np.random.Generator, narrow: int = 0) -> _Sight:
-    """What is seen at hyper-parameters `(n, k)`, the first `narrow` of which are of q."""
+    """What is seen at hyper-parameters `(n, k)`; the first `narrow` of them are of q, if there are any."""
     parts = []
     for begin, found in visits_of(problem, q, phi, rng):
-        counts = found.found & (np.arange(begin, begin + len(found.found)) < narrow)
         log_p = np.where(np.isfinite(found.log_p), found.log_p, -np.inf)
-        sums = (each[counts].sum(axis=0)[None] for each in (found.at_end, found.effective))
-        columns: tuple[Any, ...] = (found.x, log_p, found.found, found.error, found.rounds, *sums)
+        of_blocks = [found.at_end, found.effective]
+        if narrow:  # there may be many blocks
+            counts = found.found & (np.arange(begin, begin + len(found.found)) < narrow)
+            of_blocks = [each[counts].sum(axis=0)[None] for each in of_blocks]
+        columns: list[Any] = [found.x, log_p, found.laplace, found.found, found.error, found.rounds, *of_blocks]
         parts.append(_Sight(*columns))
-    return _together(parts)
+    seen = _together(parts)
+    if not narrow:
+        return seen
+    count = max(1, seen.found[:narrow].sum())
+    ends, lines = (each.sum(axis=0)[None] / count for each in (seen.at_end, seen.effective))
+    return seen._replace(at_end=ends, effective=lines)
+
+
+def _average(rows: np.ndarray, weights: np.ndarray, worst: float) -> np.ndarray:
+    """Of the blocks: the first row, which is an average, and the others, which count by their weights."""
+    return (1 - weights.sum()) * rows[0] + weights @ np.nan_to_num(rows[1:], nan=worst)
 
 
 def _together(sights: Sequence[_Sight]) -> _Sight:

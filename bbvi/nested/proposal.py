@@ -24,12 +24,11 @@ from bbvi.draws.pareto import effective_sample_size, resample, smooth
 
 MOST_ADAPTED = 10  # hyper-parameters: kernels around draws fill no space of more
 KERNELS = 128  # in a proposal
-NARROWEST = 0.01  # standard deviation of all kernels together, in those of q(phi)
+NARROWEST = 0.01  # standard deviation of all kernels together, in those of q(phi), at least
 KERNEL_TAILS = 5.0  # degrees of freedom
 FAR_AWAY = 2.0 ** np.arange(2, 6)  # standard deviations at which mass is looked for along each axis
 FAINT = 0.1  # of a variance: mass far away that adds less to it does not matter
 EVEN_K = 0.5  # k-hat below which weights are even
-
 
 LogDensities = Callable[[np.ndarray], np.ndarray]  # of one or more densities (densities, n) at places (n, k)
 
@@ -99,7 +98,7 @@ class Places(NamedTuple):
     @property
     def have_weights(self) -> bool:
         """Whether there are some, and finite ones."""
-        return bool(np.isfinite(self.log_p - self.log_r).any() and np.isfinite(self.log_r).all())
+        return bool(np.isfinite(self.log_r).all() and np.isfinite(self.log_p).any())
 
     def are_even(self, effective: float = 0) -> bool:
         """Whether weights are even, and the places worth so many independent ones."""
@@ -107,45 +106,48 @@ class Places(NamedTuple):
         return found.k_hat < EVEN_K and effective_sample_size(found.log_weights) > effective
 
     def kernels(self, rng: np.random.Generator, hyper: Affine) -> Kernels:
-        """Around some of them, drawn by their weights, and no narrower than a hundredth of q(phi)."""
+        """Around some of them, drawn by their weights."""
         log_weights, k = smooth(self.log_p - self.log_r).log_weights, self.phi.shape[1]
-        weights = np.exp(log_weights)
-        beside = self.phi - weights @ self.phi
+        weights, root = np.exp(log_weights), np.asarray(hyper.scale.matrix(), float)
+        u = np.linalg.solve(root, (self.phi - weights @ self.phi).T)  # in standard deviations of q(phi)
         width = (4 / (k + 2) / max(2.0, effective_sample_size(log_weights))) ** (1 / (k + 4))
-        covariance = (weights[:, None] * beside).T @ beside + NARROWEST**2 * _covariance(hyper)
-        root = width * np.linalg.cholesky(covariance)
+        spread = width * np.linalg.cholesky((weights * u) @ u.T + NARROWEST**2 * np.eye(k))
         centres = self.phi[resample(rng, log_weights, KERNELS)]
-        return Kernels(centres, np.broadcast_to(root, (KERNELS, k, k)))
+        return Kernels(centres, np.broadcast_to(root @ spread, (KERNELS, k, k)))
 
 
 def far_along_axes(hyper: Affine) -> np.ndarray:
-    """Places `(axes * sides * distances, k)` far from the mean of q(phi), one coordinate away from it."""
-    sd = np.asarray(hyper.scale.sd())
+    """Places `(axes * sides * distances, k)` far from the mean of q(phi).
+
+    One coordinate is so many standard deviations away, and the others are where they are on average given that one.
+    """
+    axes, root = _axes(hyper), np.asarray(hyper.scale.matrix(), float)
     steps = np.stack([FAR_AWAY, -FAR_AWAY])
-    return np.asarray(hyper.loc) + (np.eye(len(sd))[:, None, None] * steps[:, :, None] * sd).reshape(-1, len(sd))
+    return np.asarray(hyper.loc) + (axes[:, None, None] * steps[:, :, None]).reshape(-1, len(root)) @ root.T
 
 
 def outposts(hyper: Affine, log_p: np.ndarray, log_p_of_mean: float) -> Kernels | None:
     """Kernels that cover what lies far away along the axes, where there is mass; None where there is none.
 
+    The mass near d, where it is spread over about d, adds d^3 p(d) / (p(0) sqrt(2 pi)) to a variance of 1.
+
     Arguments:
         log_p: at `far_along_axes(hyper)`.
         log_p_of_mean: at the mean of q(phi).
     """
-    k, distances = len(hyper.loc), np.tile(FAR_AWAY, 2 * len(hyper.loc))
+    if not np.isfinite(log_p_of_mean):
+        return None
+    distances = np.tile(FAR_AWAY, 2 * len(hyper.loc))
     added = log_p - log_p_of_mean + 3 * np.log(distances) - 0.5 * LOG_2PI
     found = np.flatnonzero(added > np.log(FAINT))
     if not len(found):
         return None
-    covariance, roots = _covariance(hyper), []
-    for axis, distance in zip(found // (2 * len(FAR_AWAY)), distances[found], strict=True):
-        spread = covariance.copy()
-        spread[axis] = spread[:, axis] = 0
-        spread[axis, axis] = covariance[axis, axis] * (distance / 2) ** 2
-        roots.append(np.linalg.cholesky(spread))
-    return Kernels(far_along_axes(hyper)[found], np.reshape(roots, (-1, k, k)))
+    axes, root = _axes(hyper)[found // (2 * len(FAR_AWAY))], np.asarray(hyper.scale.matrix(), float)
+    longer = (distances[found] / 2 - 1)[:, None, None] * axes[:, :, None] * axes[:, None, :]
+    return Kernels(far_along_axes(hyper)[found], root @ (np.eye(len(root)) + longer))
 
 
-def _covariance(hyper: Affine) -> np.ndarray:
+def _axes(hyper: Affine) -> np.ndarray:
+    """Unit vectors `(k, k)`, in standard deviations of q(phi), along which each coordinate of phi moves on average."""
     root = np.asarray(hyper.scale.matrix(), float)
-    return root @ root.T
+    return root / np.linalg.norm(root, axis=1, keepdims=True)

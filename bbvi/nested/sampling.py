@@ -39,6 +39,7 @@ class Visits(NamedTuple):
 
     x: Array  # (n, copies, dim)
     log_p: Array  # (n,)
+    laplace: Array  # (n,) the same by Laplace's method, -inf without a mode
     found: Array  # (n,)
     log_ratio: Array  # (n,) log of the exact integral over the blocks, in units of Laplace's estimate
     error: Array  # (n,)
@@ -178,6 +179,7 @@ def _visit(problem: Problem, q: Hierarchical, phis: Array, directions: Array, un
         return Visits(
             x=jax.vmap(lambda z: split.join(phi, z))(exact.z),
             log_p=jnp.where(mode.found, laplace + exact.log_ratio, -jnp.inf),
+            laplace=jnp.where(mode.found, laplace, -jnp.inf),
             found=mode.found,
             log_ratio=exact.log_ratio,
             error=exact.error,

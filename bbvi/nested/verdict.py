@@ -85,7 +85,7 @@ def units_of(q: Distribution, pool: Draws, num_chains: int | None) -> np.ndarray
     """Which draws depend on one another, `(n,)`: those of one chain, or of the same hyper-parameters of a hierarchy."""
     if num_chains is not None:
         return np.arange(len(pool)) % num_chains
-    if isinstance(q, Hierarchical):
+    if isinstance(q, Hierarchical) and isinstance(pool.x, np.ndarray):  # those made again from seeds are independent
         return np.unique(np.asarray(pool.x[:, q.split.hyper[0]]), return_inverse=True)[1]
     return np.arange(len(pool))
 

@@ -54,7 +54,7 @@ def read_variables(posterior: Record) -> list[Variable]:
         estimates = estimate(columns, weights, units, PROBABILITIES)
         of_p = estimates if trusted else estimate(columns, np.exp(posterior.importance.log_weights), units)
         of_q = columns[posterior.pool.from_q] if plain is None else np.reshape(plain[name], (-1, columns.shape[1]))
-        known, ess = estimates if trusted else estimates.vague, of_p.effective_sample_size
+        known, ess = estimates if trusted else estimates.without_errors, of_p.effective_sample_size
         found.append(Variable(name, np.shape(values)[1:], columns, known, ess, of_q))
     return found
 

@@ -12,10 +12,9 @@ from bbvi.runtime.types import Array
 from bbvi.target.parameters import label
 
 PRINTED = 20  # rows at most
-DECIMALS = 3  # in a summary
 SHOWN_PROBABILITIES = (0.05, 0.5, 0.95)
-SUMMARY_NUMBERS = 2**25  # in the draws of one quantity behind a summary, at most; of longer ones there are fewer draws
-OF_SUMMARY = {"kind", "var_names", "filter_vars", "coords", "ci_prob", "round_to"}  # arguments that need no draws
+SUMMARY_NUMBERS = 2**25  # in the draws behind a summary, at most; of more numbers there are fewer draws
+OF_SUMMARY = {"kind", "var_names", "filter_vars", "coords", "ci_kind", "ci_prob", "round_to"}  # of arviz's arguments
 
 
 def estimates(record: Record, max_rows: int | None = None) -> dict[str, tuple[tuple[int, ...], Estimates]]:
@@ -33,12 +32,17 @@ def estimates(record: Record, max_rows: int | None = None) -> dict[str, tuple[tu
     draws, weights = record.weighted(read)
     units, made = record.units[record.weights > 0], {}
     for name, columns in draws.items():
-        found = estimate(columns, weights, units, SHOWN_PROBABILITIES)
-        if record.by_q:
-            moments = (np.ravel(record.named(each)[name])[: columns.shape[1]] for each in (record.mean(), record.sd()))
-            found = found._replace(**dict(zip(("mean", "sd"), moments, strict=True)))
-        made[name] = shapes[name], found if record.diagnosis.trusted and not record.by_q else found.vague
+        made[name] = shapes[name], _known(record, name, estimate(columns, weights, units, SHOWN_PROBABILITIES))
     return made
+
+
+def _known(record: Record, name: str, found: Estimates) -> Estimates:
+    """The same with the moments of q where these count, and without errors where they are not known."""
+    if not record.by_q:
+        return found if record.diagnosis.trusted else found.without_errors
+    moments = {"mean": record.named(record.mean()), "sd": record.named(record.sd())}
+    own = {title: np.ravel(each[name])[: len(found.mean)] for title, each in moments.items() if name in each}
+    return found._replace(**own).without_errors
 
 
 def rows(record: Record, max_rows: int | None = None) -> list[tuple[str, dict[str, float]]]:
@@ -73,13 +77,14 @@ def frame(record: Record, max_rows: int | None = None) -> Any:
 
 def summary(record: Record, **kwargs: Any) -> Any:
     """See `Posterior.summary`."""
-    if kwargs.get("kind", "stats") != "stats" or kwargs.keys() - OF_SUMMARY:
+    from arviz_base import dataset_to_dataframe, extract, rcParams
+
+    given: dict[str, Any] = {"kind": "stats", "ci_kind": rcParams["stats.ci_kind"]} | kwargs
+    if (given["kind"], given["ci_kind"]) != ("stats", "eti") or kwargs.keys() - OF_SUMMARY:
         from arviz_stats.summary import summary as of_draws
 
         tree = to_arviz(record.on_branch, min(1000, len(record.pool)), 0, None, Labels(), None)
-        return of_draws(tree, **kwargs)
-    from arviz_base import dataset_to_dataframe, extract, rcParams
-
+        return of_draws(tree, **given)
     options: Any = {name: kwargs[name] for name in ("var_names", "filter_vars") if name in kwargs}
     share = kwargs.get("ci_prob") or rcParams["stats.ci_prob"]
     interval = [f"eti{int(100 * share)}_{end}" for end in ("lb", "ub")]
@@ -88,23 +93,23 @@ def summary(record: Record, **kwargs: Any) -> Any:
     values: Any = extract(tree, combined=False, keep_dataset=True, **options)
     chosen = values.sel(kwargs.get("coords") or {}).isel(chain=0)
     named = chosen.rename(draw="summary").assign_coords(summary=[*titles, *(f"mcse_{title}" for title in titles)])
-    table, decimals = dataset_to_dataframe(named, sample_dims=["summary"]).T, kwargs.get("round_to", DECIMALS)
+    table, decimals = dataset_to_dataframe(named, sample_dims=["summary"]).T, kwargs.get("round_to")
     return table if decimals in (None, "none", "None") else table.round(decimals)
 
 
 def _statistics(record: Record, probabilities: Sequence[float]) -> dict[str, np.ndarray]:
     """Estimates and their errors `(2 * (2 + probabilities), *shape)` of all that `sample` returns, by name."""
     every = lambda x: record.named(record.on_branch.structure(x))
-    longest = max(np.size(value) for value in every(record.pool.x[:1]).values())
+    numbers = sum(np.size(value) for value in every(record.pool.x[:1]).values())
     weights, order = record.weights, np.random.default_rng(0).permutation(len(record.pool))
-    rows = np.sort(order[weights[order] > 0][: max(1, SUMMARY_NUMBERS // max(1, longest))])
+    rows = np.sort(order[weights[order] > 0][: max(1, SUMMARY_NUMBERS // max(1, numbers))])
     units = np.unique(record.units[rows], return_inverse=True)[1]
     made = {}
     for name, values in every(np.asarray(record.pool.x[rows])).items():
         columns = np.reshape(np.asarray(values, float), (len(rows), -1))
-        found = estimate(columns, weights[rows] / weights[rows].sum(), units, probabilities)
-        known = found if record.diagnosis.trusted else found.vague
-        made[name] = np.concatenate([np.atleast_2d(each) for each in known]).reshape(-1, *np.shape(values)[1:])
+        found = _known(record, name, estimate(columns, weights[rows] / weights[rows].sum(), units, probabilities))
+        flat = np.concatenate([np.atleast_2d(each) for each in found])
+        made[name] = flat.reshape(len(flat), *np.shape(values)[1:])
     return made
 
 

@@ -45,7 +45,7 @@ def _computed(problem: Problem, name: str, draws: dict[str, np.ndarray]) -> Valu
         return None
     try:
         return by_bridge(problem, unconstrained(problem, name, draws))
-    except FloatingPointError:  # which is an answer: the evidence cannot be known in this way
+    except (FloatingPointError, np.linalg.LinAlgError):  # which is an answer: it cannot be known in this way
         return None
 
 
@@ -54,6 +54,7 @@ def by_bridge(problem: Problem, x: np.ndarray, seed: int = 0) -> Value:
 
     Raises:
         FloatingPointError: when they hardly overlap with the Gaussian.
+        LinAlgError: when a coordinate of the draws does not vary, or is a linear function of others.
     """
     half, dim = len(x) // 2, x.shape[1]
     loc, sd = x[:half].mean(axis=0), x[:half].std(axis=0)

@@ -11,7 +11,7 @@ from benchmarks.record.lines import Line
 from benchmarks.record.overview import overview, read_notes
 from benchmarks.record.page import NOTHING, TITLES, peers, tell_lies, tell_shortcomings
 from benchmarks.record.tables import evidence_table, methods_table, posteriors_table, runs_table
-from benchmarks.record.truth import truth_table
+from benchmarks.record.truth import errors_table, truth_table
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -61,6 +61,8 @@ def make_page(lines: Sequence[Line], notes: dict[str, str]) -> str:
         _html(truth_table(lines)),
         f"<p>{escape(tell_lies(lines))}</p>",
         verdicts,
+        "<h2>Are the errors true?</h2>",
+        _html(errors_table(lines)),
         f"<h2>What falls short</h2><ul>{short}</ul>",
         "<h2>All methods</h2>",
         _html(methods_table(rows)),

@@ -33,8 +33,8 @@ def judge(reference: Reference, values: np.ndarray) -> Judgement:
     low = high = content = worst = None
     if reference.quantiles is not None and not np.isnan(reference.quantiles).all():
         known = np.flatnonzero(~np.isnan(reference.quantiles[0]))
-        of_values = np.quantile(values[:, known], LEVELS, axis=0)
         with np.errstate(all="ignore"):
+            of_values = np.quantile(values[:, known], LEVELS, axis=0)
             off = np.abs(of_values - reference.quantiles[:, known]) / reference.sd[known]
         names, unknown = [reference.names[i] for i in known], np.full(len(known), np.nan)
         low, high = (_largest(names, each, unknown) for each in off)
@@ -49,22 +49,21 @@ def judge(reference: Reference, values: np.ndarray) -> Judgement:
 def count_covered(reference: Reference, found: Estimates) -> dict[str, list[int]]:
     """Of means, standard deviations and quantiles: how many are within 90 % intervals, and of how many that is known.
 
-    Intervals are those of the estimates' standard errors and the reference's together. A quantile of the reference
-    counts as exact, as its error is that of ten thousand draws or more.
+    Intervals are those of the estimates' standard errors and the reference's together.
     """
     unit = reference.sd
     pairs = {
         "mean": (found.mean, found.mean_error, reference.mean, reference.mean_error * unit),
         "sd": (found.sd, found.sd_error, reference.sd, reference.sd_error * unit),
     }
-    if reference.quantiles is not None:
+    if reference.quantiles is not None and reference.quantile_errors is not None:
         for i, level in enumerate(LEVELS):
-            of_quantile = found.quantiles[i], found.quantile_errors[i], reference.quantiles[i], 0 * unit
-            pairs[f"{100 * level:g} %"] = of_quantile
+            answer = reference.quantiles[i], reference.quantile_errors[i] * unit
+            pairs[f"{100 * level:g} %"] = (found.quantiles[i], found.quantile_errors[i], *answer)
     counted = {}
     for name, (value, error, truth, of_truth) in pairs.items():
         with np.errstate(all="ignore"):
-            off = np.abs(value - truth) / np.hypot(error, np.nan_to_num(of_truth))
+            off = np.abs(value - truth) / np.hypot(error, of_truth)
         known = np.isfinite(off)
         if known.any():
             counted[name] = [int((off[known] <= WITHIN).sum()), int(known.sum())]

@@ -7,7 +7,7 @@ from textwrap import fill
 from benchmarks.record.lines import Line
 from benchmarks.record.overview import Row, overview, read_notes
 from benchmarks.record.tables import evidence_table, methods_table, posteriors_table, runs_table
-from benchmarks.record.truth import TOLERANCES, errors_table, false_claims, truth_table
+from benchmarks.record.truth import TOLERANCES, WRONG, errors_table, false_claims, truth_table
 
 WIDTH = 120  # characters of a line of text
 TITLES = {
@@ -34,12 +34,14 @@ OF_TRUTH = """\
 Of the fits of which something is said, how many are right. A fit is within a tolerance when all its means are, in
 posterior standard deviations, and all its standard deviations, relative, beyond two standard errors of the reference.
 False alarms are fits that are warned of and are within {close:g} sd and {percent:.0f} %. Going by the k-hat of the
-approximation alone is what others do; it is counted for the same answers. The last four columns are of the fits whose
+approximation alone is what others do; it is counted for the same answers, which importance weights or chains may have
+corrected. The last four columns are of the fits whose
 reference has quantiles or draws: errors of the 5 and 95 % quantiles in posterior standard deviations, and the share of
 the reference in the fit's central 90 % intervals, averaged and for the quantity in which it is worst."""
 OF_ERRORS = """\
 Every mean, standard deviation and quantile of a fit that is trusted has a Monte Carlo standard error. These are the
-estimates whose 90 % intervals, of their own error and the reference's together, hold the answer."""
+estimates whose 90 % intervals, of their own error and the reference's together, hold the answer. Those of one fit are
+not independent, and posteriors with many quantities count for more."""
 OF_ROWS = """\
 *mean*, *sd* and *quantile* are the largest errors over all quantities: of a mean and of a 5 or 95 % quantile in
 posterior standard deviations, of a standard deviation relative, with nothing taken off for the reference's own error.
@@ -103,7 +105,8 @@ def peers(rows: Sequence[Row]) -> list[str]:
 def tell_lies(lines: Sequence[Line]) -> str:
     """Which fits are called reliable and are wrong."""
     lies = [f"{line.posterior} (seed {line.seed}, {line.error:.2f})" for line in false_claims(lines)]
-    return f"Called reliable and further off than {TOLERANCES[-1]:g} sd or 20 %: {', '.join(lies) or 'none'}."
+    limit = f"{WRONG:g} sd or {100 * WRONG:.0f} %, beyond two standard errors of the reference"
+    return f"Called reliable and further off than {limit}: {', '.join(lies) or 'none'}."
 
 
 def tell_list(rows: Sequence[Row], notes: dict[str, str]) -> str:

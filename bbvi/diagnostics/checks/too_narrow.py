@@ -61,8 +61,8 @@ class TooNarrow(Check):
         if enough < 1 or variances[-1] < self.suspicious:
             return None
         along = z @ vectors[:, -1]
-        if np.mean(along**2) > variances[-1]:
-            return None  # draws were looked for as far out as the posterior reaches
+        if np.var(along) > variances[-1]:
+            return None  # the draws, before they are weighted, are wider than the posterior
         parts = weights * along**2
         certain = variances[-1] > self.too_wide and 1 / np.sum((parts / parts.sum()) ** 2) > self.contributors
         if not certain and not self._is_wide_along(problem, draws.x, weights, along):
