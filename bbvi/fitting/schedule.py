@@ -2,10 +2,11 @@
 
     variational Newton      the best full-rank Gaussian; most posteriors end here
     a mixture of Gaussians  where the paths of the start ended in several modes
-    short chains            draws of the posterior itself, by chains that begin at the best of these
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
                             from some 40 coordinates on it comes first of all. Or for a Gaussian process; first of
                             all where a step of Newton is dear
+    short chains            draws of the posterior itself, by chains that begin at the best of these, where there is no
+                            such structure
     chains                  with half of the time that is left; or, where the log density is too costly for these and
                             Newton did not converge, DADVI, and Newton again from there
     a flow, and chains      in its noise, where they move more freely. Of a single coordinate, which has no others to
@@ -187,7 +188,7 @@ def _mixture(so_far: SoFar) -> Stage | None:
 
 
 def _short_chains(so_far: SoFar) -> Stage | None:
-    """Chains that are not to be waited for, before a search for structure, which takes longer to compile."""
+    """Chains that are not to be waited for, where no structure was found."""
     if Chains.name in so_far.methods or not (so_far.seeks_structure and so_far.chains_are_affordable):
         return None
     return Stage(Chains(), _to_begin_at(so_far), gradients=SHORT_CHAINS)
@@ -242,7 +243,7 @@ def _chains_in_flow(so_far: SoFar) -> Stage | None:
     return Stage(Chains(), so_far.last.q) if flows and so_far.chains_are_affordable else None
 
 
-RUNGS = (_mixture, _short_chains, _structured, _together, _chains, _flow, _chains_in_flow)
+RUNGS = (_mixture, _structured, _short_chains, _together, _chains, _flow, _chains_in_flow)
 
 
 def _to_begin_at(so_far: SoFar) -> Distribution:

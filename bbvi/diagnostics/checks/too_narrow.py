@@ -57,8 +57,11 @@ class TooNarrow(Check):
         enough = 1 / np.sum(weights**2) / max(self.effective, self.effective_per_coordinate * problem.dim)
         z = whitening(draws.x[draws.from_q])(draws.x)
         z = z - weights @ z
-        variances, vectors = np.linalg.eigh((weights[:, None] * z).T @ z)
-        if enough < 1 or variances[-1] < self.suspicious:
+        covariance = (weights[:, None] * z).T @ z
+        if enough < 1 or not np.isfinite(covariance).all():  # a q that has run off overflows
+            return None
+        variances, vectors = np.linalg.eigh(covariance)
+        if variances[-1] < self.suspicious:
             return None
         along = z @ vectors[:, -1]
         if np.var(along) > variances[-1]:
