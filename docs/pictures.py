@@ -36,7 +36,7 @@ def ring(x: Any) -> Any:
 
 SHOWN = (
     ("Effect of a dose", bioassay, ((-3, 5), (-6, 34)), ("intercept", "slope")),
-    ("A ring", ring, ((-4.5, 4.5), (-4.5, 4.5)), ("$x_1$", "$x_2$")),
+    ("A ring", ring, ((-4.5, 4.5), (-4.5, 4.5)), ("x[0]", "x[1]")),
 )
 
 
@@ -66,7 +66,7 @@ def draw() -> Any:
         status, trusted = posterior.diagnosis.status.name.lower(), posterior.diagnosis.trusted
         axes.contour(*np.moveaxis(points, -1, 0), q, heights(q), colors=BLUE if trusted else ORANGE, linewidths=1.5)
         axes.set(xlabel=labels[0], ylabel=labels[1])
-        axes.set_title(f"{title}: {status}\nk-hat {posterior.diagnosis.k_hat:.2f}", fontsize=10)
+        axes.set_title(f"{title}: {status}\nk-hat {posterior.diagnosis.resampling_k_hat:.2f}", fontsize=10)
     return figure
 
 

@@ -35,9 +35,9 @@ Of the fits of which something is said, how many are right. A fit is within a to
 posterior standard deviations, and all its standard deviations, relative, beyond two standard errors of the reference.
 False alarms are fits that are warned of and are within {close:g} sd and {percent:.0f} %. Going by the k-hat of the
 approximation alone is what others do; it is counted for the same answers, which importance weights or chains may have
-corrected. The last four columns are of the fits whose
-reference has quantiles or draws: errors of the 5 and 95 % quantiles in posterior standard deviations, and the share of
-the reference in the fit's central 90 % intervals, averaged and for the quantity in which it is worst."""
+corrected. The last four columns are of the fits whose reference has quantiles or draws: errors of the 5 and 95 %
+quantiles in posterior standard deviations, and the share of the reference in the fit's central 90 % intervals, averaged
+and for the quantity in which it is worst."""
 OF_ERRORS = """\
 Every mean, standard deviation and quantile of a fit that is trusted has a Monte Carlo standard error. These are the
 estimates whose 90 % intervals, of their own error and the reference's together, hold the answer. Those of one fit are
