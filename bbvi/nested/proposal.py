@@ -22,7 +22,7 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import LOG_2PI
 from bbvi.draws.pareto import effective_sample_size, resample, smooth
 
-MOST_ADAPTED = 10  # hyper-parameters: kernels around draws fill no space of more
+MOST_ADAPTED = 5  # hyper-parameters: in more dimensions kernels around draws may miss the neck of a funnel unseen
 KERNELS = 128  # in a proposal
 NARROWEST = 0.01  # standard deviation of all kernels together, in those of q(phi), at least
 KERNEL_TAILS = 5.0  # degrees of freedom

@@ -93,7 +93,7 @@ def _outcome(posterior: bbvi.Posterior) -> Outcome:
     def estimates(values: Callable[[Any], np.ndarray]) -> Estimates:
         columns, weights = posterior.weighted(lambda x: values(posterior.on_branch.structure(x)))
         found = estimate(columns, weights, posterior.units[posterior.weights > 0], QUANTILES)
-        return found if diagnosis.trusted else found.vague
+        return found if diagnosis.trusted else found.without_errors
 
     draws, stages = posterior.sample(SAMPLES), ", ".join(stages)
     return Outcome(draws, posterior.parameters.dim, evaluations, says, stages, claims, estimates)
