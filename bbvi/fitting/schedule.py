@@ -3,10 +3,10 @@
     variational Newton      the best full-rank Gaussian; most posteriors end here
     a mixture of Gaussians  where the paths of the start ended in several modes
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
-                            from some 40 coordinates on it comes first of all. Or for a Gaussian process; first of
-                            all where a step of Newton is dear
+                            from some 40 coordinates on it comes first of all
     short chains            draws of the posterior itself, by chains that begin at the best of these, where there is no
                             such structure
+    nested Laplace          for a Gaussian process; first of all where a step of Newton is dear
     chains                  with half of the time that is left; or, where the log density is too costly for these and
                             Newton did not converge, DADVI, and Newton again from there
     a flow, and chains      in its noise, where they move more freely. Of a single coordinate, which has no others to
@@ -195,13 +195,16 @@ def _short_chains(so_far: SoFar) -> Stage | None:
 
 
 def _structured(so_far: SoFar) -> Stage | None:
-    """Nested Laplace, where there is a structure, or one long parameter that may be a Gaussian process."""
-    problem, start = so_far.problem, so_far.start
+    """Nested Laplace, where there is a structure."""
+    return nested_stage(so_far.problem, so_far.start) if so_far.seeks_structure else None
+
+
+def _process(so_far: SoFar) -> Stage | None:
+    """Nested Laplace for one long parameter, which may be a Gaussian process."""
     if NestedLaplace.name in so_far.methods or so_far.chains_need_time:
         return None
-    found = nested_stage(problem, start) if so_far.seeks_structure else None
-    named = one_long_parameter(problem) if found is None else None
-    return found if named is None else nested_stage(problem, start, named)
+    named = one_long_parameter(so_far.problem)
+    return None if named is None else nested_stage(so_far.problem, so_far.start, named)
 
 
 def _together(so_far: SoFar) -> Stage | None:
@@ -243,7 +246,7 @@ def _chains_in_flow(so_far: SoFar) -> Stage | None:
     return Stage(Chains(), so_far.last.q) if flows and so_far.chains_are_affordable else None
 
 
-RUNGS = (_mixture, _structured, _short_chains, _together, _chains, _flow, _chains_in_flow)
+RUNGS = (_mixture, _structured, _short_chains, _process, _together, _chains, _flow, _chains_in_flow)
 
 
 def _to_begin_at(so_far: SoFar) -> Distribution:
