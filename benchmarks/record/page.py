@@ -24,7 +24,7 @@ ones of the shapes. Anyone can make the record again, on another machine or at a
     python -m benchmarks.record --posteriordb FOLDER --yardsticks FOLDER --kept record.jsonl
     python -m benchmarks.record --kept record.jsonl --page record.md --html record.html
 
-and ten fits of it, of which eight need no folder, in less than three minutes on two idle cores:
+and ten fits of it, of which eight need no folder, in a few minutes:
 
     python -m benchmarks.record --quick
 
