@@ -14,7 +14,7 @@ the same command goes on where it was stopped. The order is by seed, then by met
 covered everything once. Of posteriordb's posteriors without draws, those are taken whose reference is in the folder of
 references, or with `--sample-references` all: NUTS then finds it first, which takes long.
 
-`--quick` makes ten fits, two at a time, in less than three minutes on two idle cores, and prints the verdicts' truth;
+`--quick` makes ten fits, two at a time, in a few minutes, and prints the verdicts' truth;
 without the folders they are eight. The last form makes no fit: it writes a page, a page of HTML with tables that can be
 sorted, and a picture, from the kept file.
 
