@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.stats import norm
 
 from bbvi.distributions import Hierarchical
 from bbvi.distributions.affine import Affine
@@ -20,7 +19,6 @@ from bbvi.nested.climb import climb
 from bbvi.nested.conditional import curvature, find_mode
 from bbvi.nested.lines import along_lines
 from bbvi.nested.marginal import log_marginal, marginal
-from bbvi.nested.proposal import Kernels, Places, far_along_axes, outposts
 from bbvi.nested.sampling import finished
 from bbvi.structure import find_structure
 from bbvi.target.problem import Problem
@@ -363,41 +361,3 @@ def test_chains_spread_in_all_of_many_hyper_parameters():
     target = problem(lambda x: -0.5 * jnp.sum(x**2), k + 2, None)
     x = run_chains(target, narrow, (0,)).draws.pool.x[:, :k]
     np.testing.assert_allclose(x.std(axis=0), 1, atol=0.15)
-
-
-KERNELS = Kernels(np.array([[0.0, 1.0], [3.0, -1.0]]), np.array([[[1.0, 0.0], [0.5, 0.3]], [[0.4, 0.0], [0.0, 2.0]]]))
-
-
-def test_kernels_have_the_density_of_their_draws():
-    edge = np.linspace(-60, 60, 1601)
-    points = np.stack(np.meshgrid(edge, edge, indexing="ij"), axis=-1).reshape(-1, 2)
-    mass = np.exp(KERNELS.log_densities(points)[0]) * (edge[1] - edge[0]) ** 2
-    assert mass.sum() == pytest.approx(1, abs=1e-3)
-    x = KERNELS.draw(np.random.default_rng(0), 100_000)
-    for statistic in (lambda x: x[:, 0] > 1, lambda x: (x[:, 1] > 0) & (x[:, 0] < 2), lambda x: x.sum(axis=1) > 2):
-        assert statistic(x).mean() == pytest.approx(mass @ statistic(points), abs=0.01)
-
-
-def test_places_of_several_proposals_have_the_right_mean_weight_and_even_out():
-    """The mean weight is the mass of the target: here 2, half of it 12 standard deviations from q."""
-    rng, hyper = np.random.default_rng(0), Affine(np.zeros(1), Triangular(np.zeros((1, 1))))
-    target = lambda phi: np.logaddexp(norm.logpdf(phi[:, 0]), norm.logpdf(phi[:, 0], 12, 2))
-    normal = lambda phi: np.tile(norm.logpdf(phi[:, 0]), (2, 1))
-    phi = rng.standard_normal((640, 1))
-    places = Places.of(phi, target(phi), normal)
-    kernels = outposts(hyper, target(far_along_axes(hyper)), float(target(np.zeros((1, 1)))[0]))
-    assert sorted(kernels.centres[:, 0]) == [8, 16]
-    for _ in range(3):
-        phi = kernels.draw(rng, 640)
-        places = places.beside(phi, target(phi), kernels)
-        kernels = places.kernels(rng, hyper)
-    weights = np.exp(places.log_p - places.log_r)
-    assert weights.mean() == pytest.approx(2, rel=0.1)
-    assert weights @ (places.phi[:, 0] > 6) / weights.sum() == pytest.approx(0.5, abs=0.05)
-    assert places.are_even(1000)
-
-
-def test_nothing_is_far_from_a_gaussian():
-    hyper = Affine(np.array([1.0, -2.0]), Triangular.of(np.array([[2.0, 0.0], [0.1, 0.3]])))
-    u = np.linalg.solve(np.asarray(hyper.scale.matrix()), (far_along_axes(hyper) - hyper.loc).T)
-    assert outposts(hyper, -0.5 * np.sum(u**2, axis=0), 0.0) is None

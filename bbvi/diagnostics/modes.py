@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bbvi.distributions.affine import Affine
-from bbvi.draws.importance import affordable, log_densities
+from bbvi.draws.importance import affordable, log_densities_at
 from bbvi.draws.random import RandomStream
 from bbvi.outcome import NOTHING, Evaluations, Finding, Status
 from bbvi.runtime.types import Array
@@ -87,7 +87,7 @@ class _Search:
         self.problem, self.rng, self.spent = problem, rng, NOTHING
         self.gaussians, self.elbos, self.met = [gaussian], [elbo], [0]
         self.lesser: list[Affine] = []  # ends of paths that do not matter
-        self.height = float(log_densities(problem, np.asarray(gaussian.loc)[None])[0])
+        self.height = float(log_densities_at(problem, np.asarray(gaussian.loc)[None])[0])
 
     def go_on(self) -> None:
         """Climb further paths while they find new modes, or some were met but once."""
@@ -107,7 +107,7 @@ class _Search:
         """Count the paths that end near a mode, and find the Gaussian near each that is new."""
         if not paths:
             return
-        heights = np.asarray(log_densities(self.problem, np.stack([np.asarray(path.loc) for path in paths])))
+        heights = log_densities_at(self.problem, np.stack([np.asarray(path.loc) for path in paths]))
         for path, elbo, height in zip(paths, elbos, heights, strict=True):
             falls_short = min(self.elbos[0] - elbo, self.height - height)  # curvature along a path can be far off
             if path.is_dense and falls_short < SUSPECT:
@@ -164,5 +164,5 @@ def _same(problem: Problem, loc: Array, mode: Affine) -> bool:
 
 def barrier(problem: Problem, a: Array, b: Array) -> float:
     """How far the log density falls below both ends on the way from a to b, in nats."""
-    values = log_densities(problem, np.linspace(a, b, 16))
+    values = log_densities_at(problem, np.linspace(a, b, 16))
     return float(min(values[0], values[-1]) - values.min())

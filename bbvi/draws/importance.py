@@ -30,6 +30,7 @@ AFFORDABLE = {"cpu": 2**36}  # multiplications that a set of draws may take, abo
 AFFORDABLE_ELSEWHERE = 2**40  # the same on any other device
 PATIENT_PIECE = 80  # draws evaluated in one call where a point may take for ever
 WORKING_SET = 2**20  # numbers held at once while the log density is evaluated, about: what fits into caches
+FEW_POINTS = 8  # in a call of the program that serves any number of points
 
 
 class Draws(NamedTuple):
@@ -124,6 +125,13 @@ def _evaluate_in_pieces(problem: Problem, q: Distribution, narrow: Array, wide: 
 def log_densities(problem: Problem, xs: Array) -> Array:
     """`problem.log_densities`, compiled."""
     return problem.layout.replicate(problem.log_densities(xs))
+
+
+def log_densities_at(problem: Problem, xs: np.ndarray) -> np.ndarray:
+    """Log densities `(n,)` at some points `(n, dim)`, a few at a time: one program serves any number of them."""
+    parts = [xs[i : i + FEW_POINTS] for i in range(0, len(xs), FEW_POINTS)]
+    found = [log_densities(problem, np.resize(part, (FEW_POINTS, xs.shape[1]))) for part in parts]
+    return np.concatenate(jax.device_get(found))[: len(xs)]
 
 
 @program(static_argnames="batch")

@@ -39,6 +39,7 @@ class RandomStream(enum.IntEnum):
     MAXIMISE = 12
     CHECKS = 13
     MODES = 14
+    KERNELS = 15
 
 
 class Random(Protocol):

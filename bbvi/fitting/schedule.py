@@ -1,9 +1,9 @@
 """What `method="auto"` tries, one stage after the other, until its own check is passed.
 
     variational Newton      the best full-rank Gaussian; most posteriors end here
-    a mixture of Gaussians  where the paths of the start ended in several modes
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
                             from some 40 coordinates on it comes first of all
+    a mixture of Gaussians  where the paths of the start ended in several modes
     short chains            draws of the posterior itself, by chains that begin at the best of these, where there is no
                             such structure
     nested Laplace          for a Gaussian process; first of all where a step of Newton is dear
@@ -246,7 +246,7 @@ def _chains_in_flow(so_far: SoFar) -> Stage | None:
     return Stage(Chains(), so_far.last.q) if flows and so_far.chains_are_affordable else None
 
 
-RUNGS = (_mixture, _structured, _short_chains, _process, _together, _chains, _flow, _chains_in_flow)
+RUNGS = (_structured, _mixture, _short_chains, _process, _together, _chains, _flow, _chains_in_flow)
 
 
 def _to_begin_at(so_far: SoFar) -> Distribution:

@@ -2,7 +2,7 @@
 
 Weights are those of the hyper-parameters phi alone, p^(phi) / r(phi), where p^ is the marginal density without the
 error of Laplace's method (`sampling.py`): those of the blocks never multiply into one, which is why it works for any
-number of blocks. Where they are uneven, or mass lies far along an axis, further phi come from kernels (`proposal.py`).
+number of blocks. Where they are uneven, or mass lies far along an axis, further phi come from kernels.
 
 Hyper-parameters come from a scrambled Sobol sequence, so that few of them are enough; each is used for several draws of
 the blocks.
@@ -21,7 +21,7 @@ from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws.importance import WIDE_SHARE, Draws, log_densities_of
 from bbvi.draws.lazy import push
 from bbvi.draws.pareto import smooth
-from bbvi.nested.proposal import MOST_ADAPTED, Places, far_along_axes, outposts
+from bbvi.draws.proposal import MOST_ADAPTED, LogDensity, Places, follow
 from bbvi.nested.sampling import copies_of, cost_of, enough, even_normal, visits_of
 from bbvi.outcome import Evaluations
 from bbvi.policy import hyper_draws
@@ -29,9 +29,6 @@ from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
-ROUNDS_OF_KERNELS = 6  # at most
-DRAWS_OF_KERNELS = 640  # hyper-parameters in a round
-ENOUGH_PLACES = 1500  # effective ones
 MOST_AMISS = 1.0  # nats by which line integrals may miss the log density at places far away
 
 
@@ -84,7 +81,7 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
     places = Places.of(phi, sights[0].log_p, lambda phi: np.stack(_densities(hyper, phi)))
     spent = cost_of(q, sights[0].rounds)
     if q.split.num_hyper <= MOST_ADAPTED and not q.split.is_large and places.have_weights:
-        places, further, of_further = _adapt(problem, q, places, rng)
+        places, further, of_further = _follow(problem, q, places, rng)
         sights, spent = sights + further, spent + of_further
     seen = _together(sights)
     log_q, log_r = (each.astype(phi.dtype) for each in (places.log_q, places.log_r))
@@ -96,26 +93,22 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
     return NestedDraws(Draws(seen.x[:, 0], *columns), pool, told, spent)
 
 
-def _adapt(
+def _follow(
     problem: Problem, q: Hierarchical, places: Places, rng: np.random.Generator
 ) -> tuple[Places, list[_Sight], Evaluations]:
     """These places and further ones, where mass lies far along an axis or weights are uneven; what is seen at those."""
-    far = far_along_axes(q.hyper).astype(places.phi.dtype)
-    scouts = _see(problem, q, np.concatenate([np.asarray(q.hyper.loc)[None], far]), rng).of_far_away
-    kernels, spent = outposts(q.hyper, scouts.log_p[1:], scouts.log_p[0]), cost_of(q, scouts.rounds)
-    further: list[_Sight] = []
-    enough_places = 0 if places.are_even() else ENOUGH_PLACES
-    if kernels is None and not enough_places:
-        return places, further, spent
-    for _ in range(ROUNDS_OF_KERNELS):
-        kernels = kernels or places.kernels(rng, q.hyper)
-        phi = kernels.draw(rng, DRAWS_OF_KERNELS).astype(places.phi.dtype)
-        further.append(_see(problem, q, phi, rng).of_far_away)
-        spent += cost_of(q, further[-1].rounds)
-        places, kernels = places.beside(phi, further[-1].log_p, kernels), None
-        if places.are_even(enough_places):
-            break
-    return places, further, spent
+    looked_at: list[_Sight] = []
+    drawn: list[_Sight] = []
+
+    def into(sights: list[_Sight]) -> LogDensity:
+        def log_p(phi: np.ndarray) -> np.ndarray:
+            sights.append(_see(problem, q, phi, rng).of_far_away)
+            return sights[-1].log_p
+
+        return log_p
+
+    places = follow(places, q.hyper, into(looked_at), into(drawn), rng, adapted=True)
+    return places, drawn, sum((cost_of(q, each.rounds) for each in looked_at + drawn), Evaluations())
 
 
 def _see(problem: Problem, q: Hierarchical, phi: np.ndarray, rng: np.random.Generator, narrow: int = 0) -> _Sight:

@@ -10,8 +10,9 @@ from bbvi.chains.verdict import Chained, find_in_chains, summarise_chains
 from bbvi.distributions import Distribution
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws import importance
+from bbvi.draws.adaptive import AdaptiveDraws, draw_adaptively
 from bbvi.draws.importance import Draws
-from bbvi.draws.pareto import smooth
+from bbvi.draws.pareto import effective_sample_size, smooth
 from bbvi.nested.chains import NestedChains, run_chains
 from bbvi.nested.drawing import NestedDraws, draw_nested
 from bbvi.nested.lines import suit
@@ -24,6 +25,8 @@ from bbvi.target.problem import Problem
 MISSED = 0.05  # nats by which line integrals may miss the log density, on average over the posterior
 NOT_FOUND, MOSTLY_FOUND = 0.01, 0.1  # share of the hyper-parameters at which a mode may not be found; of wide draws
 AT_END = 1e-3  # share of the mass of a block that may lie at the ends of its lines
+MOVED = 0.05  # standard deviations by which draws far away may move a mean, or share of a standard deviation
+MOVED_FAR, KNOWN_FAR = 0.25, 100  # the same where more of these than that are effective
 FEW_LINES = 0.25  # share of the lines through a block that has to contribute
 
 
@@ -47,8 +50,10 @@ def look(problem: Problem, q: Distribution, seed: tuple[int, ...], chains: Chain
     if chains is not None:
         return _of_chains(chains, summarise_chains(chains, np.asarray(q.mean()), names), ())
     if not isinstance(q, Hierarchical):
-        draws = importance.draw(problem, q, seed)
-        return Look(draws, draws, (), Evaluations(log_densities=len(draws)))
+        followed = draw_adaptively(problem, q, seed)
+        return Look(
+            followed.draws, followed.draws, tuple(_findings_of_kernels(problem, followed)), followed.evaluations
+        )
     if not suit(q.split):
         try:
             joint = draw_jointly(problem, q, seed)
@@ -78,7 +83,8 @@ def draw(problem: Problem, q: Distribution, seed: tuple[int, ...], num: int = 1)
             return draw_nested(problem, q, seed, num).pool
         if (made := draw_jointly(problem, q, seed, num)).enough:
             return made.pool
-    return importance.draw(problem, q, seed, num)
+        return importance.draw(problem, q, seed, num)
+    return draw_adaptively(problem, q, seed, num).draws
 
 
 def units_of(q: Distribution, pool: Draws, num_chains: int | None) -> np.ndarray:
@@ -106,6 +112,27 @@ def _of_chains(made: ChainDraws, seen: ChainSummary, findings: Sequence[Finding]
     chained = Chained(seen, effective, len(made.pool), made.log_evidence, made.log_ratio_of_q, made.x_of_q)
     findings = (*findings, *find_in_chains(made, seen))
     return Look(Draws(few.x, few.log_p, even, even, few.from_q), made.pool, findings, Evaluations(), chained)
+
+
+def _findings_of_kernels(problem: Problem, made: AdaptiveDraws) -> Iterator[Finding]:
+    """What draws far along an axis of q say, where they do not only make weights more even."""
+    if not made.further:
+        return
+    before, after = _moments(made.plain), _moments(made.draws)
+    moved = np.maximum(np.abs(after[0] - before[0]) / before[1], np.abs(np.log(after[1] / before[1])))
+    far = smooth(made.draws.log_p - made.draws.log_r).log_weights[-made.further :]
+    i, is_known = int(np.argmax(moved)), effective_sample_size(far) > KNOWN_FAR
+    if moved[i] > (MOVED_FAR if is_known else MOVED):
+        name = problem.parameters.coordinate_names()[i]
+        words = f"draws far from q along {name} (unconstrained), where it has few, move a mean or sd by {moved[i]:.0%}"
+        yield Finding(Status.USABLE, words)
+
+
+def _moments(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted means and standard deviations `(dim,)`."""
+    weights = np.exp(smooth(draws.log_p - draws.log_r).log_weights)
+    mean = weights @ draws.x
+    return mean, np.sqrt(weights @ (draws.x - mean) ** 2)
 
 
 def _findings_of_chains(problem: Problem, q: Hierarchical, made: NestedChains) -> Iterator[Finding]:

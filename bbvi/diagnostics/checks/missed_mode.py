@@ -11,7 +11,7 @@ import numpy as np
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.whitening import whitening
 from bbvi.diagnostics.modes import BARRIER, barrier
-from bbvi.draws.importance import log_densities
+from bbvi.draws.importance import log_densities_at
 from bbvi.outcome import Finding, Status
 from bbvi.start.bulk import polish
 
@@ -42,7 +42,7 @@ class MissedMode(Check):
         outside = [i for i, path in enumerate(start.paths) if np.linalg.norm(whiten(np.asarray(path.loc))) > reach]
         if not outside:
             return None
-        heights = np.asarray(log_densities(problem, np.stack([np.asarray(start.paths[i].loc) for i in outside])))
+        heights = log_densities_at(problem, np.stack([np.asarray(start.paths[i].loc) for i in outside]))
         for i, height in zip(outside, heights, strict=True):
             path, loc, path_elbo = start.paths[i], np.asarray(start.paths[i].loc), start.elbos[i]
             low = path_elbo < elbo - self.suspect

@@ -15,7 +15,7 @@ from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.ran_off import PROPER
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.scales import Diagonal, Triangular
-from bbvi.draws.importance import Draws, log_densities
+from bbvi.draws.importance import Draws, log_densities_at
 from bbvi.draws.pareto import resample
 from bbvi.outcome import Finding, Status
 from bbvi.policy import Regime
@@ -155,7 +155,7 @@ def _repeats(problem: Problem, x: np.ndarray, coordinate: int) -> bool:
     """Whether the density is the same one turn of a coordinate further, at all of the draws `x` `(n, dim)`."""
     further = np.array(x)
     further[:, coordinate] += 2 * np.pi
-    here, there = (np.asarray(log_densities(problem, points)) for points in (x, further))
+    here, there = (log_densities_at(problem, points) for points in (x, further))
     return bool(np.allclose(here, there, rtol=1e-4, atol=1e-3))
 
 

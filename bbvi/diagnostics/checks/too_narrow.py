@@ -11,7 +11,7 @@ import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
 from bbvi.diagnostics.checks.whitening import whitening
-from bbvi.draws.importance import Draws, log_densities
+from bbvi.draws.importance import Draws, log_densities_at
 from bbvi.outcome import Finding, Status
 from bbvi.target.problem import Problem
 
@@ -89,7 +89,7 @@ class TooNarrow(Check):
         """
         slope = (weights * along) @ x / (weights @ along**2)
         steps = np.linspace(-self.line, self.line, self.points)
-        values = np.asarray(log_densities(problem, (weights @ x + steps[:, None] * slope).astype(x.dtype)))
+        values = log_densities_at(problem, (weights @ x + steps[:, None] * slope).astype(x.dtype))
         mass = np.exp(np.nan_to_num(values - np.nanmax(values), nan=-np.inf))
         mean = np.average(steps, weights=mass)
         return bool(np.average((steps - mean) ** 2, weights=mass) > self.too_wide)

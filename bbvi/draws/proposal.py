@@ -1,15 +1,15 @@
-"""Where further hyper-parameters are drawn: near those that carry weight, and far along an axis where mass was seen.
+"""Further importance draws: near those that carry weight, and far along an axis where mass was seen.
 
-A Gaussian q(phi) and its wider version may miss a plateau of the marginal density, as a log scale has that the data do
-not bound from below, or a second mode. Further draws come from kernels, Student-t distributions around draws that were
-resampled by their weights, and so on from all draws so far, until weights are even. All of them count by
+A Gaussian q(phi) and its wider version may miss a plateau of the density, as a log scale has that the data do not bound
+from below, or a bent tail. Further draws come from kernels, Student-t distributions around draws that were resampled by
+their weights, and so on from all draws so far, until weights are even. All of them count by
 
     w(phi) = p(phi) / sum_j (n_j / n) r_j(phi),
 
 where n_j of the n draws came from the density r_j, so that an early kernel that missed something does no harm.
 
 References: West 1993 (kernels around weighted draws); Veach and Guibas 1995; Cornuet, Marin, Mira and Robert 2012
-(adaptive multiple importance sampling); Rue, Martino and Chopin 2009 (looking along the axes of hyper-parameters).
+(adaptive multiple importance sampling); Rue, Martino and Chopin 2009 (looking along axes).
 """
 
 from collections.abc import Callable
@@ -22,7 +22,10 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import LOG_2PI
 from bbvi.draws.pareto import effective_sample_size, resample, smooth
 
-MOST_ADAPTED = 5  # hyper-parameters: in more dimensions kernels around draws may miss the neck of a funnel unseen
+MOST_ADAPTED = 5  # coordinates: in more dimensions kernels around draws may miss the neck of a funnel unseen
+ROUNDS_OF_KERNELS = 6  # at most
+DRAWS_OF_KERNELS = 640  # in a round
+ENOUGH_PLACES = 1500  # effective ones
 KERNELS = 128  # in a proposal
 NARROWEST = 0.01  # standard deviation of all kernels together, in those of q(phi), at least
 KERNEL_TAILS = 5.0  # degrees of freedom
@@ -30,6 +33,7 @@ FAR_AWAY = 2.0 ** np.arange(2, 6)  # standard deviations at which mass is looked
 FAINT = 0.1  # of a variance: mass far away that adds less to it does not matter
 EVEN_K = 0.5  # k-hat below which weights are even
 
+LogDensity = Callable[[np.ndarray], np.ndarray]  # (n,) at places (n, k)
 LogDensities = Callable[[np.ndarray], np.ndarray]  # of one or more densities (densities, n) at places (n, k)
 
 
@@ -58,7 +62,7 @@ class Kernels(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Hyper-parameters that were drawn, and the densities that they were drawn from."""
+    """Places that were drawn, and the densities that they were drawn from."""
 
     phi: np.ndarray  # (n, k)
     log_p: np.ndarray  # (n,) of the target, -inf where it is not finite
@@ -105,10 +109,10 @@ class Places(NamedTuple):
         found = smooth(self.log_p - self.log_r)
         return found.k_hat < EVEN_K and effective_sample_size(found.log_weights) > effective
 
-    def kernels(self, rng: np.random.Generator, hyper: Affine) -> Kernels:
+    def kernels(self, rng: np.random.Generator, q: Affine) -> Kernels:
         """Around some of them, drawn by their weights."""
         log_weights, k = smooth(self.log_p - self.log_r).log_weights, self.phi.shape[1]
-        weights, root = np.exp(log_weights), np.asarray(hyper.scale.matrix(), float)
+        weights, root = np.exp(log_weights), np.asarray(q.scale.matrix(), float)
         u = np.linalg.solve(root, (self.phi - weights @ self.phi).T)  # in standard deviations of q(phi)
         width = (4 / (k + 2) / max(2.0, effective_sample_size(log_weights))) ** (1 / (k + 4))
         spread = width * np.linalg.cholesky((weights * u) @ u.T + NARROWEST**2 * np.eye(k))
@@ -116,38 +120,62 @@ class Places(NamedTuple):
         return Kernels(centres, np.broadcast_to(root @ spread, (KERNELS, k, k)))
 
 
-def far_along_axes(hyper: Affine) -> np.ndarray:
+def follow(
+    places: Places, q: Affine, values: LogDensity, visit: LogDensity, rng: np.random.Generator, *, adapted: bool
+) -> Places:
+    """These places, and further ones where mass lies far along an axis of q or weights are uneven.
+
+    Arguments:
+        values: log p at places that are only looked at.
+        visit: log p at places that are drawn.
+        adapted: whether kernels are to follow the weights, too.
+    """
+    far = far_along_axes(q).astype(places.phi.dtype)
+    heights = values(np.concatenate([np.asarray(q.loc)[None], far]))
+    kernels, enough = outposts(q, heights[1:], heights[0]), 0 if places.are_even() else ENOUGH_PLACES
+    if kernels is None and not (adapted and enough):
+        return places
+    for _ in range(ROUNDS_OF_KERNELS if adapted else 1):
+        kernels = kernels or places.kernels(rng, q)
+        phi = kernels.draw(rng, DRAWS_OF_KERNELS).astype(places.phi.dtype)
+        places, kernels = places.beside(phi, visit(phi), kernels), None
+        if places.are_even(enough):
+            break
+    return places
+
+
+def far_along_axes(q: Affine) -> np.ndarray:
     """Places `(axes * sides * distances, k)` far from the mean of q(phi).
 
     One coordinate is so many standard deviations away, and the others are where they are on average given that one.
     """
-    axes, root = _axes(hyper), np.asarray(hyper.scale.matrix(), float)
+    axes, root = _axes(q), np.asarray(q.scale.matrix(), float)
     steps = np.stack([FAR_AWAY, -FAR_AWAY])
-    return np.asarray(hyper.loc) + (axes[:, None, None] * steps[:, :, None]).reshape(-1, len(root)) @ root.T
+    return np.asarray(q.loc) + (axes[:, None, None] * steps[:, :, None]).reshape(-1, len(root)) @ root.T
 
 
-def outposts(hyper: Affine, log_p: np.ndarray, log_p_of_mean: float) -> Kernels | None:
+def outposts(q: Affine, log_p: np.ndarray, log_p_of_mean: float) -> Kernels | None:
     """Kernels that cover what lies far away along the axes, where there is mass; None where there is none.
 
     The mass near d, where it is spread over about d, adds d^3 p(d) / (p(0) sqrt(2 pi)) to a variance of 1.
 
     Arguments:
-        log_p: at `far_along_axes(hyper)`.
+        log_p: at `far_along_axes(q)`.
         log_p_of_mean: at the mean of q(phi).
     """
     if not np.isfinite(log_p_of_mean):
         return None
-    distances = np.tile(FAR_AWAY, 2 * len(hyper.loc))
+    distances = np.tile(FAR_AWAY, 2 * len(q.loc))
     added = log_p - log_p_of_mean + 3 * np.log(distances) - 0.5 * LOG_2PI
     found = np.flatnonzero(added > np.log(FAINT))
     if not len(found):
         return None
-    axes, root = _axes(hyper)[found // (2 * len(FAR_AWAY))], np.asarray(hyper.scale.matrix(), float)
+    axes, root = _axes(q)[found // (2 * len(FAR_AWAY))], np.asarray(q.scale.matrix(), float)
     longer = (distances[found] / 2 - 1)[:, None, None] * axes[:, :, None] * axes[:, None, :]
-    return Kernels(far_along_axes(hyper)[found], root @ (np.eye(len(root)) + longer))
+    return Kernels(far_along_axes(q)[found], root @ (np.eye(len(root)) + longer))
 
 
-def _axes(hyper: Affine) -> np.ndarray:
+def _axes(q: Affine) -> np.ndarray:
     """Unit vectors `(k, k)`, in standard deviations of q(phi), along which each coordinate of phi moves on average."""
-    root = np.asarray(hyper.scale.matrix(), float)
+    root = np.asarray(q.scale.matrix(), float)
     return root / np.linalg.norm(root, axis=1, keepdims=True)
