@@ -58,6 +58,7 @@ def test_counts_on_a_chain_are_right(tmp_path):
 def test_chains_move_in_the_noise_of_a_hierarchy_that_is_dear_to_factor(monkeypatch):
     monkeypatch.setattr("bbvi.distributions.split.MOST_MULTIPLICATIONS", 0)
     monkeypatch.setattr("bbvi.nested.together.ENOUGH_EFFECTIVE", 1.0)
+    monkeypatch.setattr("bbvi.nested.together.EVEN_COPIES", 1.0)
     data = simulate_volatility(60)
     posterior = bbvi.fit(volatility, 63, data=data, budget=bbvi.Budget(gradients=400_000))
     assert posterior.method == "chains", posterior.diagnosis

@@ -21,7 +21,7 @@ from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.draws.importance import WIDE_SHARE, Draws, log_densities_of
 from bbvi.draws.lazy import push
 from bbvi.draws.pareto import smooth
-from bbvi.draws.proposal import MOST_ADAPTED, LogDensity, Places, follow
+from bbvi.draws.proposal import MOST_ADAPTED, LogDensities, LogDensity, Places, follow
 from bbvi.nested.sampling import copies_of, cost_of, enough, even_normal, visits_of
 from bbvi.outcome import Evaluations
 from bbvi.policy import hyper_draws
@@ -74,23 +74,52 @@ def draw_nested(problem: Problem, q: Hierarchical, seed: tuple[int, ...], num: i
     """At least `num` draws of q in the pool, a quarter as many of its wider version, and more where both miss mass."""
     rng = np.random.default_rng(seed)
     narrow = enough(hyper_draws(q.dim), num, copies_of(q))
-    n, hyper = narrow + narrow // WIDE_SHARE, LocationScale(q.hyper.loc, q.hyper.scale)
-    noise = even_normal(rng, narrow, hyper.dim), even_normal(rng, n - narrow, jax.eval_shape(hyper.widened).noise_dim)
-    phi = np.asarray(push(hyper, *noise))
+    phi = draw_hyper(q, rng, narrow)
     sights = [_see(problem, q, phi, rng, narrow)]
-    places = Places.of(phi, sights[0].log_p, lambda phi: np.stack(_densities(hyper, phi)))
+    places = Places.of(phi, sights[0].log_p, densities_of_hyper(q))
     spent = cost_of(q, sights[0].rounds)
-    if q.split.num_hyper <= MOST_ADAPTED and not q.split.is_large and places.have_weights:
+    if is_to_follow(q, places):
         places, further, of_further = _follow(problem, q, places, rng)
         sights, spent = sights + further, spent + of_further
     seen = _together(sights)
-    log_q, log_r = (each.astype(phi.dtype) for each in (places.log_q, places.log_r))
-    columns = seen.log_p, log_q, log_r, np.arange(len(seen.x)) < narrow
-    pool = Draws(np.concatenate(list(np.moveaxis(seen.x, 1, 0))), *(np.tile(each, seen.x.shape[1]) for each in columns))
+    copies = np.broadcast_to(seen.log_p[:, None], seen.x.shape[:2])
+    draws, pool = as_draws(seen.x, copies, places, np.arange(len(seen.x)) < narrow)
     with np.errstate(all="ignore"):  # of a q that has run off
-        weights = np.exp(smooth(places.log_p - places.log_r).log_weights)[n:]
+        weights = np.exp(smooth(places.log_p - places.log_r).log_weights)[len(phi) :]
     told = Seen(seen.found, seen.error, _average(seen.at_end, weights, 1.0), _average(seen.effective, weights, 0.0))
-    return NestedDraws(Draws(seen.x[:, 0], *columns), pool, told, spent)
+    return NestedDraws(draws, pool, told, spent)
+
+
+def draw_hyper(q: Hierarchical, rng: np.random.Generator, narrow: int) -> np.ndarray:
+    """Hyper-parameters `(n, k)`: so many draws of q(phi), and a quarter as many of its wider version."""
+    hyper, wide = _of_hyper(q), narrow // WIDE_SHARE
+    noise = even_normal(rng, narrow, hyper.dim), even_normal(rng, wide, jax.eval_shape(hyper.widened).noise_dim)
+    return np.asarray(push(hyper, *noise))
+
+
+def densities_of_hyper(q: Hierarchical) -> LogDensities:
+    """Log densities of q(phi) and of the mixture with its wider version, as a function of phi."""
+    return lambda phi: np.stack(_densities(_of_hyper(q), phi))
+
+
+def is_to_follow(q: Hierarchical, places: Places) -> bool:
+    """Whether further hyper-parameters are to follow the weights: they are few, and not dear."""
+    return q.split.num_hyper <= MOST_ADAPTED and not q.split.is_large and places.have_weights
+
+
+def as_draws(x: np.ndarray, log_p: np.ndarray, places: Places, from_q: np.ndarray) -> tuple[Draws, Draws]:
+    """Draws of all coordinates `(n, copies, dim)`, several for each phi: the first of each, and all.
+
+    Arguments:
+        log_p: of phi, as it is estimated by each copy, `(n, copies)`.
+    """
+    log_q, log_r = (each.astype(x.dtype) for each in (places.log_q, places.log_r))
+    each = [Draws(x[:, i], log_p[:, i], log_q, log_r, from_q) for i in range(x.shape[1])]
+    return each[0], Draws(*(np.concatenate(column) for column in zip(*each, strict=True)))
+
+
+def _of_hyper(q: Hierarchical) -> LocationScale:
+    return LocationScale(q.hyper.loc, q.hyper.scale)
 
 
 def _follow(

@@ -101,16 +101,14 @@ def log_nested(q: Hierarchical, place: Place) -> Array:
     return _log_wide(u) + _log_given(q, place.factor, e)
 
 
-def log_of_noise(q: Hierarchical, factor: ArrowFactor, u: Array, e: Array) -> tuple[Array, Array]:
-    """The log density at noise `(k,)` and `(places,)` if both were standard normal; and if u had wide tails."""
-    given = _log_given(q, factor, e)
-    return given - 0.5 * (jnp.sum(u**2) + len(u) * LOG_2PI), given + _log_wide(u)
+def log_of_latents(q: Hierarchical, factor: ArrowFactor, e: Array) -> Array:
+    """The log density of latent coordinates that come of noise e `(places,)` by the factor of their precision."""
+    return factor.log_det() - 0.5 * (jnp.sum(e**2) + q.split.num_latent * LOG_2PI)
 
 
 def _log_given(q: Hierarchical, factor: ArrowFactor, e: Array) -> Array:
-    """The log density of e, with the volumes of the maps from u and e."""
-    of_e = -0.5 * (jnp.sum(e**2) + q.split.num_latent * LOG_2PI)
-    return of_e - q.hyper.scale.log_det() + factor.log_det()
+    """The same with the volume of the map from u."""
+    return log_of_latents(q, factor, e) - q.hyper.scale.log_det()
 
 
 def wide_noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

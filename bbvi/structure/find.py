@@ -89,7 +89,7 @@ def find_structure(
         problem: whose log density it is.
         x: a point in the bulk, `(dim,)`.
         sd: about the standard deviations there, `(dim,)`.
-        seconds: that the pattern of its Hessian may take.
+        seconds: of processor time that the pattern of its Hessian may take.
         one_block: whether a single block is of use, as where all coordinates depend on one another.
     """
     wide: list[np.ndarray] = []
@@ -132,7 +132,7 @@ def structure_of(
         latents: names of parameters.
         x: a point in the bulk, `(dim,)`.
         sd: about the standard deviations there, `(dim,)`.
-        seconds: that the pattern of its Hessian may take.
+        seconds: of processor time that the pattern of its Hessian may take.
 
     Returns:
         None where the pattern is not found in time, or the latent parameters do not fall into small blocks.

@@ -37,7 +37,7 @@ def hessian_pattern(
     Arguments:
         function: of a vector `(dim,)`.
         x: such a vector, or its shape and type.
-        seconds: that it may take, about.
+        seconds: of processor time that it may take, about.
         wide: a list to which the coordinates `(n,)` behind a single sum of many are added, where that is not linear;
             they are then left out of the pattern.
 
