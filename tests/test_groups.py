@@ -11,9 +11,11 @@ from jax.scipy.stats import bernoulli, gamma, multivariate_normal, norm, poisson
 from numpyro.distributions import constraints
 
 import bbvi
-from bbvi.data.groups import Grouped, read_groups
+from bbvi.data.groups import read_groups
 from bbvi.models import groups as grouped_models
 from bbvi.models.local import NODES_ALONG, find_gaussian, nodes
+from bbvi.target.problem import Problem
+from bbvi.target.reading import make_parameters
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat(["c", "a", "b", "e", "d"], [4, 2, 3, 1, 4])[RNG.permutation(14)]
@@ -278,9 +280,40 @@ def test_groups_of_unequal_sizes_are_filled_up_by_rows_that_do_not_count():
     labels, found = read_groups({"y": Y}, LABELS)
     assert labels == NAMES
     assert found.rows["y"].shape == (5, 4)
+    assert found.used.sum() == 14
     for label, y, used in zip(labels, found.rows["y"], found.used, strict=True):
         np.testing.assert_array_equal(y[used], Y[label == LABELS])
     assert read_groups({"y": SEEN}, MANY)[1].used is None
+
+
+UNEQUAL = np.repeat(np.arange(25), [60, 1, 9, 2, 1, *[3] * 20])[RNG.permutation(133)]
+
+
+def test_groups_of_very_different_sizes_are_in_classes(x64):
+    y = RNG.standard_normal(len(UNEQUAL))
+    model, at = intercepts(GAUSS, y, UNEQUAL), as_arrays(SHARED)
+    sizes = [len(each.places) for each in model.data.members]
+    assert sizes == [3, 60]
+    filled = model.data.take(np.arange(25))
+    assert filled.rows["y"].shape == (25, 60)
+    exact = model.logprob.log_likelihood(at, filled)
+    np.testing.assert_allclose(model.logprob.of_groups(at, model.data), exact)
+    total = log_prior(at) + exact.sum()
+    for at_once in (False, True):
+        np.testing.assert_allclose(model.logprob.estimate(at, model.data, 1.0, at_once), total)
+    problem = Problem(make_parameters(model.dim, None), model.data, model.logprob)
+    assert problem.num_rows == 25
+    x = jnp.array([0.2, 0.3])
+    of_batch = jax.jit(lambda batch: problem.minibatch(batch).log_density(x))
+    batches = [of_batch(np.arange(5) + 5 * i) for i in range(5)]
+    np.testing.assert_allclose(np.mean(batches), jax.jit(problem.log_density)(x))
+
+
+def test_a_fit_to_groups_of_very_different_sizes():
+    model = intercepts(GAUSS, UNEQUAL / 10 + RNG.standard_normal(len(UNEQUAL)), UNEQUAL)
+    found = bbvi.fit(model, batch_size=10)
+    assert found.diagnosis.status is bbvi.Status.RELIABLE
+    assert found.to_arviz(100)["log_likelihood"]["of_group"].shape == (1, 100, 25)
 
 
 def nan_in(y, row):
@@ -294,12 +327,6 @@ BAD = {  # arguments, type of error, words
     "a NaN label": ({"labels": nan_in(np.arange(14.0), 3)}, ValueError, "no label in row 3"),
     "labels of objects": ({"labels": [None] * 14}, TypeError, "give integers or strings"),
     "NaN in a group": ({"y": nan_in(Y, 5)}, ValueError, rf"data\['y'\] holds NaN .* '{LABELS[5]}', in row 5"),
-    "one large group": ({"labels": np.array([0] + list(range(1, 9)) + [0] * 5)}, None, ""),
-    "a much larger group": (
-        {"labels": np.r_[np.zeros(60, int), np.arange(1, 41)], "y": np.zeros(100)},
-        ValueError,
-        "largest of 41 groups has 60 rows and the median 1.*would make 25 times",
-    ),
     "one name twice": ({"dim": {"a": ()}}, ValueError, "'a' is in dim and in local"),
     "dim is no dict": ({"dim": 3}, TypeError, "dim must be a dict"),
     "local is no dict": ({"local": ()}, TypeError, "local must be a dict"),
@@ -310,9 +337,6 @@ BAD = {  # arguments, type of error, words
 @pytest.mark.parametrize(("given", "error", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_by_name(given, error, words):
     arguments = {"y": Y, "labels": LABELS} | given
-    if error is None:
-        assert isinstance(intercepts(GAUSS, **arguments).data, Grouped)
-        return
     with pytest.raises(error, match=words):
         intercepts(GAUSS, **arguments)
 

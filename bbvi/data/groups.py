@@ -1,11 +1,24 @@
-"""Rows of data that belong to groups, as arrays whose leading axis counts the groups."""
+"""Rows of data that belong to groups, as rows of a sum over groups.
 
+Where filling up all groups to the largest makes few more rows, they are arrays whose leading axis counts the groups.
+Where it would make many, rows stay one after the other; a sum over all groups takes them class by class, of at most
+four classes of sizes, each filled up to its own largest; and a minibatch is filled up to the largest of all.
+"""
+
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-MOST_FILLED = 4.0  # times as many rows as there are, after groups were filled up
+from bbvi.data.factorized import Factorized
+from bbvi.data.source import IndexedSource
+from bbvi.data.sums import sum_over_rows
+from bbvi.runtime.types import Array
+
+MOST_FILLED = 1.5  # times as many rows as there are, after groups were filled up, where more classes can avoid it
+SIZE_CLASSES = 4  # of sizes: each is compiled by itself
 
 
 class Grouped(NamedTuple):
@@ -15,7 +28,83 @@ class Grouped(NamedTuple):
     used: Any  # bool (groups, m), or (m,): which rows are the group's own, rather than filled up; None for all
 
 
-def read_groups(data: Any, group: Any) -> tuple[list[Any], Grouped]:
+class Members(NamedTuple):
+    """The groups of a class of sizes."""
+
+    groups: Any  # (k,) their numbers
+    places: Any  # (m,) from 0 on: as many as the largest of them has rows
+
+
+class Ragged(NamedTuple):
+    """The rows of groups of very different sizes."""
+
+    rows: Any  # a pytree of arrays (rows, ...), group after group
+    first: Any  # (groups,) the first row of each
+    size: Any  # (groups,) how many rows each has
+    members: tuple[Members, ...]  # classes of sizes
+
+    def take(self, groups: Any, width: int | None = None) -> Grouped:
+        """Some groups, filled up to `width`, or the largest of all, by rows of their own, which do not count."""
+        place = max((each.places for each in self.members), key=len) if width is None else np.arange(width)
+        used = place < self.size[groups][:, None]
+        at = self.first[groups][:, None] + place * used.astype(place.dtype)
+        return Grouped(jax.tree.map(lambda leaf: leaf[at], self.rows), used)
+
+    @property
+    def classes(self) -> list[Grouped]:
+        """All groups, class by class."""
+        return [self.take(each.groups, len(each.places)) for each in self.members]
+
+
+@dataclass(frozen=True, eq=False)
+class RaggedRows(IndexedSource):
+    """Groups of very different sizes, as rows."""
+
+    groups: Ragged
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.groups.first)
+
+    @property
+    def num_numbers(self) -> int:
+        return sum(map(np.size, jax.tree.leaves(self.groups.rows)))
+
+    @property
+    def num_chunks(self) -> int:
+        return 1
+
+    def take(self, batch: Array) -> Grouped:
+        return jax.tree.map(jnp.asarray, self.groups).take(batch)
+
+
+@dataclass(frozen=True)
+class SumOverGroups(Factorized):
+    """A log density as prior plus likelihood of groups: `log_likelihood(values, groups)`, one number for each."""
+
+    def source(self, data: Any) -> Any:
+        return RaggedRows(data) if isinstance(data, Ragged) else super().source(data)
+
+    def of_groups(self, values: Any, data: Any) -> Array:
+        """The log likelihood of each group, in order, `(groups,)`."""
+        if not isinstance(data, Ragged):
+            return self.log_likelihood(values, data)
+        parts = [self.log_likelihood(values, each) for each in data.classes]
+        order = jnp.concatenate([jnp.asarray(each.groups) for each in data.members])
+        return jnp.zeros(len(order), parts[0].dtype).at[order].set(jnp.concatenate(parts))
+
+    def estimate(self, values: Any, data: Any, weight: Array | float, at_once: bool) -> Array:
+        if not isinstance(data, Ragged):
+            return super().estimate(values, data, weight, at_once)
+        add_up = (
+            (lambda part: jnp.sum(self.log_likelihood(values, part)))
+            if at_once
+            else (lambda part: sum_over_rows(self.log_likelihood, values, part))
+        )
+        return self.log_prior(values) + weight * sum(map(add_up, data.classes))
+
+
+def read_groups(data: Any, group: Any) -> tuple[list[Any], Grouped | Ragged]:
     """Labels of the groups, and their rows; memory-mapped arrays stay what they are.
 
     Raises:
@@ -33,7 +122,7 @@ def read_groups(data: Any, group: Any) -> tuple[list[Any], Grouped]:
         return _in_files(data, numbers_of)
     labels, number = np.unique(numbers_of, return_inverse=True)
     _refuse_nan(data, labels, number)
-    return labels.tolist(), _filled_up(data, number)
+    return labels.tolist(), _in_memory(data, number)
 
 
 def _read_labels(group: Any) -> np.ndarray:
@@ -64,21 +153,42 @@ def _refuse_nan(data: Any, labels: np.ndarray, number: np.ndarray) -> None:
             )
 
 
-def _filled_up(data: Any, number: np.ndarray) -> Grouped:
-    """Groups filled up to the largest by rows of their own, which do not count."""
+def _in_memory(data: Any, number: np.ndarray) -> Grouped | Ragged:
+    """Groups filled up to the largest where that takes few rows; else in classes by their sizes."""
     order, sizes = np.argsort(number, kind="stable"), np.bincount(number)
-    largest, rows = int(sizes.max()), len(number)
-    if (times := largest * len(sizes) / rows) > MOST_FILLED:
-        raise ValueError(
-            f"group: the largest of {len(sizes)} groups has {largest} rows and the median {int(np.median(sizes))}. "
-            f"Groups are filled up to the largest, which would make {times:.0f} times as many rows, and at most "
-            f"{MOST_FILLED:.0f} times are worth it. Sum up rows that are alike into one with a count, by which "
-            "log_likelihood multiplies; or write one log density, and let fit find its groups."
-        )
-    first, place = (np.cumsum(sizes) - sizes)[:, None], np.arange(largest)
-    used = place < sizes[:, None]
-    at = order[first + np.where(used, place, 0)]
-    return Grouped(jax.tree.map(lambda leaf: np.asarray(leaf)[at], data), None if used.all() else used)
+    members = _size_classes(sizes)
+    ragged = Ragged(
+        rows=jax.tree.map(lambda leaf: np.asarray(leaf)[order], data),
+        first=np.cumsum(sizes) - sizes,
+        size=sizes,
+        members=tuple(Members(groups, np.arange(sizes[groups].max())) for groups in members),
+    )
+    if len(members) > 1:
+        return ragged
+    filled = ragged.take(np.arange(len(sizes)), int(sizes.max()))
+    return Grouped(filled.rows, None) if filled.used.all() else filled
+
+
+def _size_classes(sizes: np.ndarray) -> list[np.ndarray]:
+    """The groups in few classes, such that filling each up to its largest one makes few rows more."""
+    classes = [np.argsort(sizes, kind="stable")]
+    while (
+        len(classes) < SIZE_CLASSES and sum(len(each) * sizes[each[-1]] for each in classes) > MOST_FILLED * sizes.sum()
+    ):
+        cuts = [_best_cut(sizes[each]) for each in classes]
+        widest = int(np.argmax([saved for saved, _ in cuts]))
+        at = cuts[widest][1]
+        classes[widest : widest + 1] = [classes[widest][:at], classes[widest][at:]]
+    return [np.sort(each) for each in classes]
+
+
+def _best_cut(sizes: np.ndarray) -> tuple[int, int]:
+    """Where to cut a class with these sizes, in order, and how many rows that saves."""
+    at = np.arange(1, len(sizes))
+    if not len(at):
+        return 0, 0
+    saved = at * (sizes[-1] - sizes[:-1])
+    return int(saved.max()), int(at[np.argmax(saved)])
 
 
 def _in_files(data: Any, group: np.ndarray) -> tuple[list[Any], Grouped]:

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.data.factorized import Factorized
-from bbvi.data.groups import Grouped, read_groups
+from bbvi.data.groups import Grouped, Ragged, SumOverGroups, read_groups
+from bbvi.data.reading import is_held
 from bbvi.models.base import Model, Named
 from bbvi.models.local import MOST_COORDINATES, draw, find_gaussian, log_integral
 from bbvi.runtime.compiling import program
@@ -132,8 +132,10 @@ class GroupedModel(Model):
 
     def log_likelihood(self, values: Any) -> Named | None:
         """Log likelihood of each group with its own parameters integrated out, `(n, groups)`."""
-        found = super().log_likelihood(values)
-        return None if found is None else {"of_group": found["rows"]}
+        if not is_held(self.data):
+            return None
+        over_draws = program(jax.vmap(self.logprob.of_groups, in_axes=(0, None)))
+        return {"of_group": np.asarray(over_draws(values, self.data))}
 
     @property
     def _row_size(self) -> int:
@@ -141,6 +143,8 @@ class GroupedModel(Model):
         return self.density.own.dim + sum(map(np.size, rows)) // len(self.labels)
 
     def _take(self, groups: np.ndarray) -> Grouped:
+        if isinstance(self.data, Ragged):
+            return self.data.take(groups)
         return jax.tree.map(lambda leaf: np.asarray(leaf[groups]), self.data)
 
     @cached_property
@@ -230,7 +234,7 @@ def from_groups(
     shapes = zip(own.names, own.shapes, strict=True)
     axes = {name: ["group", *(f"{name}_dim_{i}" for i in range(len(shape)))] for name, shape in shapes}
     return GroupedModel(
-        logprob=Factorized(log_prior, jax.vmap(density.log_marginal, in_axes=(None, 0))),
+        logprob=SumOverGroups(log_prior, jax.vmap(density.log_marginal, in_axes=(None, 0))),
         dim=dict(dim),
         constraints=constraints,
         data=grouped,
