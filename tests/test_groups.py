@@ -163,6 +163,19 @@ def test_the_mode_of_a_group_is_found_with_few_looks(x64, f, looks):
     assert abs(jax.grad(f)(found.loc)[0] * found.scale[0, 0]) < 1e-3
 
 
+def test_a_search_that_may_end_early_holds_up_no_other_draw(x64):
+    def is_irregular(logprob, data):
+        return Problem(make_parameters({"mean": (), "log_sd": ()}, None), data, logprob).is_irregular
+
+    def endless(p):
+        looked = jax.lax.while_loop(lambda c: (c[0] < 10**6) & (c[1] < p["mean"]), lambda c: (c[0] + 1, c[1]), (0, 0.0))
+        return looked[1]
+
+    model = slopes(1)
+    assert not is_irregular(model.logprob, model.data)
+    assert is_irregular(endless, None)
+
+
 def test_a_group_without_a_mode_has_no_density(x64):
     assert np.isnan(find_gaussian(lambda x: jnp.sum(x), 1, jnp.float64).scale).all()
 
