@@ -55,7 +55,7 @@ from bbvi.estimators import (
 from bbvi.fitting.budget import Budget
 from bbvi.inference import fit
 from bbvi.many import fit_many
-from bbvi.models import Model, external, from_numpyro, from_pymc, from_stan
+from bbvi.models import Model, external, from_groups, from_numpyro, from_pymc, from_stan
 from bbvi.optimise import Progress
 from bbvi.outcome import Status, Stop
 from bbvi.posterior import Posterior, load
@@ -132,6 +132,7 @@ __all__ = [
     "external",
     "fit",
     "fit_many",
+    "from_groups",
     "from_numpyro",
     "from_pymc",
     "from_stan",

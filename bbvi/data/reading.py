@@ -10,7 +10,7 @@ import numpy as np
 from bbvi.data.density import source_of
 from bbvi.data.factorized import Factorized
 from bbvi.data.files import FileStore
-from bbvi.data.out_of_core import OutOfCore
+from bbvi.data.out_of_core import OutOfCore, Rows
 from bbvi.data.stream import Stream
 from bbvi.data.stream_store import StreamStore
 from bbvi.runtime.dtypes import dtype_of, is_numeric
@@ -69,9 +69,9 @@ def check_rows(batch_size: int, logprob: Any, data: Any) -> None:
     if isinstance(data, Stream):
         rows = data.num_rows if isinstance(logprob, Factorized) else None
     else:
-        if isinstance(logprob, Factorized):
-            _check_lengths(data)
         source = source_of(logprob, data)
+        if isinstance(logprob, Factorized) and isinstance(source, Rows):
+            _check_lengths(data)
         rows = None if source is None else source.num_rows
     if rows is None:
         raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 from bbvi.runtime.lapack import OPERATIONS_OF, work
 
 CALL = 10_000  # operations that take as long as a call of LAPACK for a small matrix, with its derivatives
+FEW_ROUNDS = 64  # of a loop that may end earlier: no point takes far longer than others
 READS = ("dynamic_slice", "buffer_callback", "pure_callback")  # of rows, which many points share
 
 
@@ -56,10 +57,10 @@ def has_open_loop(jaxpr: Any) -> bool:
 
 
 def _is_counted(condition: Any) -> bool:
-    """Whether the condition of a loop is `counter < constant`."""
-    return [e.primitive.name for e in condition.eqns] == ["lt"] and any(
-        hasattr(v, "val") for v in condition.eqns[0].invars
-    )
+    """Whether the condition of a loop is `counter < constant`, or that and another one, where the constant is small."""
+    names = [equation.primitive.name for equation in condition.eqns]
+    bounds = [v.val for equation in condition.eqns[:1] for v in equation.invars if hasattr(v, "val")]
+    return bool(bounds) and (names == ["lt"] or (names == ["lt", "and"] and bounds[-1] <= FEW_ROUNDS))
 
 
 def _inside(equation: Any) -> list[Any]:

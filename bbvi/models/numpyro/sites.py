@@ -77,7 +77,8 @@ def subsampled(trace: Trace) -> tuple[str | None, int | None, int | None]:
         if inside and site["type"] == "sample" and not site["is_observed"]:
             raise ValueError(
                 f"The latent site {name!r} lies in the subsampled plate {found[0][0]!r}, so that each minibatch would "
-                "have parameters of its own. Leave subsample_size out."
+                "have parameters of its own. Leave subsample_size out, or write the model of one group for "
+                "bbvi.from_groups, which takes minibatches of groups."
             )
     return found[0]
 
