@@ -109,7 +109,8 @@ def test_printed(posterior):
 def test_costs_are_counted(posterior):
     cost, steps = posterior.cost, len(posterior.history.elbo)
     assert cost.gradients > 10 * steps
-    assert cost.log_densities == posterior.diagnosis.num_draws
+    looked_along = 1 + 8 * posterior.parameters.dim
+    assert cost.log_densities == posterior.diagnosis.num_draws + looked_along
     assert cost.run_seconds > 0
 
 

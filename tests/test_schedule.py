@@ -109,7 +109,7 @@ def centred(p, y):
 
 def test_a_single_coordinate_that_is_skewed():
     posterior = bbvi.fit(lambda rate: -2 * rate["rate"], {"rate": ()}, constraints={"rate": constraints.positive})
-    assert [stage.method for stage in posterior.ladder] == ["newton", "chains"]
+    assert [stage.method for stage in posterior.ladder] == ["newton"]  # with draws from far along its axis
     assert posterior.diagnosis.trusted
     assert posterior.mean()["rate"] == pytest.approx(0.5, abs=0.02)
     assert posterior.sd()["rate"] == pytest.approx(0.5, abs=0.03)
