@@ -230,6 +230,47 @@ def exact_process(data):
     return mean, sd, logsumexp(heights) + 2 * np.log(grid[1] - grid[0]) + n * np.log(NOISE)
 
 
+def motion(centred):
+    """A Brownian motion seen at both ends through noise: logarithms of two scales, and its places or white steps."""
+
+    def logprob(p, data):
+        step, noise = jnp.exp(p["log_step"]), jnp.exp(p["log_noise"])
+        prior = -0.5 * (p["log_step"] ** 2 + p["log_noise"] ** 2) / 4
+        if centred:
+            x = p["x"]
+            prior += -0.5 * jnp.sum(jnp.diff(x, prepend=0.0) ** 2) / step**2 - len(x) * p["log_step"]
+        else:
+            x = step * jnp.cumsum(p["x"])
+            prior += -0.5 * jnp.sum(p["x"] ** 2)
+        errors = data["y"] - x[data["seen"]]
+        return prior - 0.5 * jnp.sum(errors**2) / noise**2 - len(errors) * p["log_noise"]
+
+    return logprob
+
+
+def simulate_motion(length=16, ends=5, seed=0):
+    rng = np.random.default_rng(seed)
+    x, seen = np.cumsum(0.3 * rng.standard_normal(length)), np.r_[:ends, length - ends : length]
+    return {"y": x[seen] + 0.3 * rng.standard_normal(2 * ends), "seen": seen}
+
+
+def exact_motion(data):
+    """Means and sds of the logarithms of both scales, and the log evidence, by a sum over a grid."""
+    grid, n = np.linspace(-9, 5, 141), len(data["y"])
+    places = np.array(list(product(grid, grid)))
+    steps, noises = np.exp(2 * places.T)
+    shared = np.minimum(*np.ix_(data["seen"], data["seen"])) + 1
+    total = steps[:, None, None] * shared + noises[:, None, None] * np.eye(n)
+    inner = np.sum(
+        data["y"] * np.linalg.solve(total, np.broadcast_to(data["y"][:, None], (len(places), n, 1)))[..., 0], 1
+    )
+    heights = -0.5 * (inner + np.linalg.slogdet(total)[1]) - np.sum(places**2, axis=1) / 8
+    weights = np.exp(heights - logsumexp(heights))
+    mean = weights @ places
+    sd = np.sqrt(weights @ (places - mean) ** 2)
+    return mean, sd, logsumexp(heights) + 2 * np.log(grid[1] - grid[0])
+
+
 def exact_walk(data):
     """Means and sds of log sd and of all log rates, and the log evidence, by sums over grids in both directions."""
     grid, df = np.linspace(-8, 5, 521, retstep=True)

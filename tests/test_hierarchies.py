@@ -24,15 +24,18 @@ from tests.hierarchies import (
     exact,
     exact_abilities,
     exact_held,
+    exact_motion,
     exact_process,
     exact_walk,
     held_normal,
+    motion,
     process,
     regression,
     schools,
     simulate,
     simulate_abilities,
     simulate_held,
+    simulate_motion,
     simulate_process,
     simulate_volatility,
     trials,
@@ -75,6 +78,25 @@ def test_effects_whose_sum_is_held_are_right():
     np.testing.assert_allclose((posterior.mean() - mean) / sd, 0, atol=0.1)
     np.testing.assert_allclose(posterior.sd() / sd, 1, atol=0.1)
     np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, log_evidence, atol=0.1)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_scales_that_data_hardly_tell_apart_follow_their_weights(centred):
+    """Two scales of a short series are far from Gaussian, and its states are exactly so given them."""
+    data, shapes = simulate_motion(), {"log_step": (), "log_noise": (), "x": (16,)}
+    mean, sd, log_evidence = exact_motion(data)
+    posterior = bbvi.fit(motion(centred), shapes, data=data, latents=["x"])
+    assert posterior.diagnosis.status is Status.RELIABLE, posterior.diagnosis
+    assert posterior.diagnosis.chains is None
+    assert (
+        np.sum(~posterior.pool.from_q) > posterior.pool.from_q.sum() / 4
+    )  # those of kernels, beside the wider version
+    found, spread = posterior.mean(), posterior.sd()
+    for i, name in enumerate(("log_step", "log_noise")):
+        assert (found[name] - mean[i]) / sd[i] == pytest.approx(0, abs=0.1)
+        assert spread[name] / sd[i] == pytest.approx(1, abs=0.1)
+    volume = 8 * np.log(2 * np.pi)  # of 16 numbers, whose densities come without constants
+    np.testing.assert_allclose(posterior.diagnosis.log_evidence.value, log_evidence + volume, atol=0.1)
 
 
 @pytest.mark.parametrize("centred", [True, False])
