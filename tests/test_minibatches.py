@@ -19,6 +19,7 @@ from bbvi.data.stream_store import StreamStore
 from bbvi.draws import importance
 from bbvi.start.record import Hints
 from bbvi.start.subsample import find_start_by_sample, with_reference
+from bbvi.target.cost import SLOW
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
@@ -197,7 +198,7 @@ def test_rows_are_read_once_for_all_draws_and_both_value_and_gradient(x64, tall)
 
 def test_operations_are_counted(x64, tall, monkeypatch):
     whole = problem({"x": X, "y": Y}).operations
-    assert N * DIM <= whole <= 10 * N * DIM
+    assert N * DIM <= whole <= 10 * N * (DIM + SLOW)
     monkeypatch.setattr(chunks, "WHOLE_SUM", 0)
     model = bbvi.Factorized(MODEL.log_prior, lambda w, rows: MODEL.log_likelihood(w, rows))
     chunked = problem({"x": X, "y": Y}, model).operations

@@ -8,6 +8,8 @@ from bbvi.runtime.lapack import OPERATIONS_OF, work
 
 CALL = 10_000  # operations that take as long as a call of LAPACK for a small matrix, with its derivatives
 FEW_ROUNDS = 64  # of a loop that may end earlier: no point takes far longer than others
+SLOW = 50  # multiplications that one of these takes in double precision on a CPU, about
+TRANSCENDENTAL = ("cos", "digamma", "erf", "exp", "expm1", "lgamma", "log", "log1p", "logistic", "pow", "sin", "tanh")
 READS = ("dynamic_slice", "buffer_callback", "pure_callback")  # of rows, which many points share
 
 
@@ -37,7 +39,8 @@ def operations(jaxpr: Any) -> int:
             batch, each = work(equation)
             total += batch * int(each + CALL)
         elif name not in READS:
-            total += sum(_sizes(equation.invars if name.startswith("reduce") else equation.outvars))
+            each = SLOW if name in TRANSCENDENTAL else 1
+            total += each * sum(_sizes(equation.invars if name.startswith("reduce") else equation.outvars))
     return total
 
 
