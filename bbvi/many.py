@@ -236,7 +236,7 @@ class Campaign:
             stop = Stop.CONVERGED if found.converged[k] else Stop.STALLED
             evidence = Evidence(problem=self.of(i), q=q, start=start_at(q.affine), draws=draws, stop=stop)
             diagnosis = diagnose(evidence)
-            weights = weigh(draws, diagnosis)
+            weights = weigh(draws, diagnosis, evidence.log_weights)
             values = self.problem.parameters.structure(draws.x[weights > 0])
             moments = [
                 jax.tree.map(lambda leaf, of=of, weights=weights: of(leaf, weights[weights > 0]), values)

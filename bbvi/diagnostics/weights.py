@@ -7,11 +7,15 @@ from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import smooth
 
 
-def weigh(pool: Draws, diagnosis: Diagnosis) -> np.ndarray:
-    """Weights of the draws `(n,)`: importance weights where the verdict trusts them, else those of plain draws of q."""
+def weigh(pool: Draws, diagnosis: Diagnosis, log_weights: np.ndarray | None = None) -> np.ndarray:
+    """Weights of the draws `(n,)`: importance weights where the verdict trusts them, else those of plain draws of q.
+
+    Arguments:
+        log_weights: the smoothed importance weights, where these are known.
+    """
     if not diagnosis.trusted:
         return pool.from_q / pool.from_q.sum()
-    return np.exp(smooth(pool.log_p - pool.log_r).log_weights)
+    return np.exp(smooth(pool.log_p - pool.log_r).log_weights if log_weights is None else log_weights)
 
 
 def mean(draws: np.ndarray, weights: np.ndarray) -> np.ndarray:

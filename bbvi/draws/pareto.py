@@ -23,7 +23,8 @@ class Smoothed(NamedTuple):
 
 def log_sum_exp(x: np.ndarray) -> float:
     """log sum exp(x), of an array that may hold -inf."""
-    return float(np.logaddexp.reduce(x))
+    top = np.max(x, initial=-np.inf)
+    return float(top + np.log(np.sum(np.exp(x - top)))) if np.isfinite(top) else float(top)
 
 
 def effective_sample_size(log_weights: np.ndarray) -> float:

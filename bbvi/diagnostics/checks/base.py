@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from bbvi.chains.verdict import Chained
+from bbvi.diagnostics.checks.whitening import Whitening, whitening
 from bbvi.distributions import Distribution
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import Smoothed, effective_sample_size, smooth
@@ -57,6 +58,11 @@ class Evidence:
     def of_q(self) -> Draws:
         """The draws of q itself."""
         return self.draws.take(self.draws.from_q)
+
+    @cached_property
+    def whiten(self) -> Whitening:
+        """A map of points `(n, dim)` to coordinates in which the draws of q are white."""
+        return whitening(self.of_q.x)
 
     @cached_property
     def tried(self) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
-from bbvi.diagnostics.checks.whitening import whitening
 from bbvi.diagnostics.modes import BARRIER, barrier
 from bbvi.draws.importance import log_densities_at
 from bbvi.outcome import Finding, Status
@@ -37,7 +36,7 @@ class MissedMode(Check):
             return None
         elbo = float(np.mean(of_q.log_p[finite] - of_q.log_q[finite]))
         top, highest = of_q.log_p[finite].max(), of_q.x[finite][of_q.log_p[finite].argmax()]
-        whiten = whitening(of_q.x)
+        whiten = evidence.whiten
         reach = np.linalg.norm(whiten(of_q.x), axis=1).max() + self.outside
         outside = [i for i, path in enumerate(start.paths) if np.linalg.norm(whiten(np.asarray(path.loc))) > reach]
         if not outside:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+Whitening = Callable[[np.ndarray], np.ndarray]  # of points (n, dim)
 
-def whitening(x: np.ndarray, draws_per_coordinate: int = 10) -> Callable[[np.ndarray], np.ndarray]:
+
+def whitening(x: np.ndarray, draws_per_coordinate: int = 10) -> Whitening:
     """A map to coordinates in which the draws `x` `(n, dim)` have unit variances and no correlations.
 
     With fewer `draws_per_coordinate` the correlations stay, for they are not known well enough to be undone.
