@@ -40,7 +40,8 @@ def draw_adaptively(problem: Problem, q: Distribution, seed: tuple[int, ...], nu
     """At least `num` draws of q, a quarter as many of its wider version, and further ones where these miss mass."""
     made, looked_at = draw(problem, q, seed, num), 0
     plain = AdaptiveDraws(made, made, Evaluations(log_densities=len(made)))
-    if q.dim > MOST_LOOKED_ALONG or problem.is_irregular or problem.weight is not None or is_costly(problem):
+    is_dear = problem.is_long or problem.is_irregular or problem.weight is not None or is_costly(problem)
+    if q.dim > MOST_LOOKED_ALONG or is_dear:
         return plain
     given = np.stack([made.log_q, made.log_r])
     places = Places(made.x, made.log_p, (lambda x: np.stack(_densities(q, x)),), given, np.array([0, len(made)]))
@@ -71,7 +72,7 @@ def _gaussian(x: np.ndarray) -> Affine | None:
     with np.errstate(over="ignore", invalid="ignore"):
         loc, sd = x.mean(axis=0), x.std(axis=0)
         correlation = np.atleast_2d(np.cov((x - loc) / sd, rowvar=False)) + NUGGET * np.eye(len(sd))
-    if not np.isfinite(correlation).all():
+    if not (np.isfinite(correlation).all() and np.isfinite(sd).all()):
         return None
     return Affine(loc, Triangular.of_factor(sd[:, None] * np.linalg.cholesky(correlation)))
 

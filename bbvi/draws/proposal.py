@@ -128,12 +128,15 @@ def follow(
     Arguments:
         values: log p at places that are only looked at.
         visit: log p at places that are drawn.
-        adapted: whether kernels are to follow the weights, too.
+        adapted: whether kernels are to follow the weights, too. Where they are not, there are none if mass is seen at
+            the farthest places: it may go on, and kernels would show a part of it.
     """
     far = far_along_axes(q).astype(places.phi.dtype)
     heights = values(np.concatenate([np.asarray(q.loc)[None], far]))
     kernels, enough = outposts(q, heights[1:], heights[0]), 0 if places.are_even() else ENOUGH_PLACES
     if kernels is None and not (adapted and enough):
+        return places
+    if not adapted and _have_mass(heights[1:], heights[0])[len(FAR_AWAY) - 1 :: len(FAR_AWAY)].any():
         return places
     for _ in range(ROUNDS_OF_KERNELS if adapted else 1):
         kernels = kernels or places.kernels(rng, q)
@@ -163,16 +166,21 @@ def outposts(q: Affine, log_p: np.ndarray, log_p_of_mean: float) -> Kernels | No
         log_p: at `far_along_axes(q)`.
         log_p_of_mean: at the mean of q(phi).
     """
-    if not np.isfinite(log_p_of_mean):
-        return None
-    distances = np.tile(FAR_AWAY, 2 * len(q.loc))
-    added = log_p - log_p_of_mean + 3 * np.log(distances) - 0.5 * LOG_2PI
-    found = np.flatnonzero(added > np.log(FAINT))
+    found = np.flatnonzero(_have_mass(log_p, log_p_of_mean))
     if not len(found):
         return None
+    distances = np.tile(FAR_AWAY, 2 * len(q.loc))
     axes, root = _axes(q)[found // (2 * len(FAR_AWAY))], np.asarray(q.scale.matrix(), float)
     longer = (distances[found] / 2 - 1)[:, None, None] * axes[:, :, None] * axes[:, None, :]
     return Kernels(far_along_axes(q)[found], root @ (np.eye(len(root)) + longer))
+
+
+def _have_mass(log_p: np.ndarray, log_p_of_mean: float) -> np.ndarray:
+    """Which places along the axes stand for mass that matters, `(axes * sides * distances,)` bool."""
+    if not np.isfinite(log_p_of_mean):
+        return np.zeros(len(log_p), bool)
+    distances = np.resize(FAR_AWAY, len(log_p))
+    return log_p - log_p_of_mean + 3 * np.log(distances) - 0.5 * LOG_2PI > np.log(FAINT)
 
 
 def _axes(q: Affine) -> np.ndarray:

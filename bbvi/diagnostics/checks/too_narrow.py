@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bbvi.diagnostics.checks.base import Check, Evidence
-from bbvi.diagnostics.checks.whitening import Whitening, whitening
+from bbvi.diagnostics.checks.whitening import whitening
 from bbvi.draws.importance import Draws, log_densities_at
 from bbvi.outcome import Finding, Status
 from bbvi.target.problem import Problem
@@ -44,21 +44,20 @@ class TooNarrow(Check):
         components = np.unique(nearest)
         for component in components:
             of_it = nearest == component
-            some = draws.take(of_it)
-            whiten = evidence.whiten if len(components) == 1 else whitening(some.x[some.from_q])
-            finding = self._component(evidence, some, np.exp(log_weights[of_it]), whiten)
+            alone = len(components) == 1
+            finding = self._component(evidence, draws.take(of_it), np.exp(log_weights[of_it]), alone=alone)
             if finding is not None:
                 return finding
         return None
 
-    def _component(self, evidence: Evidence, draws: Draws, weights: np.ndarray, whiten: Whitening) -> Finding | None:
+    def _component(self, evidence: Evidence, draws: Draws, weights: np.ndarray, *, alone: bool) -> Finding | None:
         """The finding about draws that are nearest to one component, with their weights `(n,)`."""
         problem = evidence.problem
         if not weights.sum() > 0 or draws.from_q.sum() < self.draws_per_coordinate * problem.dim:
             return None
         weights = weights / weights.sum()
         enough = 1 / np.sum(weights**2) / max(self.effective, self.effective_per_coordinate * problem.dim)
-        z = whiten(draws.x)
+        z = (evidence.whiten if alone else whitening(draws.x[draws.from_q]))(draws.x)
         z = z - weights @ z
         covariance = (weights[:, None] * z).T @ z
         if enough < 1 or not np.isfinite(covariance).all():  # a q that has run off overflows
