@@ -78,7 +78,7 @@ def test_sites_and_plates_arrive_in_arviz(hierarchy):
     assert "mean[0]" not in str(hierarchy)  # the table has the parameters
 
 
-@pytest.mark.filterwarnings("ignore:Estimated shape parameter")
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter", "ignore:divide by zero:RuntimeWarning:arviz_stats")
 def test_leave_one_out_works_on_the_tree(hierarchy):
     loo = arviz_stats.loo(hierarchy.to_arviz(2000))
     plain = hierarchy.to_arviz(2000, resample=False)

@@ -26,6 +26,7 @@ MOST_ADAPTED = 5  # coordinates: in more dimensions kernels around draws may mis
 ROUNDS_OF_KERNELS = 6  # at most
 DRAWS_OF_KERNELS = 640  # in a round
 ENOUGH_PLACES = 1500  # effective ones
+ROUNDS_OF_OUTPOSTS, ENOUGH_OUTPOSTS = 4, 100  # of kernels that do not follow the weights; effective draws of theirs
 KERNELS = 128  # in a proposal
 NARROWEST = 0.01  # standard deviation of all kernels together, in those of q(phi), at least
 KERNEL_TAILS = 5.0  # degrees of freedom
@@ -109,6 +110,10 @@ class Places(NamedTuple):
         found = smooth(self.log_p - self.log_r)
         return found.k_hat < EVEN_K and effective_sample_size(found.log_weights) > effective
 
+    def effective(self, first: int) -> float:
+        """How many independent ones those from that number on are worth."""
+        return effective_sample_size(smooth(self.log_p - self.log_r).log_weights[first:])
+
     def kernels(self, rng: np.random.Generator, q: Affine) -> Kernels:
         """Around some of them, drawn by their weights."""
         log_weights, k = smooth(self.log_p - self.log_r).log_weights, self.phi.shape[1]
@@ -138,12 +143,14 @@ def follow(
         return places
     if not adapted and _have_mass(heights[1:], heights[0])[len(FAR_AWAY) - 1 :: len(FAR_AWAY)].any():
         return places
-    for _ in range(ROUNDS_OF_KERNELS if adapted else 1):
+    first = len(places.phi)
+    for _ in range(ROUNDS_OF_KERNELS if adapted else ROUNDS_OF_OUTPOSTS):
         kernels = kernels or places.kernels(rng, q)
         phi = kernels.draw(rng, DRAWS_OF_KERNELS).astype(places.phi.dtype)
-        places, kernels = places.beside(phi, visit(phi), kernels), None
-        if places.are_even(enough):
+        places = places.beside(phi, visit(phi), kernels)
+        if places.are_even(enough) if adapted else places.effective(first) > ENOUGH_OUTPOSTS:
             break
+        kernels = None if adapted else kernels
     return places
 
 
