@@ -26,7 +26,8 @@ MISSED = 0.05  # nats by which line integrals may miss the log density, on avera
 NOT_FOUND, MOSTLY_FOUND = 0.01, 0.1  # share of the hyper-parameters at which a mode may not be found; of wide draws
 AT_END = 1e-3  # share of the mass of a block that may lie at the ends of its lines
 MOVED = 0.05  # standard deviations by which draws far away may move a mean, or share of a standard deviation
-MOVED_FAR, KNOWN_FAR = 0.25, 0.15  # the same where a larger share of these is effective
+MOVED_FAR = 0.25  # the same where these are known well, and q fits where it is
+KNOWN_FAR, EVEN_NEAR = 0.15, 0.25  # shares that are effective: of draws far away, of all others
 FEW_LINES = 0.25  # share of the lines through a block that has to contribute
 
 
@@ -121,7 +122,9 @@ def _findings_of_kernels(problem: Problem, made: AdaptiveDraws) -> Iterator[Find
     before, after = _moments(made.plain), _moments(made.draws)
     moved = np.maximum(np.abs(after[0] - before[0]) / before[1], np.abs(np.log(after[1] / before[1])))
     far = smooth(made.draws.log_p - made.draws.log_r).log_weights[-made.further :]
-    i, is_known = int(np.argmax(moved)), effective_sample_size(far) > KNOWN_FAR * made.further
+    near = effective_sample_size(smooth(made.plain.log_p - made.plain.log_r).log_weights)
+    is_known = effective_sample_size(far) > KNOWN_FAR * made.further and near > EVEN_NEAR * len(made.plain)
+    i = int(np.argmax(moved))
     if moved[i] > (MOVED_FAR if is_known else MOVED):
         name = problem.parameters.coordinate_names()[i]
         words = f"draws far from q along {name} (unconstrained), where it has few, move a mean or sd by {moved[i]:.0%}"
