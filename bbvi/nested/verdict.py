@@ -119,11 +119,12 @@ def _findings_of_kernels(problem: Problem, made: AdaptiveDraws) -> Iterator[Find
     """What draws far along an axis of q say, where they do not only make weights more even."""
     if not made.further:
         return
-    before, after = _moments(made.plain), _moments(made.draws)
-    moved = np.maximum(np.abs(after[0] - before[0]) / before[1], np.abs(np.log(after[1] / before[1])))
-    far = smooth(made.draws.log_p - made.draws.log_r).log_weights[-made.further :]
-    near = effective_sample_size(smooth(made.plain.log_p - made.plain.log_r).log_weights)
-    is_known = effective_sample_size(far) > KNOWN_FAR * made.further and near > EVEN_NEAR * len(made.plain)
+    near, together = (smooth(each.log_p - each.log_r).log_weights for each in (made.plain, made.draws))
+    (mean, sd), (new_mean, new_sd) = _moments(made.plain.x, near), _moments(made.draws.x, together)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where a single draw has all the weight
+        moved = np.nan_to_num(np.maximum(np.abs(new_mean - mean) / sd, np.abs(np.log(new_sd / sd))))
+    is_known = effective_sample_size(together[-made.further :]) > KNOWN_FAR * made.further
+    is_known &= effective_sample_size(near) > EVEN_NEAR * len(made.plain)
     i = int(np.argmax(moved))
     if moved[i] > (MOVED_FAR if is_known else MOVED):
         name = problem.parameters.coordinate_names()[i]
@@ -131,11 +132,11 @@ def _findings_of_kernels(problem: Problem, made: AdaptiveDraws) -> Iterator[Find
         yield Finding(Status.USABLE, words)
 
 
-def _moments(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted means and standard deviations `(dim,)`."""
-    weights = np.exp(smooth(draws.log_p - draws.log_r).log_weights)
-    mean = weights @ draws.x
-    return mean, np.sqrt(weights @ (draws.x - mean) ** 2)
+def _moments(x: np.ndarray, log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted means and standard deviations `(dim,)` of draws `(n, dim)`."""
+    weights = np.exp(log_weights)
+    mean = weights @ x
+    return mean, np.sqrt(weights @ (x - mean) ** 2)
 
 
 def _findings_of_chains(problem: Problem, q: Hierarchical, made: NestedChains) -> Iterator[Finding]:
