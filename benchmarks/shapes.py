@@ -1,17 +1,10 @@
-"""Posteriors of shapes that no Gaussian has, by the default: verdicts, and errors against exact answers.
+"""Posteriors of shapes that no Gaussian has, with exact answers.
 
-    python -m benchmarks.shapes [--seeds 0 1 2] [--names funnel_10 two_moons ...]
-
-Exact moments come from closed forms, from independent draws or, in two dimensions, from a grid. Errors are the largest
-over all quantities: of means in posterior standard deviations, of standard deviations relative. A quantity is a
+Exact moments come from closed forms, from independent draws or, in two dimensions, from a grid. A quantity is a
 coordinate, unless it has no variance to speak of; of a mixture also on which side of zero a draw lies, of one whose
-components can be exchanged nothing else. The first seed of each compiles. At the end: of the fits with each verdict,
-how many were within 0.1 sd and 10 %.
+components can be exchanged nothing else.
 """
 
-import argparse
-import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,13 +14,9 @@ from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 from scipy.special import polygamma
 
-import bbvi
-
-DRAWS = 20_000  # of a fit
 FOUR_WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
 FOUR_CENTRES = 4.0 * np.array([[1, 1] * 4, [1, -1] * 4, [-1, 1] * 4, [-1, -1] * 4])
 CLUSTERED = np.concatenate([np.random.default_rng(3).normal(at, 0.6, 40) for at in (-4.5, -1.5, 1.5, 4.5)])
-CLOSE_MEAN, CLOSE_SD = 0.1, 0.1  # standard deviations, and relative
 
 
 class Shape(NamedTuple):
@@ -139,35 +128,3 @@ def shapes() -> dict[str, Shape]:
         "skewed_2": Shape(skewed, 2, every, bent.mean(axis=0), bent.std(axis=0)),
         "rosenbrock_36": Shape(rosenbrock, 36, every, np.tile([1.0, 2.0], 18), np.tile([1.0, 6.1**0.5], 18)),
     }
-
-
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--names", nargs="+", default=None, help="all by default")
-    given = parser.parse_args()
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    print("| posterior | dim | seed | stages | status | error of a mean | of an sd | gradients | s |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name, shape in shapes().items():
-        for seed in given.seeds if given.names is None or name in given.names else ():
-            tick = time.perf_counter()
-            posterior = bbvi.fit(shape.logprob, shape.dim, seed=seed)
-            seconds = time.perf_counter() - tick
-            values = shape.quantities(np.asarray(posterior.sample(DRAWS), float))
-            mean = np.max(np.abs(values.mean(axis=0) - shape.mean) / shape.sd)
-            sd = np.max(np.abs(values.std(axis=0) / shape.sd - 1))
-            status, cost = posterior.diagnosis.status.name.lower(), posterior.cost
-            verdicts[status].append(bool(mean < CLOSE_MEAN and sd < CLOSE_SD))
-            stages = ", ".join(stage.method for stage in posterior.ladder)
-            gradients = cost.gradients + 2 * cost.hessian_vector_products
-            row = f"| {name} | {shape.dim} | {seed} | {stages} | {status} | {mean:.3f} | {100 * sd:.1f} % |"
-            print(f"{row} {gradients} | {seconds:.1f} |", flush=True)
-    print()
-    for status, close in verdicts.items():
-        print(f"{status}: {sum(close)} of {len(close)} within {CLOSE_MEAN} sd and {100 * CLOSE_SD:.0f} %")
-
-
-if __name__ == "__main__":
-    main()

@@ -45,7 +45,6 @@ class Outcome(NamedTuple):
     draws: Any  # of the parameters, in their structure
     dim: int  # unconstrained coordinates
     evaluations: float  # of the gradient of the log density; a Hessian-vector product is 2 and a value without one 1/3
-    says: str  # what the method says of its answer
     stages: str = ""
     claims: Claims = Claims()
     # Estimates with standard errors of quantities, from a function of the parameters' draws to (n, quantities).
@@ -79,7 +78,6 @@ def fitted(method: str) -> Callable[[Case], Contestant]:
 def _outcome(posterior: bbvi.Posterior) -> Outcome:
     cost, diagnosis = posterior.cost, posterior.diagnosis
     evaluations = cost.gradients + 2 * cost.hessian_vector_products + cost.log_densities / 3
-    says = f"{diagnosis.status.name.lower()}, {diagnosis.resampling_k_hat:.2f}"
     stages = [f"{stage.method} ({stage.family})" for stage in posterior.ladder]
     claims = Claims(
         status=diagnosis.status.name.lower(),
@@ -96,7 +94,7 @@ def _outcome(posterior: bbvi.Posterior) -> Outcome:
         return found if diagnosis.trusted else found.without_errors
 
     draws, stages = posterior.sample(SAMPLES), ", ".join(stages)
-    return Outcome(draws, posterior.parameters.dim, evaluations, says, stages, claims, estimates)
+    return Outcome(draws, posterior.parameters.dim, evaluations, stages, claims, estimates)
 
 
 def guided(guide_type: type[AutoGuide]) -> Callable[[Case], Contestant]:
@@ -123,7 +121,7 @@ def guided(guide_type: type[AutoGuide]) -> Callable[[Case], Contestant]:
                 with jax.enable_x64(True):
                     elbo = -float(loss(jax.random.key(2), params, log_density_model, guide, problem))
                 draws = problem.parameters.structure(x)
-                return Outcome(draws, problem.dim, SVI_STEPS, "", claims=Claims(elbo=elbo))
+                return Outcome(draws, problem.dim, SVI_STEPS, claims=Claims(elbo=elbo))
 
             return look
 
@@ -172,13 +170,10 @@ def nuts(case: Case) -> Contestant:
         with jax.enable_x64(True):
             chains = sampler.run(seed)
             ess, r_hat = np.min(effective_sample_size(chains.x)), np.max(split_gelman_rubin(chains.x))
-        says = f"ESS {ess:.0f}" + (f", {chains.divergences} divergences" if chains.divergences else "")
         mixed = r_hat <= MIXED_R_HAT and ess >= MIXED_ESS
         claims = Claims("converged" if mixed else "not converged", r_hat=float(r_hat), ess=float(ess))
         draws = chains.x.reshape(-1, problem.dim)
-        return lambda: Outcome(
-            problem.parameters.structure(draws), problem.dim, chains.evaluations, says, claims=claims
-        )
+        return lambda: Outcome(problem.parameters.structure(draws), problem.dim, chains.evaluations, claims=claims)
 
     return run
 

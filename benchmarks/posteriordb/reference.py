@@ -24,13 +24,6 @@ class Reference(NamedTuple):
     quantiles: np.ndarray | None = None  # (2, quantities) of 5 and 95 %
 
 
-class Errors(NamedTuple):
-    """Largest errors over all quantities."""
-
-    mean: float  # in posterior standard deviations
-    log_sd: float  # |log of the ratio of standard deviations|
-
-
 def read_reference(folder: str | Path, name: str, kept: str | Path) -> Reference:
     """The reference of a posterior; where posteriordb has none, NUTS is run once and its draws' moments are kept."""
     draws = reference_draws(folder, name)
@@ -40,19 +33,12 @@ def read_reference(folder: str | Path, name: str, kept: str | Path) -> Reference
     path = Path(kept) / f"{name}.npz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **_sampled(load(folder, name))._asdict())
+        part = path.with_suffix(".part.npz")  # a run that is interrupted leaves no half of a file
+        np.savez(part, **_sampled(load(folder, name))._asdict())
+        part.replace(path)
     with np.load(path) as held:
         further = (held.get("effective"), held.get("quantiles"))
         return Reference(held["names"].tolist(), held["mean"], held["sd"], str(held["words"]), *further)
-
-
-def find_errors(reference: Reference, draws: dict[str, Any]) -> Errors:
-    """Errors of the moments of draws of the quantities, each `(n, *shape)`."""
-    values = flatten(draws)
-    with np.errstate(all="ignore"):
-        mean = np.abs(values.mean(axis=0) - reference.mean) / reference.sd
-        log_sd = np.abs(np.log(values.std(axis=0) / reference.sd))
-    return Errors(*(float(np.nan_to_num(each, nan=np.inf).max()) for each in (mean, log_sd)))
 
 
 def compute_quantities(case: Case, draws: Any) -> dict[str, np.ndarray]:

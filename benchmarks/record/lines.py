@@ -34,7 +34,7 @@ class Line:
     kind: str  # posteriordb, bugs, gym or shapes
     method: str
     seed: int
-    ended: str = ""  # why there is no answer: the limit, or the text of the error
+    ended: str = ""  # why there is no answer, or no warm fit: the limit, or the text of the error
     dim: int | None = None
     status: str = ""
     k_hat: float | None = None  # of the approximation alone

@@ -25,11 +25,14 @@ def fit(entry: Entry, method: str, seed: int, folders: Folders, launch: float) -
     tick = time.perf_counter()
     run = CONTESTANTS[method](subject.case)
     look = run(seed)
-    cold, warm = loaded + time.perf_counter() - tick, None
+    cold, warm, ended = loaded + time.perf_counter() - tick, None, ""
     if cold <= LONG:
         tick = time.perf_counter()
-        run(seed + 1)
-        warm = time.perf_counter() - tick
+        try:
+            run(seed + 1)
+            warm = time.perf_counter() - tick
+        except Exception as error:  # of whatever the method raises; the line says so, beside the first answer
+            ended = f"the fit with the next seed ended in an error: {error}"
     found, reference, evidence = look(), subject.reference(), subject.log_evidence()
     claims = found.claims
     return Line(
@@ -37,6 +40,7 @@ def fit(entry: Entry, method: str, seed: int, folders: Folders, launch: float) -
         kind=entry.kind,
         method=method,
         seed=seed,
+        ended=ended,
         dim=found.dim,
         status=claims.status,
         k_hat=_known(claims.k_hat),

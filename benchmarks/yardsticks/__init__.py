@@ -1,4 +1,4 @@
-"""Classic BUGS examples and posteriors of the inference gym: models, data, published moments, and a suite.
+"""Classic BUGS examples and posteriors of the inference gym: models, data, and published moments.
 
 The folder given to the functions here is the one that holds `bugs/` and `gym/`, each with `data/` and `reference.json`.
 """

@@ -2,11 +2,13 @@
 
     python -m benchmarks.yardsticks.ports [FOLDER [NAME ...]] [--draws 2000]
 
-For each posterior this prints the errors of four chains of so many draws against the published moments, as the suite
-does for fits, with the smallest effective sample size and the largest R-hat of a quantity. NUTS is slow to cross
-funnels: of models with two forms, the one that mixes better is the one to believe.
+For each posterior this prints the errors of four chains of so many draws against the published moments, with the
+smallest effective sample size and the largest R-hat of a quantity. NUTS is slow to cross funnels: of models with two
+forms, the one that mixes better is the one to believe.
 """
 
+import argparse
+import os
 import time
 
 import jax
@@ -16,8 +18,7 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from bbvi.target.problem import Problem
 from benchmarks.posteriordb.contestants import Sampler, make_problem
 from benchmarks.posteriordb.parts import Params
-from benchmarks.yardsticks import compute_quantities, find_errors, load, read_reference
-from benchmarks.yardsticks.command import read_arguments
+from benchmarks.yardsticks import MODELS, compute_quantities, find_errors, load, read_reference
 
 CHAINS, WARM_UP = 4, 1000
 MU = np.array([5.0, 2.0, -6.0])
@@ -30,11 +31,17 @@ STARTS: dict[str, Params] = {  # growth curves are flat far from the data, and c
 
 def main() -> None:
     """Print the table."""
-    folder, names, draws = read_arguments(__doc__, "--draws", 2000, "of each chain")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", default=os.environ.get("BBVI_YARDSTICKS"), metavar="FOLDER")
+    parser.add_argument("names", nargs="*", choices=[[], *MODELS], metavar="NAME")
+    parser.add_argument("--draws", type=int, default=2000, help="of each chain (default: %(default)s)")
+    given = parser.parse_args()
+    if given.folder is None:
+        parser.error("give the folder that holds bugs/ and gym/, or set BBVI_YARDSTICKS to it")
     print("| posterior | dim | error of a mean | of an sd | ESS | R-hat | divergences | s |")
     print("|---|---|---|---|---|---|---|---|")
-    for name in names:
-        print(row(folder, name, draws), flush=True)
+    for name in given.names or MODELS:
+        print(row(given.folder, name, given.draws), flush=True)
 
 
 def row(folder: str, name: str, draws: int) -> str:
