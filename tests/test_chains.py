@@ -210,6 +210,31 @@ def test_a_standard_deviation_that_rests_on_few_draws_is_doubted(power, doubted)
     assert any(finding.status is bbvi.Status.USABLE for finding in findings) == doubted
 
 
+REGIONS = {
+    "two": (np.repeat([0.0, 9.0], [40, 24]), "40 of them stay near -0.00", "24 of them stay near 9.0"),
+    "three, in no order": (np.repeat([9.0, 0.0, -9.0, 9.0], 16), "16 of them stay near -8.99", "32 of them stay near 9.02"),
+    "overlapping": (np.repeat([0.0, 2.0], 32), None, None),
+    "all apart": (9.0 * np.arange(64), None, None),
+}
+
+
+@pytest.mark.parametrize(("shifts", "first", "last"), REGIONS.values(), ids=REGIONS)
+def test_chains_that_have_not_met_say_where_they_stay(shifts, first, last):
+    x = 0.01 * independent((200, 64, 2))
+    x[:, :, 1] = independent((200, 64)) + shifts
+    zeros = np.zeros(x.shape[:2])
+    made = draws_of_chains(x, zeros, zeros, zeros[0], agreement(x, 16))
+    finding = next(find_in_chains(made, summarise_chains(made, np.zeros(2), ["a", "b"])))
+    assert finding.message.startswith("the chains differ most in b")
+    assert finding.status is bbvi.Status.UNRELIABLE
+    if first is None:
+        assert "stay near" not in finding.message
+    else:
+        assert first in finding.message
+        assert last in finding.message
+        assert "init=" in finding.remedy
+
+
 def test_agreement_needs_both_limits():
     x = independent((50, 64, 2))
     assert agree(x, 16, 1.01, 0.03)

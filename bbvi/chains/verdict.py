@@ -13,6 +13,9 @@ AGREED, SMALL_ERROR = 1.01, 0.03  # nested R-hat, and Monte Carlo error in stand
 FAIR_SD_ERROR = 0.05  # relative Monte Carlo error of standard deviations, above which a posterior is usable at best
 HEAVY = 12.0  # excess kurtosis, that of a squared Gaussian, above which draws rarely show what a deviation is made of
 NEARLY_AGREED, FAIR_ERROR = 1.02, 0.05  # the same of a usable one
+OUTSIDE = 0.01  # share of a chain's draws on either side that may reach into another region
+MOST_REGIONS = 4  # above which chains have not settled, rather than found regions
+SEVERAL = "compare fits from init= points in these, break a symmetry with ordered constraints, or reparameterise"
 
 
 class Chained(NamedTuple):
@@ -61,13 +64,28 @@ def judge_agreement(made: ChainDraws) -> Status:
 def find_in_chains(made: ChainDraws, seen: ChainSummary) -> Iterator[Finding]:
     """What speaks against draws of chains."""
     if seen.status is not Status.RELIABLE:
-        yield Finding(seen.status, f"the chains differ most in {seen.worst}", "raise the budget")
+        apart = _regions(made)
+        words = f"the chains differ most in {seen.worst}" + (f" (unconstrained): {apart}" if apart else "")
+        yield Finding(seen.status, words, SEVERAL if apart else "raise the budget")
     if seen.status is not Status.UNRELIABLE and (doubt := _doubt_of_sd(made, seen)) is not None:
         words = f"the standard deviation of {seen.vaguest} (unconstrained) {doubt}"
         yield Finding(Status.USABLE, words, f"describe {seen.vaguest} by quantiles", inherent=True)
     yield Finding(Status.RELIABLE, f"q itself is off by up to {seen.off:.2g} sd, in the mean of {seen.most_off}")
     if not np.isfinite(made.log_evidence.value):
         yield Finding(Status.RELIABLE, "the log evidence was not found: draws of q and of the chains hardly overlap")
+
+
+def _regions(made: ChainDraws) -> str | None:
+    """Where chains stay that have not met, in the coordinate in which they differ most; None where all have met."""
+    column = made.pool.x[:, int(made.agreement.r_hat.argmax())].reshape(-1, made.num_chains)
+    order = np.argsort(np.median(column, axis=0))
+    lows, highs = np.quantile(column[:, order], (OUTSIDE, 1 - OUTSIDE), axis=0)
+    apart = np.minimum.accumulate(lows[::-1])[::-1][1:] > np.maximum.accumulate(highs)[:-1]
+    parts = np.split(column[:, order], np.flatnonzero(apart) + 1, axis=1)
+    if len(parts) == 1 or len(parts) > MOST_REGIONS:
+        return None
+    told = [f"{part.shape[1]} of them stay near {part.mean():.3g} (sd {part.std():.2g})" for part in parts]
+    return ", ".join(told) + ", and how much mass each has is not known"
 
 
 def _doubt_of_sd(made: ChainDraws, seen: ChainSummary) -> str | None:

@@ -6,9 +6,9 @@
 Posteriors are those of the record (see `python -m benchmarks.record --help`), up to `--most` coordinates. Each is
 fitted by every method, good ones and poor ones, and everything that is judged on the way is a trial: the error of its
 weighted draws is known, and every check says what it finds, with its thresholds as they are and with each of them
-scaled by 0.25 to 4. A verdict is wrong when it says reliable and a mean is off by more than 0.1 sd or an sd by more
-than 10 %, beyond two standard errors of the answer; when it says unreliable of a right answer, a false alarm; and it
-could do better when it says usable of one.
+scaled by 0.5 to 2. A verdict is wrong when it says reliable and a mean is off by more than 0.1 sd or an sd by more than
+10 %, beyond two standard errors of the answer; when it says unreliable of a right answer, a false alarm; and it could
+do better when it says usable of one.
 
 The page has the wrong verdicts without each check, those with each threshold scaled, the thresholds that are idle, and
 what is learnt from all kinds of posterior but one, tried on that one. Trials are added to the kept file, and the same

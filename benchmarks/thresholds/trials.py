@@ -20,7 +20,7 @@ from bbvi.runtime.precision import scope
 from benchmarks.record.judging import judge
 from benchmarks.record.posteriors import Subject
 
-FACTORS = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)  # of a threshold
+FACTORS = (0.5, 0.7, 1.4, 2.0)  # of a threshold
 SILENT = "reliable"  # the status that a check allows which finds nothing
 DRAWS = 10_000  # by which an approximation is judged
 ENDING = (NoDensity, RanOff)  # after which the others could say nothing of use
