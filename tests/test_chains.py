@@ -212,7 +212,11 @@ def test_a_standard_deviation_that_rests_on_few_draws_is_doubted(power, doubted)
 
 REGIONS = {
     "two": (np.repeat([0.0, 9.0], [40, 24]), "40 of them stay near -0.00", "24 of them stay near 9.0"),
-    "three, in no order": (np.repeat([9.0, 0.0, -9.0, 9.0], 16), "16 of them stay near -8.99", "32 of them stay near 9.02"),
+    "three, in no order": (
+        np.repeat([9.0, 0.0, -9.0, 9.0], 16),
+        "16 of them stay near -8.99",
+        "32 of them stay near 9.02",
+    ),
     "overlapping": (np.repeat([0.0, 2.0], 32), None, None),
     "all apart": (9.0 * np.arange(64), None, None),
 }
