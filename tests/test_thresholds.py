@@ -37,12 +37,13 @@ DOUBT = trial(0.02, **{WEIGHTS: "usable"})
 @pytest.mark.parametrize(
     ("trials", "changes", "expected"),
     [
-        ([GOOD, WRONG, CAUGHT, ALARM, DOUBT], [], Counts(1, 1, 1)),
-        ([CAUGHT], [Change(MODE)], Counts(1, 0, 0)),
-        ([CAUGHT], [Change(WEIGHTS)], Counts(0, 0, 0)),
-        ([ALARM], [Change(WEIGHTS, "poor_k", "2")], Counts(0, 0, 0)),
-        ([ALARM], [Change(WEIGHTS, "poor_k", "0.5")], Counts(0, 1, 0)),
-        ([trial(math.inf)], [], Counts(1, 0, 0)),
+        ([GOOD, WRONG, CAUGHT, ALARM, DOUBT], [], Counts(1, 0, 1, 1)),
+        ([CAUGHT], [Change(MODE)], Counts(1, 0, 0, 0)),
+        ([CAUGHT], [Change(WEIGHTS)], Counts(0, 0, 0, 0)),
+        ([ALARM], [Change(WEIGHTS, "poor_k", "2")], Counts(0, 0, 0, 0)),
+        ([ALARM], [Change(WEIGHTS, "poor_k", "0.5")], Counts(0, 0, 1, 0)),
+        ([trial(math.inf)], [], Counts(1, 0, 0, 0)),
+        ([trial(0.15, **{WEIGHTS: "usable"}), trial(0.25, **{WEIGHTS: "usable"})], [], Counts(0, 1, 0, 0)),
     ],
 )
 def test_wrong_verdicts_are_counted(trials, changes, expected):
@@ -60,9 +61,9 @@ def test_what_is_learnt_is_tried_on_the_kind_that_was_left_out():
     trials = [trial(0.02, "gym", **{WEIGHTS: "unreliable"}), trial(0.5, "bugs", **{WEIGHTS: "unreliable"})]
     rows = [[cell.text for cell in row] for row in learnt_table(trials).rows]
     assert rows == [
-        ["gym", "1", "nothing", "0/1/0", "0/1/0"],
-        ["bugs", "1", "without ImportanceWeights", "0/0/0", "1/0/0"],
-        ["all", "2", "", "0/1/0", "1/1/0"],
+        ["gym", "1", "nothing", "0/0/1/0", "0/0/1/0"],
+        ["bugs", "1", "without ImportanceWeights", "0/0/0/0", "1/0/0/0"],
+        ["all", "2", "", "0/0/1/0", "1/0/1/0"],
     ]
 
 
@@ -71,10 +72,10 @@ def test_the_tables_show_what_depends_on_a_check_and_on_a_threshold():
     assert "ImportanceWeights.poor_k" not in idle(trials)
     assert "MissedMode.rival" in idle(trials)
     by_check = {row[0].text: [cell.text for cell in row[1:]] for row in without_table(trials).rows}
-    assert by_check["all"][2:] == ["0", "1", "0"]
-    assert by_check["without MissedMode"] == ["1", "1", "1", "1", "0"]
+    assert by_check["all"][2:] == ["0", "0", "1", "0"]
+    assert by_check["without MissedMode"] == ["1", "1", "1", "0", "1", "0"]
     (row,) = thresholds_table(trials).rows
-    assert [cell.text for cell in row] == ["ImportanceWeights.poor_k", "0.7", "", "", "", "0/0/0"]
+    assert [cell.text for cell in row] == ["ImportanceWeights.poor_k", "0.7", "", "", "", "0/0/0/0"]
 
 
 def test_a_trial_says_what_the_verdict_says(tmp_path):

@@ -7,8 +7,8 @@ Posteriors are those of the record (see `python -m benchmarks.record --help`), u
 fitted by every method, good ones and poor ones, and everything that is judged on the way is a trial: the error of its
 weighted draws is known, and every check says what it finds, with its thresholds as they are and with each of them
 scaled by 0.5 to 2. A verdict is wrong when it says reliable and a mean is off by more than 0.1 sd or an sd by more than
-10 %, beyond two standard errors of the answer; when it says unreliable of a right answer, a false alarm; and it could
-do better when it says usable of one.
+10 %, beyond two standard errors of the answer; when it says usable and the errors are twice as large; when it says
+unreliable of a right answer, a false alarm; and it could do better when it says usable of one.
 
 The page has the wrong verdicts without each check, those with each threshold scaled, the thresholds that are idle, and
 what is learnt from all kinds of posterior but one, tried on that one. Trials are added to the kept file, and the same
@@ -25,7 +25,7 @@ from benchmarks.posteriordb.contestants import make_problem
 from benchmarks.record.one import add_folders
 from benchmarks.record.posteriors import Entry, Folders, choose, entries, open_subject
 from benchmarks.record.provenance import commit
-from benchmarks.thresholds.study import PRESENT, idle, learnt_table, thresholds_table, without_table
+from benchmarks.thresholds.study import PRESENT, WRONG, idle, learnt_table, thresholds_table, without_table
 from benchmarks.thresholds.trials import Trial, read, try_all, write
 
 METHODS = "laplace,dadvi,pathfinder,newton,auto"
@@ -78,8 +78,7 @@ def tell(trials: list[Trial]) -> list[str]:
         "",
         *without_table(trials).to_markdown(),
         "",
-        "Wrong verdicts when a threshold is scaled, where they are others than now (false reliable / false alarms / "
-        "right but only usable):",
+        f"Wrong verdicts when a threshold is scaled, where they are others than now ({' / '.join(WRONG)}):",
         "",
         *thresholds_table(trials).to_markdown(),
         "",

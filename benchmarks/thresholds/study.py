@@ -9,8 +9,10 @@ from benchmarks.record.cells import Cell, Table, number, word
 from benchmarks.thresholds.trials import FACTORS, SILENT, Trial, thresholds
 
 CLOSE = 0.1  # standard deviations of a mean, and relative error of an sd, within which an answer is right
+FAR = 0.2  # the same, beyond which it is of no use
 RANKS = [status.name.lower() for status in Status]
 PRESENT = "as it is"
+WRONG = "false reliable", "false usable", "false alarms", "right but only usable"
 
 
 class Change(NamedTuple):
@@ -27,7 +29,8 @@ class Change(NamedTuple):
 class Counts(NamedTuple):
     """How often a rule is wrong; fewer are better, the first before the second, and so on."""
 
-    false_reliable: int  # called reliable, and wrong
+    false_reliable: int  # called reliable, and not right
+    false_usable: int  # called usable, and of no use
     false_alarms: int  # called unreliable, and right
     doubts: int  # called usable, and right
 
@@ -35,12 +38,19 @@ class Counts(NamedTuple):
         return Counts(*(a + b for a, b in zip(self, other, strict=True)))
 
 
+NONE = Counts(0, 0, 0, 0)
+
+
 def count(trials: Iterable[Trial], changes: Sequence[Change] = ()) -> Counts:
     """How often the verdict is wrong with these changes."""
     by_check = {change.check: change for change in changes}
-    told = [(_verdict(trial, by_check), trial.error <= CLOSE) for trial in trials]
-    wrong = [("reliable", False), ("unreliable", True), ("usable", True)]
-    return Counts(*(sum(each == of for each in told) for of in wrong))
+    told = [(_verdict(trial, by_check), trial.error) for trial in trials]
+    return Counts(
+        sum(says == "reliable" and error > CLOSE for says, error in told),
+        sum(says == "usable" and error > FAR for says, error in told),
+        sum(says == "unreliable" and error <= CLOSE for says, error in told),
+        sum(says == "usable" and error <= CLOSE for says, error in told),
+    )
 
 
 def _verdict(trial: Trial, changes: Mapping[str, Change]) -> str:
@@ -66,7 +76,7 @@ def all_changes() -> list[Change]:
 
 def without_table(trials: Sequence[Trial]) -> Table:
     """The verdict as it is, and without one check after the other."""
-    titles = ["checks", "speaks in", "alone in", "false reliable", "false alarms", "right but only usable"]
+    titles = ["checks", "speaks in", "alone in", *WRONG]
     rows = [[word("all"), word(""), word(""), *_cells(count(trials))]]
     for check in CHECKS:
         name = type(check).__name__
@@ -78,7 +88,7 @@ def without_table(trials: Sequence[Trial]) -> Table:
 
 
 def thresholds_table(trials: Sequence[Trial]) -> Table:
-    """For every threshold the wrong verdicts when it is scaled: false reliable / false alarms / right but only usable.
+    """For every threshold the wrong verdicts, of each kind, when it is scaled.
 
     Those that change no verdict, whatever the factor, are left out.
     """
@@ -120,15 +130,15 @@ def learn(trials: Sequence[Trial]) -> list[Change]:
 
 def learnt_table(trials: Sequence[Trial]) -> Table:
     """For each kind of posterior: what is learnt from all other kinds, and what comes of it there."""
-    rows, present, other = [], Counts(0, 0, 0), Counts(0, 0, 0)
+    rows, present, other = [], NONE, NONE
     for kind in dict.fromkeys(trial.kind for trial in trials):
         left_out = [trial for trial in trials if trial.kind == kind]
         changes = learn([trial for trial in trials if trial.kind != kind])
         before, after = count(left_out), count(left_out, changes)
         present, other = present + before, other + after
         told = "; ".join(map(str, changes)) or "nothing"
-        rows.append([word(kind), number(len(left_out), "{:.0f}"), word(told), _three(before), _three(after)])
-    rows.append([word("all"), number(len(trials), "{:.0f}"), word(""), _three(present), _three(other)])
+        rows.append([word(kind), number(len(left_out), "{:.0f}"), word(told), _all(before), _all(after)])
+    rows.append([word("all"), number(len(trials), "{:.0f}"), word(""), _all(present), _all(other)])
     return Table(["left out", "trials", "learnt from the others", PRESENT, "as learnt"], rows)
 
 
@@ -136,5 +146,5 @@ def _cells(counts: Counts) -> list[Cell]:
     return [number(each, "{:.0f}") for each in counts]
 
 
-def _three(counts: Counts) -> Cell:
+def _all(counts: Counts) -> Cell:
     return word("/".join(map(str, counts)))
