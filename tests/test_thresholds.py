@@ -25,7 +25,15 @@ def trial(error: float, kind: str = "shapes", **found: str) -> Trial:
     """One in which the checks named find something; a threshold of the first would have let it pass, at twice."""
     varied = {WEIGHTS: {"poor_k": {"2": "reliable"}}} if found.get(WEIGHTS) == "unreliable" else {}
     said = {type(check).__name__: "reliable" for check in CHECKS} | found
-    common = {"posterior": "a", "kind": kind, "method": "laplace", "stage": 0, "chains": False, "beside": "reliable"}
+    common = {
+        "posterior": "a",
+        "kind": kind,
+        "method": "laplace",
+        "stage": 0,
+        "commit": "a",
+        "chains": False,
+        "beside": "reliable",
+    }
     return Trial(error=error, found=said, varied=varied, **common)
 
 

@@ -24,11 +24,31 @@ import jax
 from benchmarks.posteriordb.contestants import make_problem
 from benchmarks.record.one import add_folders
 from benchmarks.record.posteriors import Entry, Folders, choose, entries, open_subject
-from benchmarks.record.provenance import commit
 from benchmarks.thresholds.study import PRESENT, WRONG, idle, learnt_table, thresholds_table, without_table
 from benchmarks.thresholds.trials import Trial, read, try_all, write
 
-METHODS = "laplace,dadvi,pathfinder,newton,auto"
+METHODS = "laplace,dadvi,pathfinder,auto"
+HEAD = """# The thresholds of the verdict
+
+The [verdict](how_it_works.md#the-verdict) is made by [checks](methods/checks.md) with thresholds. What each of them is
+good for is seen on approximations whose errors are known, good ones and poor ones:
+
+    python -m benchmarks.thresholds --posteriordb FOLDER --yardsticks FOLDER --page thresholds.md
+
+A trial is an approximation that a fit judged on its way, of a posterior of the [record](record.md). Its answer is that
+of its weighted draws; it is right when no mean is off by more than 0.1 sd, and no standard deviation by more than 10 %,
+beyond two standard errors of the reference, and of no use when it is off by twice as much. A verdict is wrong when it
+says reliable of an answer that is not right, or usable of one that is of no use; a false alarm says unreliable of a
+right one."""
+ELSEWHERE = (
+    "These are for posteriors that the record does not hold, such as improper ones, or for what a check costs; for "
+    "each check the tests have a posterior about which it alone speaks."
+)
+LEARNING = (
+    "Of the trials of all kinds of posterior but one, those changes are chosen, one for each check, after which fewest "
+    "verdicts are wrong, a false reliable counting for more than any number of false usable ones, and so on; they are "
+    "then tried on the kind that was left out."
+)
 
 
 def main() -> None:
@@ -72,19 +92,30 @@ def _make(entry: Entry, folders: Folders, methods: list[str], most: int, kept: P
 
 def tell(trials: list[Trial]) -> list[str]:
     """The page."""
-    posteriors = len({trial.posterior for trial in trials})
+    posteriors, methods = ({getattr(trial, of) for trial in trials} for of in ("posterior", "method"))
+    commits = ", ".join(sorted({trial.commit for trial in trials}))
     return [
-        f"{len(trials)} trials of {posteriors} posteriors, at {commit()}.",
+        *HEAD.splitlines(),
+        "",
+        f"Here are {len(trials)} trials of {len(posteriors)} posteriors by {', '.join(sorted(methods))}, at {commits}.",
+        "",
+        "## Without one check after the other",
+        "",
+        "A check speaks alone where the verdict would be better without it.",
         "",
         *without_table(trials).to_markdown(),
         "",
-        f"Wrong verdicts when a threshold is scaled, where they are others than now ({' / '.join(WRONG)}):",
+        "## With a threshold scaled",
+        "",
+        f"Wrong verdicts, {' / '.join(WRONG)}, where they are others than with the present value.",
         "",
         *thresholds_table(trials).to_markdown(),
         "",
-        f"No verdict depends on {', '.join(idle(trials)) or 'none'}.",
+        f"No verdict depends on {', '.join(f'`{name}`' for name in idle(trials)) or 'none'}. {ELSEWHERE}",
         "",
-        f"Learnt from all kinds but one, and tried on that one (wrong verdicts, {PRESENT} and as learnt):",
+        "## Learnt from the other kinds",
+        "",
+        f"{LEARNING} The last two columns are wrong verdicts, as above, {PRESENT} and as learnt.",
         "",
         *learnt_table(trials).to_markdown(),
     ]

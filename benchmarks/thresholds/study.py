@@ -106,12 +106,14 @@ def thresholds_table(trials: Sequence[Trial]) -> Table:
 
 def idle(trials: Sequence[Trial]) -> list[str]:
     """The thresholds with which no verdict changes."""
-    return [
-        f"{type(check).__name__}.{threshold}"
-        for check in CHECKS
-        for threshold in thresholds(check)
-        if not any(threshold in trial.varied.get(type(check).__name__, {}) for trial in trials)
-    ]
+    present, found = [_verdict(trial, {}) for trial in trials], []
+    for check in CHECKS:
+        name = type(check).__name__
+        for threshold in thresholds(check):
+            changes = [{name: Change(name, threshold, f"{factor:g}")} for factor in FACTORS]
+            if all([_verdict(trial, change) for trial in trials] == present for change in changes):
+                found.append(f"{name}.{threshold}")
+    return found
 
 
 def learn(trials: Sequence[Trial]) -> list[Change]:

@@ -19,6 +19,7 @@ from bbvi.outcome import Finding, Status
 from bbvi.runtime.precision import scope
 from benchmarks.record.judging import judge
 from benchmarks.record.posteriors import Subject
+from benchmarks.record.provenance import commit
 
 FACTORS = (0.5, 0.7, 1.4, 2.0)  # of a threshold
 SILENT = "reliable"  # the status that a check allows which finds nothing
@@ -34,6 +35,7 @@ class Trial:
     kind: str
     method: str
     stage: int  # of the method
+    commit: str
     chains: bool  # whether the draws are of chains
     error: float  # the larger one of means, in sd, and of sds, relative, beyond two standard errors of the reference
     beside: str  # by what is no check: limits of the verdict, and what the algorithm has to say
@@ -93,6 +95,7 @@ def _trial(subject: Subject, kind: str, method: str, stage: int, seen: Seen) -> 
         kind=kind,
         method=method,
         stage=stage,
+        commit=commit(),
         chains=evidence.chains is not None,
         error=_error(subject, evidence),
         beside=_status([*evidence.limits, *evidence.remarks]),
