@@ -32,12 +32,13 @@ from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.start.paths import ITERATIONS
 from bbvi.start.record import start_at
+from bbvi.target.parameters import Parameters
 from bbvi.target.problem import Problem
 
 FITS_AT_ONCE = 256  # in one call of a compiled program
-UNCLEAR_AT_ONCE = 32  # likewise of those, few as a rule, that are looked at again
-FEW_DRAWS = 256  # of q, for the first look
-FEW_PER_COORDINATE = 16  # without so many of them there is no such look
+UNCLEAR_AT_ONCE = 32  # likewise of those, few as a rule, that the first round has not cleared
+FEW_DRAWS = 256  # of q, to judge it by in the first round
+FEW_PER_COORDINATE = 20  # without so many of them there is no such round
 UNDER_WAY = 1  # calls that the device is busy with while the host looks at what came of another
 SCREENING = Screening()
 
@@ -61,15 +62,17 @@ class Solutions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
-    """How fits are looked at.
+class Round:
+    """How fits are solved and looked at.
 
     Fields:
-        num: draws of q; a quarter as many wider ones are added.
+        algorithm: deterministic, with no noise of its own.
+        num: draws of q to judge it by; a quarter as many wider ones are added.
         noise: where they come from.
-        fits: in one call of the program.
+        fits: in one call of a program.
     """
 
+    algorithm: Algorithm[Any]
     num: int
     noise: Noise
     fits: int
@@ -93,59 +96,65 @@ class Campaign:
         problem: with the data of the first.
         data: of all, with a leading axis of fits.
         count: how many there are.
-        num_checks: draws of an approximation, to judge it by where few do not suffice.
+        rounds: the first is for all fits, the next for those that the one before has not cleared.
         seed: of all random numbers.
     """
 
     problem: Problem
     data: Any
     count: int
-    num_checks: int
+    rounds: tuple[Round, ...]
     seed: int
-
-    @property
-    def looks(self) -> tuple[Look, ...]:
-        """At all fits, and at those of which the one before has not cleared everything."""
-        parameters = self.problem.parameters
-        enough = FEW_PER_COORDINATE * parameters.dim <= FEW_DRAWS and self.num_checks > FEW_DRAWS
-        if not (enough and SCREENING.suits(parameters, self.num_checks)):
-            return (Look(self.num_checks, IID(), FITS_AT_ONCE),)
-        return Look(FEW_DRAWS, Sobol(), FITS_AT_ONCE), Look(self.num_checks, IID(), UNCLEAR_AT_ONCE)
 
     def of(self, i: int) -> Problem:
         """The target of the i-th fit."""
         return replace(self.problem, data=jax.tree.map(lambda leaf: leaf[i], self.data))
 
-    def run(self, algorithm: Algorithm[Any], draws: Array) -> list[Fit]:
-        """All fits, each with its own verdict.
-
-        Arguments:
-            draws: those that the algorithm keeps fixed.
-        """
-        found, fits, spent = self._solve(algorithm, draws), dict[int, Fit](), 0
-        leaves, treedef = jax.tree.flatten(found.q)
-        gradients, products = found.evaluations.gradients.tolist(), found.evaluations.hessian_vector_products.tolist()
-        for look in (looks := self.looks):
-            left = np.array([i for i in range(self.count) if i not in fits], int)
-            spent += look.total
-            for members, seen in self.looked(look, left, jax.tree.map(lambda leaf, left=left: leaf[left], found.q)):
-                cleared = SCREENING(self.problem.parameters, seen, found.converged[members])
-                for k, i in enumerate(members.tolist()):
-                    if k not in cleared and look is not looks[-1]:
-                        continue
-                    q = treedef.unflatten([leaf[i] for leaf in leaves])
-                    told = cleared[k] if k in cleared else self._judge(i, q, of_one(seen, k), found.converged[i])
-                    fits[i] = Fit(q, told.diagnosis, Evaluations(spent, gradients[i], products[i]), told.mean, told.sd)
+    def run(self) -> list[Fit]:
+        """All fits, each with its own verdict."""
+        fits: dict[int, Fit] = {}
+        spent: dict[int, Evaluations] = {}
+        for each in self.rounds:
+            left = np.array([i for i in range(self.count) if i not in fits])
+            if len(left):
+                fits |= self._fit(each, left, spent)
         return [fits[i] for i in range(self.count)]
 
-    def _solve(self, algorithm: Algorithm[Any], draws: Array) -> Solutions:
-        """What is found for all fits; arrays of NumPy."""
-        groups = in_groups(np.arange(self.count), FITS_AT_ONCE)
-        found = ahead(_solve(algorithm, self.problem, self._rows(filled), draws) for _, filled in groups)
-        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
-        return jax.tree.map(lambda leaf: leaf[: self.count], joined)
+    def _fit(self, how: Round, members: np.ndarray, spent: dict[int, Evaluations]) -> dict[int, Fit]:
+        """Those of the fits that a round ends, by their numbers; in the last one these are all.
 
-    def looked(self, look: Look, members: np.ndarray, q: Distribution) -> Iterator[tuple[np.ndarray, Draws]]:
+        Arguments:
+            members: the numbers of the fits.
+            spent: on each before, to which this round is added.
+        """
+        found, fits = self._solve(how, members), dict[int, Fit]()
+        leaves, treedef = jax.tree.flatten(found.q)
+        counts = zip(*(each.tolist() for each in vars(found.evaluations).values()), strict=True)
+        for i, each in zip(members.tolist(), counts, strict=True):
+            spent[i] = spent.get(i, Evaluations()) + Evaluations(*each) + Evaluations(how.total)
+        first = 0
+        for group, draws in self._looked(how, members, found.q):
+            converged = np.asarray(found.converged[first : first + len(group)])
+            cleared = SCREENING(self.problem.parameters, draws, converged)
+            for k, i in enumerate(group.tolist()):
+                if k not in cleared and how is not self.rounds[-1]:
+                    continue
+                q = treedef.unflatten([leaf[first + k] for leaf in leaves])
+                told = cleared[k] if k in cleared else self._judge(i, q, of_one(draws, k), bool(converged[k]))
+                fits[i] = Fit(q, told.diagnosis, spent[i], told.mean, told.sd)
+            first += len(group)
+        return fits
+
+    def _solve(self, how: Round, members: np.ndarray) -> Solutions:
+        """What is found for some fits; arrays of NumPy."""
+        rng = np.random.default_rng((self.seed, RandomStream.MANY_FIXED))
+        draws = how.algorithm.needs(self.problem.dim).draws(rng)
+        groups = in_groups(members, how.fits)
+        found = ahead(_solve(how.algorithm, self.problem, self._rows(filled), draws) for _, filled in groups)
+        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+        return jax.tree.map(lambda leaf: leaf[: len(members)], joined)
+
+    def _looked(self, how: Round, members: np.ndarray, q: Distribution) -> Iterator[tuple[np.ndarray, Draws]]:
         """Draws of the q of some fits, a group of them after the other, each with the numbers of its fits.
 
         Their fields have a leading axis of the fits of a group, apart from `from_q`, which these share.
@@ -154,21 +163,21 @@ class Campaign:
             members: the numbers of the fits.
             q: theirs, each leaf with a leading axis of them.
         """
-        groups = list(in_groups(np.arange(len(members)), look.fits))
+        groups = list(in_groups(np.arange(len(members)), how.fits))
         of = lambda rows: jax.tree.map(lambda leaf: leaf[rows], q)
-        made = ahead(self._look(look, members[rows], of(rows)) for _, rows in groups)
-        from_q = np.arange(look.total) < look.num
+        made = ahead(self._look(how, members[rows], of(rows)) for _, rows in groups)
+        from_q = np.arange(how.total) < how.num
         for (rows, _), columns in zip(groups, made, strict=True):
             yield members[rows], Draws(*(column[: len(rows)] for column in columns), from_q=from_q)
 
-    def _look(self, look: Look, members: np.ndarray, q: Distribution) -> tuple[Array, ...]:
+    def _look(self, how: Round, members: np.ndarray, q: Distribution) -> tuple[Array, ...]:
         random, dim = (
             _Streams([stream(self.seed, RandomStream.MANY_VERDICT, int(i)) for i in members]),
             self.problem.dim,
         )
-        sizes = (look.num, dim), (look.num // WIDE_SHARE, MeanField.standard(dim).widened().noise_dim)
-        noise = [look.noise(random, len(members), *size) for size in sizes]
-        return _evaluate(self.problem, self._rows(members), q, *noise, look.draws_at_once(self.problem))
+        sizes = (how.num, dim), (how.num // WIDE_SHARE, MeanField.standard(dim).widened().noise_dim)
+        noise = [how.noise(random, len(members), *size) for size in sizes]
+        return _evaluate(self.problem, self._rows(members), q, *noise, how.draws_at_once(self.problem))
 
     def _rows(self, members: np.ndarray) -> Any:
         return jax.tree.map(lambda leaf: leaf[members], self.data)
@@ -181,11 +190,11 @@ class Campaign:
             fits: all of them.
         """
         pools: dict[int, Draws] = {}
-        for look in self.looks:
-            mine = np.array([i for i in members if fits[i].diagnosis.num_draws == look.total], int)
+        for how in self.rounds:
+            mine = np.array([i for i in members if fits[i].diagnosis.num_draws == how.total], int)
             if len(mine):
                 q = jax.tree.map(lambda *leaves: np.stack(leaves), *(fits[i].q for i in mine))
-                for numbers, draws in self.looked(look, mine, q):
+                for numbers, draws in self._looked(how, mine, q):
                     pools |= {i: of_one(draws, k) for k, i in enumerate(numbers.tolist())}
         return [pools[i] for i in members]
 
@@ -198,6 +207,19 @@ class Campaign:
         values, weights = self.problem.parameters.structure(draws.x[weights > 0]), weights[weights > 0]
         moments = [jax.tree.map(lambda leaf, of=of: of(leaf, weights), values) for of in (mean, sd)]
         return Cleared(diagnosis, *moments)
+
+
+def rounds(
+    quick: Algorithm[Any], thorough: Algorithm[Any], num_checks: int, parameters: Parameters
+) -> tuple[Round, ...]:
+    """A quick one with few draws for what is easy, where screening can tell, and a thorough one for all else.
+
+    Arguments:
+        num_checks: draws of q by which the latter judges.
+    """
+    if not (FEW_PER_COORDINATE * parameters.dim <= FEW_DRAWS < num_checks and SCREENING.suits(parameters, num_checks)):
+        return (Round(thorough, num_checks, IID(), FITS_AT_ONCE),)
+    return Round(quick, FEW_DRAWS, Sobol(), FITS_AT_ONCE), Round(thorough, num_checks, IID(), UNCLEAR_AT_ONCE)
 
 
 def of_one(draws: Draws, k: int) -> Draws:

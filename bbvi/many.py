@@ -12,9 +12,8 @@ import jax
 import numpy as np
 
 from bbvi.algorithms import DADVI, Algorithm, VariationalNewton
-from bbvi.campaign import Campaign
+from bbvi.campaign import Campaign, rounds
 from bbvi.data.reading import read_data
-from bbvi.draws.random import RandomStream
 from bbvi.fitting.arguments import choose, positive, read_model, read_seed
 from bbvi.fitting.budget import Stopwatch
 from bbvi.models import Model
@@ -24,7 +23,10 @@ from bbvi.runtime.precision import scope, use_double
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
-BY_FAMILY = {"full_rank": VariationalNewton, "mean_field": DADVI}  # deterministic ones, which need no noise
+BY_FAMILY: dict[str, tuple[Algorithm[Any], Algorithm[Any]]] = {  # a quick one and a thorough one, without noise
+    "full_rank": (VariationalNewton(num_draws=32, small_step=0.1), VariationalNewton()),
+    "mean_field": (DADVI(response=False), DADVI()),
+}
 NUM_CHECKS = 1024  # draws of each approximation, to judge it by
 
 
@@ -81,16 +83,16 @@ def fit_many(
     model = read_model(logprob, dim, constraints, None if isinstance(logprob, Model) else data)
     parameters = make_parameters(model.dim, model.constraints)
     seed = read_seed(seed)
-    algorithm: Algorithm[Any] = choose("family", family, BY_FAMILY)()
+    algorithms = choose("family", family, BY_FAMILY)
     if positive("num_checks", num_checks) % 4:
         raise ValueError(f"num_checks={num_checks} must be a multiple of 4.")
     with scope(double := use_double(precision)):
         data = read_data(data, nan=True)
         labels = _labels(data, labels)
         first = jax.tree.map(lambda leaf: leaf[0], data)
-        campaign = Campaign(Problem(parameters, first, model.logprob), data, len(labels), num_checks, seed)
-        draws = algorithm.needs(parameters.dim).draws(np.random.default_rng((seed, RandomStream.MANY_FIXED)))
-        fits = campaign.run(algorithm, draws)
+        problem, plan = Problem(parameters, first, model.logprob), rounds(*algorithms, num_checks, parameters)
+        campaign = Campaign(problem, data, len(labels), plan, seed)
+        fits = campaign.run()
     spent = sum((each.evaluations for each in fits), Evaluations())
     return Posteriors(
         fits=tuple(fits),
@@ -100,7 +102,7 @@ def fit_many(
         cost=Cost.of(spent, watch.elapsed, watch.compiling),
         double=double,
         seed=seed,
-        method=algorithm.name,
+        method=algorithms[-1].name,
         model=model,
         campaign=campaign,
     )
