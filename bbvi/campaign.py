@@ -42,6 +42,8 @@ FEW_PER_COORDINATE = 20  # without so many of them there is no such round
 UNDER_WAY = 1  # calls that the device is busy with while the host looks at what came of another
 SCREENING = Screening()
 
+Group = tuple[np.ndarray, np.ndarray]  # some numbers, and the same with the last one repeated: one size compiles once
+
 
 class Fit(NamedTuple):
     """What is kept of one fit."""
@@ -57,7 +59,7 @@ class Solutions(NamedTuple):
     """What was found for several fits; each leaf has a leading axis of them."""
 
     q: Distribution
-    converged: Array  # (fits,) bool
+    converged: Any  # (fits,) bool
     evaluations: Evaluations
 
 
@@ -132,17 +134,14 @@ class Campaign:
         counts = zip(*(each.tolist() for each in vars(found.evaluations).values()), strict=True)
         for i, each in zip(members.tolist(), counts, strict=True):
             spent[i] = spent.get(i, Evaluations()) + Evaluations(*each) + Evaluations(how.total)
-        first = 0
-        for group, draws in self._looked(how, members, found.q):
-            converged = np.asarray(found.converged[first : first + len(group)])
-            cleared = SCREENING(self.problem.parameters, draws, converged)
-            for k, i in enumerate(group.tolist()):
+        for (rows, filled), draws in self._looked(how, members, found.q):
+            cleared = SCREENING(self.problem.parameters, draws, found.converged[filled])
+            for k, row in enumerate(rows.tolist()):
                 if k not in cleared and how is not self.rounds[-1]:
                     continue
-                q = treedef.unflatten([leaf[first + k] for leaf in leaves])
-                told = cleared[k] if k in cleared else self._judge(i, q, of_one(draws, k), bool(converged[k]))
+                i, q = int(members[row]), treedef.unflatten([leaf[row] for leaf in leaves])
+                told = cleared[k] if k in cleared else self._judge(i, q, of_one(draws, k), found.converged[row])
                 fits[i] = Fit(q, told.diagnosis, spent[i], told.mean, told.sd)
-            first += len(group)
         return fits
 
     def _solve(self, how: Round, members: np.ndarray) -> Solutions:
@@ -154,21 +153,21 @@ class Campaign:
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
         return jax.tree.map(lambda leaf: leaf[: len(members)], joined)
 
-    def _looked(self, how: Round, members: np.ndarray, q: Distribution) -> Iterator[tuple[np.ndarray, Draws]]:
-        """Draws of the q of some fits, a group of them after the other, each with the numbers of its fits.
+    def _looked(self, how: Round, members: np.ndarray, q: Distribution) -> Iterator[tuple[Group, Draws]]:
+        """Draws of the q of some fits, a group of them after the other, each with its places among them.
 
-        Their fields have a leading axis of the fits of a group, apart from `from_q`, which these share.
+        The fields of draws have a leading axis of the fits of a group, apart from `from_q`, which these share.
 
         Arguments:
             members: the numbers of the fits.
             q: theirs, each leaf with a leading axis of them.
         """
-        groups = list(in_groups(np.arange(len(members)), how.fits))
+        groups = in_groups(np.arange(len(members)), how.fits)
         of = lambda rows: jax.tree.map(lambda leaf: leaf[rows], q)
-        made = ahead(self._look(how, members[rows], of(rows)) for _, rows in groups)
+        made = ahead(self._look(how, members[filled], of(filled)) for _, filled in groups)
         from_q = np.arange(how.total) < how.num
-        for (rows, _), columns in zip(groups, made, strict=True):
-            yield members[rows], Draws(*(column[: len(rows)] for column in columns), from_q=from_q)
+        for group, columns in zip(groups, made, strict=True):
+            yield group, Draws(*columns, from_q=from_q)
 
     def _look(self, how: Round, members: np.ndarray, q: Distribution) -> tuple[Array, ...]:
         random, dim = (
@@ -194,8 +193,8 @@ class Campaign:
             mine = np.array([i for i in members if fits[i].diagnosis.num_draws == how.total], int)
             if len(mine):
                 q = jax.tree.map(lambda *leaves: np.stack(leaves), *(fits[i].q for i in mine))
-                for numbers, draws in self._looked(how, mine, q):
-                    pools |= {i: of_one(draws, k) for k, i in enumerate(numbers.tolist())}
+                for (rows, _), draws in self._looked(how, mine, q):
+                    pools |= {i: of_one(draws, k) for k, i in enumerate(mine[rows].tolist())}
         return [pools[i] for i in members]
 
     def _judge(self, i: int, q: LocationScale, draws: Draws, converged: bool) -> Cleared:
@@ -228,11 +227,10 @@ def of_one(draws: Draws, k: int) -> Draws:
     return Draws(*(column[k] for column in columns), from_q=from_q)
 
 
-def in_groups(numbers: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`numbers` in groups, each also with its last number repeated to fill it, since one size compiles once."""
-    for start in range(0, len(numbers), size):
-        group = numbers[start : start + size]
-        yield group, np.concatenate([group, np.repeat(group[-1:], size - len(group))])
+def in_groups(numbers: np.ndarray, size: int) -> list[Group]:
+    """`numbers` in groups of a size."""
+    parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return [(part, np.pad(part, (0, size - len(part)), mode="edge")) for part in parts]
 
 
 def ahead(calls: Iterable[Any]) -> Iterator[Any]:

@@ -35,8 +35,10 @@ class Screening:
     checks of missed modes and spikes look at paths of a start, which there are not.
     """
 
-    # No draw counts for more average draws than this, so that k-hat is of no concern (`ImportanceWeights`).
+    # No draw counts for more average draws than this, so that k-hat does not matter (`ImportanceWeights`).
     heaviest: float = 3.0
+    # All the same k-hat is smaller, for draws of q alone, too: few draws hardly see what their tails hint at.
+    tails: float = 0.7
     # The draws are worth more independent ones than this (`ImportanceWeights`).
     effective: float = 150.0
     # The log weights of draws of q spread over fewer nats than this, sd (`ImportanceWeights`).
@@ -58,7 +60,7 @@ class Screening:
         is_silent = 2 * num_of_q <= Regime.of(parameters.dim).verdict_draws  # `RemoteMass`
         return is_silent and num_of_q >= self.draws_per_coordinate * parameters.dim and not any(parameters.circular)
 
-    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # fits that failed
+    @np.errstate(all="ignore")  # fits that failed
     def __call__(self, parameters: Parameters, draws: Draws, converged: np.ndarray) -> dict[int, Cleared]:
         """The fits that no check could speak against, by their number.
 
@@ -69,90 +71,91 @@ class Screening:
         x, *densities, from_q = draws
         if not self.suits(parameters, int(from_q.sum())):
             return {}
-        eps, reach = np.finfo(x.dtype).eps, np.abs(x).max(axis=(1, 2))
-        good = (
-            converged
-            & np.isfinite(densities).all(axis=(0, 2))
-            & (reach < self.far)
-            & (np.ptp(x, axis=1) > 0).all(axis=1)
-        )
-        good &= eps * np.abs(densities[0]).max(axis=1) < self.rounding
-        chosen = np.flatnonzero(good)
+        values = _columns(parameters, x)
+        sound = converged & np.isfinite(densities).all(axis=(0, 2))
+        sound &= np.finfo(x.dtype).eps * np.abs(densities[0]).max(axis=1) < self.rounding
+        sound &= (np.abs(x).max(axis=(1, 2)) < self.far) & (np.ptp(x[:, from_q], axis=1) > 0).all(axis=1)
+        chosen = np.flatnonzero(sound)
         if not len(chosen):
             return {}
         x, log_p, log_q, log_r = (each[chosen] for each in (x, *densities))
-        n = x.shape[1]
-        raw, of_q = log_p - log_r, (log_p - log_q)[:, from_q]
-        log_weights, k_hat = smooth(raw)
-        weights, ess, spread = np.exp(log_weights), effective_sample_size(log_weights), np.std(of_q, axis=1)
-        moments, vagueness = _moments(parameters, x, weights)
-        good = (n * weights.max(axis=1) < self.heaviest) & (ess > self.effective) & (spread < self.spread)
-        good &= (_largest_variance(x, weights, from_q) < self.wide) & (vagueness < self.vague)
-        columns = (
-            smooth(of_q).k_hat,
-            k_hat,
-            of_q.mean(axis=1),
-            spread / from_q.sum() ** 0.5,
-            log_sum_exp(raw) - np.log(n),
-            np.sqrt(np.maximum(1 / effective_sample_size(raw) - 1 / n, 0)),
-            ess,
-            spread,
-        )
-        rows = np.stack(columns, axis=1).astype(float).tolist()
-        leaves, treedef = jax.tree.flatten(moments)
+        numbers, log_weights = _numbers(log_p - log_r, (log_p - log_q)[:, from_q])
+        weights, n = np.exp(log_weights), x.shape[1]
+        moments, vagueness = _moments(jax.tree.map(lambda leaf: leaf[chosen], values), weights)
+        clear = (n * weights.max(axis=1) < self.heaviest) & (numbers["effective_sample_size"] > self.effective)
+        clear &= (numbers["k_hat"] < self.tails) & (numbers["resampling_k_hat"] < self.tails)
+        clear &= (numbers["log_weight_sd"] < self.spread) & (vagueness < self.vague)
+        clear &= _largest_variance(x, weights, from_q) < self.wide
+        columns, (leaves, treedef) = {name: each.tolist() for name, each in numbers.items()}, jax.tree.flatten(moments)
         return {
-            int(chosen[i]): Cleared(_reliable(n, *rows[i]), *treedef.unflatten([leaf[i] for leaf in leaves]))
-            for i in np.flatnonzero(good)
+            int(chosen[i]): Cleared(
+                _reliable(n, {name: column[i] for name, column in columns.items()}),
+                *treedef.unflatten([leaf[i] for leaf in leaves]),
+            )
+            for i in np.flatnonzero(clear)
         }
 
 
-def _reliable(
-    num_draws: int,
-    k_hat: float,
-    resampling_k_hat: float,
-    elbo: float,
-    elbo_error: float,
-    log_evidence: float,
-    evidence_error: float,
-    effective: float,
-    spread: float,
-) -> Diagnosis:
+def _numbers(raw: np.ndarray, of_q: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What a `Diagnosis` says of m fits, each `(m,)` or, with its standard error, `(m, 2)`; and smoothed log weights.
+
+    Arguments:
+        raw: log weights of all draws `(m, n)`.
+        of_q: log p - log q of those of q `(m, k)`.
+    """
+    n, (log_weights, k_hat), spread = raw.shape[1], smooth(raw), of_q.std(axis=1)
+    evidence_error = np.sqrt(np.maximum(1 / effective_sample_size(raw) - 1 / n, 0))
+    numbers = {
+        "k_hat": smooth(of_q).k_hat,
+        "resampling_k_hat": k_hat,
+        "elbo": np.stack([of_q.mean(axis=1), spread / of_q.shape[1] ** 0.5], axis=1),
+        "log_evidence": np.stack([log_sum_exp(raw) - np.log(n), evidence_error], axis=1),
+        "effective_sample_size": effective_sample_size(log_weights),
+        "log_weight_sd": spread,
+    }
+    return numbers, log_weights
+
+
+def _reliable(num_draws: int, numbers: dict[str, Any]) -> Diagnosis:
+    """The verdict that nothing speaks against."""
+    pairs = {name: Value(*numbers.pop(name)) for name in ("elbo", "log_evidence")}
     return Diagnosis(
         status=Status.RELIABLE,
-        k_hat=k_hat,
-        resampling_k_hat=resampling_k_hat,
-        elbo=Value(elbo, elbo_error),
-        log_evidence=Value(log_evidence, evidence_error),
-        effective_sample_size=effective,
         num_draws=num_draws,
-        log_weight_sd=spread,
         non_finite=0.0,
         stop=Stop.CONVERGED,
         reasons=(),
         advice=(),
         improvable=False,
+        **pairs,
+        **numbers,
     )
 
 
-def _moments(parameters: Parameters, x: np.ndarray, weights: np.ndarray) -> tuple[Any, np.ndarray]:
+def _columns(parameters: Parameters, x: np.ndarray) -> Any:
+    """The parameters at draws of m fits `(m, n, dim)`: each `(m, n, *shape)`."""
+    m, n, dim = x.shape
+    values = parameters.structure(x.reshape(m * n, dim))
+    return jax.tree.map(lambda leaf: np.reshape(leaf, (m, n, *leaf.shape[1:])), values)
+
+
+def _moments(values: Any, weights: np.ndarray) -> tuple[Any, np.ndarray]:
     """Weighted means and standard deviations of the parameters, and the largest error of one of the latter, `(m,)`.
 
     The error is relative, in units of one over the square root of the number of draws.
 
     Arguments:
-        x: draws of m fits, `(m, n, dim)`.
-        weights: theirs, `(m, n)`; those of a fit sum to 1.
+        values: the parameters at draws of m fits, each `(m, n, *shape)`.
+        weights: of these draws, `(m, n)`; those of a fit sum to 1.
     """
-    m, n, dim = x.shape
-    values = parameters.structure(x.reshape(m * n, dim))
-    columns = jax.tree.map(lambda leaf: np.reshape(leaf, (m, n, *leaf.shape[1:])), values)
-    average = lambda leaf: np.einsum("mn,mn...->m...", weights, leaf)
-    means = jax.tree.map(average, columns)
-    squares = jax.tree.map(lambda leaf, mean: (leaf - mean[:, None]) ** 2, columns, means)
+    m, n = weights.shape
+    average = lambda leaf, weights=weights: np.einsum("mn,mn...->m...", weights, leaf)
+    means = jax.tree.map(average, values)
+    squares = jax.tree.map(lambda leaf, mean: (leaf - mean[:, None]) ** 2, values, means)
     variances = jax.tree.map(average, squares)
     vagueness = np.zeros(m)
     for square, variance in zip(jax.tree.leaves(squares), jax.tree.leaves(variances), strict=True):
-        error = np.einsum("mn,mn...->m...", weights**2, (square - variance[:, None]) ** 2) ** 0.5 / (2 * variance)
+        error = average((square - variance[:, None]) ** 2, weights**2) ** 0.5 / (2 * variance)
         vagueness = np.maximum(vagueness, error.reshape(m, -1).max(axis=1, initial=0))
     return (means, jax.tree.map(np.sqrt, variances)), vagueness * n**0.5
 
