@@ -3,63 +3,28 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from bbvi.campaign import FITS_AT_ONCE, Campaign, Fit
 from bbvi.data.reading import observed
 from bbvi.diagnostics.verdict import Diagnosis
 from bbvi.diagnostics.weights import weigh
-from bbvi.distributions import LocationScale
 from bbvi.draws.importance import Draws
 from bbvi.draws.pareto import resample
 from bbvi.draws.random import RandomStream
 from bbvi.fitting.arguments import positive
 from bbvi.models import Model
-from bbvi.outcome import Cost, Evaluations, History, Status
+from bbvi.outcome import Cost, History, Status
 from bbvi.posterior import Posterior
 from bbvi.runtime.precision import scope
 from bbvi.runtime.spelling import nearest
 from bbvi.target.parameters import Parameters, label
-from bbvi.target.problem import Problem
 
 if TYPE_CHECKING:
     import pandas
-
-
-class Fit(NamedTuple):
-    """What is kept of one fit."""
-
-    q: LocationScale
-    diagnosis: Diagnosis
-    evaluations: Evaluations
-    mean: Any  # in the structure of the parameters
-    sd: Any
-
-
-class FitsByChunk(Protocol):
-    """The fits' targets, and their draws, which are made again when they are wanted."""
-
-    def chunks(self) -> list[range]:
-        """The numbers of the fits in each chunk."""
-        ...
-
-    def filled(self, chunk: range) -> np.ndarray:
-        """The numbers of the fits in a chunk, the last one repeated to fill it."""
-        ...
-
-    def of(self, i: int) -> Problem:
-        """The target of the i-th fit."""
-        ...
-
-    def look(self, chunk: range, q: Any) -> Any:
-        """What is evaluated at the draws of a chunk."""
-        ...
-
-    def draws(self, columns: Any, k: int) -> Draws:
-        """The draws of the k-th fit of a chunk."""
-        ...
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -83,7 +48,7 @@ class Posteriors(Sequence[Posterior]):
     seed: int = field(repr=False)
     method: str
     model: Model = field(repr=False)
-    campaign: FitsByChunk = field(repr=False)
+    campaign: Campaign = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.fits)
@@ -93,10 +58,9 @@ class Posteriors(Sequence[Posterior]):
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
         i = range(len(self))[i]
-        chunk = next(chunk for chunk in self.campaign.chunks() if i in chunk)
         problem, fit = self.campaign.of(i), self.fits[i]
         with scope(self.double):
-            draws = self.campaign.draws(self._look(chunk), i - chunk.start)
+            (draws,) = self.campaign.pools([i], self.fits)
             placed = jax.device_put(problem)
         return Posterior(
             distribution=fit.q,
@@ -114,16 +78,10 @@ class Posteriors(Sequence[Posterior]):
 
     def pools(self) -> Iterator[Draws]:
         """The draws that each was judged by, one after the other."""
-        for chunk in self.campaign.chunks():
+        for start in range(0, len(self), FITS_AT_ONCE):
             with scope(self.double):
-                columns = self._look(chunk)
-            for k in range(len(chunk)):
-                yield self.campaign.draws(columns, k)
-
-    def _look(self, chunk: range) -> Any:
-        members = [self.fits[i].q for i in self.campaign.filled(chunk)]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
-        return jax.device_get(self.campaign.look(chunk, stacked))
+                pools = self.campaign.pools(range(len(self))[start : start + FITS_AT_ONCE], self.fits)
+            yield from pools
 
     def at(self, name: Any) -> Posterior:
         """The posterior of this name."""

@@ -131,13 +131,13 @@ def _numbers(evidence: Evidence, no_error: bool) -> dict[str, Any]:
             "non_finite": 1.0,
         }
     raw, of_q, spread = evidence.raw_log_weights, evidence.raw_log_weights_of_q, evidence.log_weight_sd
-    evidence_error = np.nan if no_error else max(1 / effective_sample_size(raw) - 1 / n, 0.0) ** 0.5
+    evidence_error = np.nan if no_error else float(max(1 / effective_sample_size(raw) - 1 / n, 0.0)) ** 0.5
     return {
         "num_draws": n,
-        "k_hat": smooth(of_q).k_hat,
-        "resampling_k_hat": evidence.smoothed.k_hat,
+        "k_hat": float(smooth(of_q).k_hat),
+        "resampling_k_hat": float(evidence.smoothed.k_hat),
         "elbo": Value(float(of_q[finite].mean()), spread / float(finite.sum()) ** 0.5),
-        "log_evidence": Value(log_sum_exp(raw) - float(np.log(n)), evidence_error),
+        "log_evidence": Value(float(log_sum_exp(raw) - np.log(n)), evidence_error),
         "effective_sample_size": evidence.effective_sample_size,
         "log_weight_sd": spread,
         "non_finite": float(1 - finite.mean()),
@@ -148,7 +148,7 @@ def _numbers(evidence: Evidence, no_error: bool) -> dict[str, Any]:
 def _numbers_of_chains(chains: Chained) -> dict[str, Any]:
     """What chains say, and the draws of q among which they began."""
     ratios = chains.log_ratio_of_q
-    finite, k_hat = np.isfinite(ratios), smooth(ratios).k_hat
+    finite, k_hat = np.isfinite(ratios), float(smooth(ratios).k_hat)
     spread = float(np.std(ratios[finite])) if finite.any() else np.nan
     elbo = Value(float(ratios[finite].mean()), spread / float(finite.sum()) ** 0.5) if finite.any() else NOTHING_KNOWN
     return {

@@ -98,7 +98,7 @@ class Evidence:
         if not np.isfinite(self.log_weights).any():
             return 0.0
         with _run_off():
-            return effective_sample_size(self.log_weights)
+            return float(effective_sample_size(self.log_weights))
 
     @cached_property
     def finite(self) -> np.ndarray:
