@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 import bbvi
 from bbvi.data.groups import read_groups
-from bbvi.models import groups as grouped_models
+from bbvi.models import own as own_parameters
 from bbvi.models.local import NODES_ALONG, find_gaussian, nodes
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
@@ -246,7 +246,7 @@ def test_draws_of_a_group_do_not_depend_on_the_others(posterior):
 
 
 def test_own_parameters_are_left_out_where_they_are_many(posterior, monkeypatch):
-    monkeypatch.setattr(grouped_models, "MOST_OWN_NUMBERS", 100 * GROUPS)
+    monkeypatch.setattr(own_parameters, "MOST_OWN_NUMBERS", 100 * GROUPS)
     assert "a" in posterior.sample(100)
     assert set(posterior.sample(101)) == {"mean", "log_sd"}
 

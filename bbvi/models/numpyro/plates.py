@@ -5,7 +5,7 @@ is left to fit are the latent sites outside, whose log density is that of the si
 element. This holds where elements are independent given the sites outside, which is tried out on some of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -125,23 +125,23 @@ class PlateModel(Model):
         n = len(next(iter(values.values())))
         return {} if self.own.is_much(n) else self._sites(self.whole, values, self._own(values, None, seed))
 
-    def local(self, values: Any, elements: Sequence[int] | None = None, seed: int = 0) -> Named:
-        """Draws of sites inside the plate given those outside, by name, with an axis of elements where the plate has it.
+    def local(self, values: Any, groups: Sequence[int] | None = None, seed: int = 0) -> Named:
+        """Draws of sites inside the plate given those outside, by name; the plate's axis counts elements.
 
         Those of an element are the same whichever others are asked for.
 
         Arguments:
             values: n draws of the parameters, as of `posterior.sample(n)`; others among them are left out.
-            elements: numbers of elements, from 0; None for all.
+            groups: numbers of elements, from 0; None for all.
             seed: of the draws.
 
         Raises:
             KeyError: for a number that no element has.
         """
         with scope(use_double("auto")):
-            rows = np.arange(self.logprob.size) if elements is None else self.own.positions(elements)
+            rows = np.arange(self.logprob.size) if groups is None else self.own.positions(groups)
             on_rows = replace(self.whole, data=(*self.data, rows))
-            sites = self._sites(on_rows, values, self._own(values, elements, seed))
+            sites = self._sites(on_rows, values, self._own(values, groups, seed))
         return {name: sites[name] for name in self.inside}
 
     def log_likelihood(self, values: Any) -> Named:
@@ -156,8 +156,8 @@ class PlateModel(Model):
     def predict(self, values: Any, seed: int, *args: Any, **kwargs: Any) -> Named:
         return self.whole.predict({**self._shared(values), **self._own(values, None, seed)}, seed, *args, **kwargs)
 
-    def _own(self, values: Any, elements: Sequence[int] | None, seed: int) -> Named:
-        drawn = self.own(self._shared(values), elements, seed)
+    def _own(self, values: Any, groups: Sequence[int] | None, seed: int) -> Named:
+        drawn = self.own(self._shared(values), groups, seed)
         return {name: np.moveaxis(drawn[name], 1, 1 + axis) for name, axis in self.logprob.element.axes}
 
     def _sites(self, whole: NumPyroModel, values: Any, own: Named) -> Named:
@@ -204,9 +204,7 @@ def with_elements_integrated(
         dims={**whole.dims, f"of_{plate}": [plate]},
         notes=whole.notes,
         whole=whole,
-        own=OwnDraws(
-            density.density, range(density.size), lambda rows: (whole.data, rows), parameters.dim + numbers
-        ),
+        own=OwnDraws(density.density, range(density.size), lambda rows: (whole.data, rows), parameters.dim + numbers),
         inside=tuple(dict.fromkeys(visible)),
     )
 
@@ -226,8 +224,8 @@ def _refuse(joint: JointDensity, own: Sequence[str], trace: Trace, maximised: Ma
         is_summed = site["type"] == "sample" and not site["is_observed"] and site["fn"].support.is_discrete
         if is_summed and not is_inside(site, joint.plate):
             raise ValueError(
-                f"The site {name!r} is discrete and outside of the subsampled plate {joint.plate!r}, whose latent sites "
-                f"are integrated out element by element, given all others. {REMEDY}"
+                f"The site {name!r} is discrete and outside of the subsampled plate {joint.plate!r}, whose latent "
+                f"sites are integrated out element by element, given all others. {REMEDY}"
             )
 
 
@@ -271,9 +269,7 @@ def _values(joint: JointDensity, trace: Trace) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in values.items()}
 
 
-def _log_densities(
-    element: Element, values: Mapping[str, np.ndarray], data: Any, rows: np.ndarray
-) -> dict[str, Array]:
+def _log_densities(element: Element, values: Mapping[str, np.ndarray], data: Any, rows: np.ndarray) -> dict[str, Array]:
     """The log density of each site when the model is run on some elements."""
     axes = dict(element.axes)
     some = {name: np.take(value, rows, axes[name]) if name in axes else value for name, value in values.items()}

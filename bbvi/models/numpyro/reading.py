@@ -31,7 +31,9 @@ from bbvi.runtime.precision import scope
 from bbvi.target.reading import is_real, make_parameters
 
 
-def from_numpyro(model: Callable[..., Any], *args: Any, params: str = "flat", **kwargs: Any) -> NumPyroModel | PlateModel:
+def from_numpyro(
+    model: Callable[..., Any], *args: Any, params: str = "flat", **kwargs: Any
+) -> NumPyroModel | PlateModel:
     """A NumPyro model, to be given to `fit`.
 
     Arguments:
@@ -88,7 +90,9 @@ def with_params(model: NumPyroModel, values: Mapping[str, np.ndarray]) -> NumPyr
     args, kwargs = model.logprob.arguments(model.data)
     shown = ", ".join(f"{name} = {np.array2string(np.asarray(value), precision=4)}" for name, value in values.items())
     note = f"{shown}: without a prior, set to where the evidence bound is largest; their uncertainty is left out"
-    return replace(from_numpyro(Fixed(model.logprob.model), *args, **kwargs), notes=(note,))
+    found = from_numpyro(Fixed(model.logprob.model), *args, **kwargs)
+    assert isinstance(found, NumPyroModel)  # params of a model with elements integrated out are never maximised over
+    return replace(found, notes=(note,))
 
 
 def _traces(model: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Subsampled | None, Trace, Trace]:
