@@ -140,7 +140,7 @@ def with_mask(y, used):
 
 def test_masked_rows_do_not_count(x64):
     model = bbvi.from_numpyro(with_mask, Y, USED)
-    np.testing.assert_allclose(log_density(model), by_grid(lambda level, k: PLAIN(level, k) * USED[k]), atol=1e-5)
+    np.testing.assert_allclose(log_density(model), by_grid(lambda level, k: jnp.where(USED[k], PLAIN(level, k), 0)), atol=1e-5)
 
 
 def test_supports_may_differ_between_elements(x64):
@@ -160,11 +160,9 @@ def test_supports_may_differ_between_elements(x64):
     assert found.local({"mean": np.zeros(3)}, [23, 1])["level"].shape == (3, 2, 1)
 
 
-def test_a_model_with_other_data_compiles_nothing_anew():
-    again = read(shops(), Y + 1)
-    assert again.logprob != GAUSSIAN.logprob  # another function
+def test_other_data_have_the_same_density_so_that_nothing_compiles_anew():
     model = shops()
-    assert read(model).logprob == read(model, Y + 1).logprob
+    assert read(model).logprob == read(model, Y + 1).logprob != GAUSSIAN.logprob
 
 
 # -- draws and fits ----------------------------------------------------------------------------------------------------

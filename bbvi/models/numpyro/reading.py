@@ -40,6 +40,8 @@ def from_numpyro(
         model: a function with numpyro primitives. Its continuous `sample` sites are the parameters, on the scale of
             their supports; discrete ones are summed over where numpyro can (`bbvi[enumeration]`). A plate with a
             `subsample_size` is run on minibatches of that many rows, and in full for the verdict.
+            Latent sites inside of it, of up to 8 free coordinates for each of its elements, are integrated out element
+            by element, and drawn given the others afterwards.
         params: what becomes of `numpyro.param` sites. "flat" makes them parameters, with a flat prior on what their
             constraint allows; "maximise" has `fit` set them to where the evidence bound is largest, after which they
             are deterministic sites.
@@ -47,7 +49,8 @@ def from_numpyro(
 
     Returns:
         A model that `fit` takes in place of `logprob` and `dim`. The posterior has the sites by their names, with
-        deterministic sites among them, and for arviz the plates as dimensions.
+        deterministic sites among them, and for arviz the plates as dimensions. Where a subsampled plate has latent
+        sites inside, the model's method `local(values, groups)` draws those of some elements.
 
     Raises:
         TypeError, ValueError: naming the site, when a site cannot be inferred.
