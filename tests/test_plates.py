@@ -140,7 +140,9 @@ def with_mask(y, used):
 
 def test_masked_rows_do_not_count(x64):
     model = bbvi.from_numpyro(with_mask, Y, USED)
-    np.testing.assert_allclose(log_density(model), by_grid(lambda level, k: jnp.where(USED[k], PLAIN(level, k), 0)), atol=1e-5)
+    np.testing.assert_allclose(
+        log_density(model), by_grid(lambda level, k: jnp.where(USED[k], PLAIN(level, k), 0)), atol=1e-5
+    )
 
 
 def test_supports_may_differ_between_elements(x64):
