@@ -376,6 +376,12 @@ def test_functions_that_return_something_else_are_refused(given, words):
         bbvi.fit(model)
 
 
+def test_groups_without_density_are_named():
+    model = intercepts(lambda y, a: jnp.sqrt(y) * norm.logpdf(a), np.where(LABELS == "b", -1.0, 1.0))
+    with pytest.raises(FloatingPointError, match=r"1 of 5 groups have no finite density or no mode there: 'b'\. "):
+        bbvi.fit(model)
+
+
 def test_a_batch_larger_than_the_number_of_groups_is_refused():
     with pytest.raises(ValueError, match=r"batch_size=41 is more than the 40 rows"):
         bbvi.fit(HIERARCHY, batch_size=41)

@@ -276,6 +276,12 @@ REFUSED = {
 }
 
 
+def test_elements_whose_data_hold_nan_are_named():
+    y = np.where(np.arange(SHOPS)[:, None] == 17, np.nan, Y)
+    with pytest.raises(ValueError, match=r"hold NaN. In the plate 'shops' 1 of 24 groups have no .*: 17\. "):
+        read(shops(), y)
+
+
 @pytest.mark.parametrize(("model", "more", "words"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_model_of_groups_is_refused(model, more, words):
     if model is shared_and_discrete:

@@ -18,7 +18,7 @@ from bbvi.data.groups import Grouped, Ragged, SumOverGroups, read_groups
 from bbvi.data.reading import is_held
 from bbvi.models.base import Model, Named
 from bbvi.models.local import MOST_COORDINATES
-from bbvi.models.own import GroupDensity, OwnDraws
+from bbvi.models.own import GroupDensity, OwnDraws, without_density
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope, use_double
 from bbvi.runtime.types import Array
@@ -68,6 +68,10 @@ class GroupedModel(Model):
             return None
         over_draws = program(jax.vmap(self.logprob.of_groups, in_axes=(0, None)))
         return {"of_group": np.asarray(over_draws(values, self.data))}
+
+    def why_not_finite(self, values: Any) -> str:
+        found = self.log_likelihood(values)
+        return "" if found is None else without_density(self.own.labels, found["of_group"])
 
     def _shared(self, values: Any) -> Named:
         return {name: values[name] for name in self.dim}

@@ -17,6 +17,7 @@ from bbvi.target.parameters import Parameters
 
 OWN_CANDIDATES = 16  # for each draw of a group's own parameters
 CANDIDATES_AT_ONCE = 2**22  # numbers in them and in what is made of rows
+NAMED_GROUPS = 5  # without density, at most
 MOST_OWN_NUMBERS = 2**22  # of all groups' own parameters in what `sample` returns
 
 
@@ -65,6 +66,19 @@ class GroupDensity:
 def _log_density(density: GroupDensity, values: Any, group: Any, x: Array) -> Array:
     own, log_volume = density.own.constrain(x)
     return (density.log_joint(values, own, group) + log_volume).astype(x.dtype)
+
+
+def without_density(labels: Sequence[Any], log_likelihood: np.ndarray) -> str:
+    """A sentence on the groups that have no density at any of n points, of log likelihoods `(n, groups)`.
+
+    It is empty where there are none, and where no group has a density, so that none stands out.
+    """
+    bad = np.flatnonzero(~np.isfinite(log_likelihood).any(axis=0))
+    if not 0 < len(bad) < len(labels):
+        return ""
+    named = ", ".join(repr(labels[i]) for i in bad[:NAMED_GROUPS])
+    more = f" and {len(bad) - NAMED_GROUPS} more" if len(bad) > NAMED_GROUPS else ""
+    return f"{len(bad)} of {len(labels)} groups have no finite density or no mode there: {named}{more}. See their data."
 
 
 @dataclass(frozen=True, eq=False)

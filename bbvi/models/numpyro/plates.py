@@ -21,7 +21,7 @@ from bbvi.models.local import MOST_COORDINATES, nodes
 from bbvi.models.numpyro.density import JointDensity
 from bbvi.models.numpyro.model import AT_ONCE, NumPyroModel
 from bbvi.models.numpyro.sites import BASE, Trace, bijection_of, is_inside, plate_axis
-from bbvi.models.own import GroupDensity, OwnDraws
+from bbvi.models.own import GroupDensity, OwnDraws, without_density
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import lenient_promotion, scope, use_double
 from bbvi.runtime.types import Array
@@ -149,6 +149,9 @@ class PlateModel(Model):
         name = f"of_{self.logprob.element.joint.plate}"
         return {name: np.asarray(program(self.logprob.of_elements)(values, self.data))}
 
+    def why_not_finite(self, values: Any) -> str:
+        return without_density(self.own.labels, *self.log_likelihood(values).values())
+
     def prior(self, seed: int, num: int) -> Any:
         drawn = self.whole.prior(seed, num)
         return None if drawn is None else self._shared(drawn)
@@ -193,7 +196,7 @@ def with_elements_integrated(
     shared = {name: shape for name, shape in whole.dim.items() if name not in axes}
     numbers = sum(map(np.size, whole.data)) // density.size
     visible = (*own, *(name for name in whole.deterministic if is_inside(trace[name], plate)))
-    return PlateModel(
+    found = PlateModel(
         logprob=density,
         dim=shared,
         constraints={name: each for name, each in whole.constraints.items() if name in shared},
@@ -207,6 +210,16 @@ def with_elements_integrated(
         own=OwnDraws(density.density, range(density.size), lambda rows: (whole.data, rows), parameters.dim + numbers),
         inside=tuple(dict.fromkeys(visible)),
     )
+    _refuse_nan(found, plate)
+    return found
+
+
+def _refuse_nan(model: PlateModel, plate: str) -> None:
+    """Name the elements that NaN among the data leave without density."""
+    if any(np.isnan(leaf).any() for leaf in model.data if np.issubdtype(leaf.dtype, np.floating)):
+        parameters = make_parameters(model.dim, model.constraints)
+        if why := model.why_not_finite(parameters.structure(np.zeros((1, parameters.dim)))):
+            raise ValueError(f"The data hold NaN. In the plate {plate!r} {why} Fill them and mask them, or drop them.")
 
 
 def _refuse(joint: JointDensity, own: Sequence[str], trace: Trace, maximised: Mapping[str, Any]) -> None:
