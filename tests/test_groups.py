@@ -235,6 +235,19 @@ def test_own_parameters_of_a_logistic_model_are_drawn_exactly(x64):
     assert abs(draws.std() / sd - 1) < 0.05
 
 
+def test_groups_whose_draws_are_poor_are_told_by_name(x64):
+    y = np.where(LABELS == "d", 30.0, 0.0)  # its likelihood, with heavy tails, and its prior are far apart
+    model = intercepts(lambda y, a: -jnp.log1p((y - a) ** 2), y)
+    draws = {name: np.full(200, value) for name, value in SHARED.items()}
+    poorest = model.poorest(draws, 3)
+    assert next(iter(poorest)) == "d"
+    assert len(poorest) == 3
+    assert list(poorest.values()) == sorted(poorest.values())
+    assert poorest["d"] < 10
+    gaussian = intercepts(GAUSS, Y).poorest(draws, 5)
+    assert min(gaussian.values()) > 14
+
+
 def test_draws_of_a_group_do_not_depend_on_the_others(posterior):
     draws = posterior.sample(50)
     every = HIERARCHY.local(draws)["a"]

@@ -62,6 +62,34 @@ class GroupedModel(Model):
         with scope(use_double("auto")):
             return self.own(self._shared(values), groups, seed)
 
+    def poorest(self, values: Any, num: int = 5, seed: int = 0) -> dict[Any, float]:
+        """The groups whose own parameters are drawn worst, by label: how many of 16 candidates for a draw count.
+
+        A draw is one of 16 candidates around the mode, chosen by importance. Where few count, on average over the
+        draws given, the density of the group is far from a Gaussian, and both its draws and its integral are rough.
+
+        Arguments:
+            values: draws of the shared parameters, as of `posterior.sample(n)`.
+            num: groups at most, the poorest first.
+            seed: of the candidates.
+
+        Example:
+            >>> model = bbvi.from_groups(
+            ...     log_prior=lambda p: -0.5 * p["mean"] ** 2,
+            ...     log_local=lambda p, own: -0.5 * (own["a"] - p["mean"]) ** 2 - 0.5 * jnp.log(2 * jnp.pi),
+            ...     log_likelihood=lambda p, own, rows: rows * own["a"] - jnp.exp(own["a"]),
+            ...     dim={"mean": ()},
+            ...     local={"a": ()},
+            ...     data=np.array([3.0, 0.0, 5.0]),
+            ...     group=["x", "y", "z"],
+            ... )
+            >>> poorest = model.poorest({"mean": np.zeros(50)}, 2)
+            >>> print(len(poorest), min(poorest.values()) > 10)
+            2 True
+        """
+        with scope(use_double("auto")):
+            return self.own.poorest(self._shared(values), num, seed)
+
     def log_likelihood(self, values: Any) -> Named | None:
         """Log likelihood of each group with its own parameters integrated out, `(n, groups)`."""
         if not is_held(self.data):

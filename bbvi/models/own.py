@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.models.base import Named
-from bbvi.models.local import draw, find_gaussian, log_integral
+from bbvi.models.local import Gaussian, draw, effective_candidates, find_gaussian, log_integral
 from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
@@ -47,15 +47,26 @@ class GroupDensity:
         held = jax.lax.stop_gradient(values)
         return log_integral(self._at(values, group), jax.lax.stop_gradient(self._mode(held, group)))
 
+    def effective_candidates(self, values: Any, groups: Any, keys: Array) -> Array:
+        """How many of the 16 candidates count among which `draws` chooses, `(groups,)`."""
+        return jax.vmap(self._effective, in_axes=(None, self.axes, 0))(values, groups, keys)
+
     def _draw(self, values: Any, group: Any, key: Array) -> Any:
+        there, normal, uniform = self._proposed(values, group, key)
+        return self.own.constrain(draw(self._at(values, group), there, normal, uniform))[0]
+
+    def _effective(self, values: Any, group: Any, key: Array) -> Array:
+        there, normal, _ = self._proposed(values, group, key)
+        return effective_candidates(self._at(values, group), there, normal)
+
+    def _proposed(self, values: Any, group: Any, key: Array) -> tuple[Gaussian, Array, Array]:
+        """The Gaussian at the mode, and the random numbers of a draw."""
         there, (first, second) = self._mode(values, group), jax.random.split(key)
         dtype = there.loc.dtype
         normal = jax.random.normal(first, (OWN_CANDIDATES, self.own.dim), dtype)
-        return self.own.constrain(draw(self._at(values, group), there, normal, jax.random.uniform(second, (), dtype)))[
-            0
-        ]
+        return there, normal, jax.random.uniform(second, (), dtype)
 
-    def _mode(self, values: Any, group: Any) -> Any:
+    def _mode(self, values: Any, group: Any) -> Gaussian:
         return find_gaussian(self._at(values, group), self.own.dim, jnp.result_type(float, *jax.tree.leaves(values)))
 
     def _at(self, values: Any, group: Any) -> Callable[[Array], Array]:
@@ -109,6 +120,15 @@ class OwnDraws:
             groups: labels of groups; None for all.
             seed: of the draws.
         """
+        return self._over_groups(self._draw, values, groups, seed)
+
+    def poorest(self, values: Any, num: int, seed: int) -> dict[Any, float]:
+        """The groups with the fewest effective candidates, on average over the draws of `__call__`, by their labels."""
+        counts = self._over_groups(self._count, values, None, seed).mean(axis=0)
+        return {self.labels[i]: float(counts[i]) for i in np.argsort(counts, kind="stable")[:num]}
+
+    def _over_groups(self, function: Any, values: Any, groups: Sequence[Any] | None, seed: int) -> Any:
+        """What a program makes of some groups at a time, together `(n, groups, ...)`."""
         dtype = jax.dtypes.canonicalize_dtype(float)
         shared = jax.tree.map(lambda value: np.asarray(value, dtype), values)
         chosen = np.arange(len(self.labels)) if groups is None else self.positions(groups)
@@ -117,7 +137,7 @@ class OwnDraws:
         keys, numbers, made = jax.random.split(jax.random.key(seed), len(self.labels)), np.arange(n), []
         for begin in range(0, len(chosen), together):
             some = np.resize(chosen[begin : begin + together], together)
-            drawn = self._draw(shared, numbers, self.take(some), keys[some])
+            drawn = function(shared, numbers, self.take(some), keys[some])
             made.append(jax.tree.map(lambda x, begin=begin: np.asarray(x)[:, : len(chosen) - begin], drawn))
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *made)
 
@@ -132,11 +152,17 @@ class OwnDraws:
 
     @cached_property
     def _draw(self) -> Callable[..., Any]:
-        """From n draws of the shared parameters, groups and their keys to their own parameters `(n, groups, ...)`."""
+        return _over_draws(self.density.draws)
 
-        def of_draw(groups: Any, keys: Array, given: tuple[Any, Array]) -> Any:
-            return self.density.draws(given[0], groups, jax.vmap(lambda key: jax.random.fold_in(key, given[1]))(keys))
+    @cached_property
+    def _count(self) -> Callable[..., Any]:
+        return _over_draws(self.density.effective_candidates)
 
-        return program(
-            lambda shared, numbers, groups, keys: jax.lax.map(partial(of_draw, groups, keys), (shared, numbers))
-        )
+
+def _over_draws(function: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
+    """From n draws of the shared parameters, groups and their keys to what `function` makes of them, `(n, ...)`."""
+
+    def of_draw(groups: Any, keys: Array, given: tuple[Any, Array]) -> Any:
+        return function(given[0], groups, jax.vmap(lambda key: jax.random.fold_in(key, given[1]))(keys))
+
+    return program(lambda shared, numbers, groups, keys: jax.lax.map(partial(of_draw, groups, keys), (shared, numbers)))
