@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 import bbvi
 from bbvi.data.groups import read_groups
-from bbvi.models import groups as grouped_models
+from bbvi.models import own as own_parameters
 from bbvi.models.local import NODES_ALONG, find_gaussian, nodes
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
@@ -235,6 +235,19 @@ def test_own_parameters_of_a_logistic_model_are_drawn_exactly(x64):
     assert abs(draws.std() / sd - 1) < 0.05
 
 
+def test_groups_whose_draws_are_poor_are_told_by_name(x64):
+    y = np.where(LABELS == "d", 20.0, 0.0)  # its likelihood is a cliff, below which its prior is left as it was
+    model = intercepts(lambda y, a: -jnp.exp(y * a), y)
+    draws = {name: np.full(200, value) for name, value in SHARED.items()}
+    poorest = model.poorest(draws, 3)
+    assert next(iter(poorest)) == "d"
+    assert len(poorest) == 3
+    assert list(poorest.values()) == sorted(poorest.values())
+    assert poorest["d"] < 10
+    gaussian = intercepts(GAUSS, Y).poorest(draws, 5)
+    assert min(gaussian.values()) > 14
+
+
 def test_draws_of_a_group_do_not_depend_on_the_others(posterior):
     draws = posterior.sample(50)
     every = HIERARCHY.local(draws)["a"]
@@ -246,7 +259,7 @@ def test_draws_of_a_group_do_not_depend_on_the_others(posterior):
 
 
 def test_own_parameters_are_left_out_where_they_are_many(posterior, monkeypatch):
-    monkeypatch.setattr(grouped_models, "MOST_OWN_NUMBERS", 100 * GROUPS)
+    monkeypatch.setattr(own_parameters, "MOST_OWN_NUMBERS", 100 * GROUPS)
     assert "a" in posterior.sample(100)
     assert set(posterior.sample(101)) == {"mean", "log_sd"}
 
@@ -373,6 +386,12 @@ def test_functions_that_return_something_else_are_refused(given, words):
     } | given
     model = bbvi.from_groups(**functions, dim={"mean": (), "log_sd": ()}, local={"a": ()}, data={"y": SEEN}, group=MANY)
     with pytest.raises(ValueError, match=words):
+        bbvi.fit(model)
+
+
+def test_groups_without_density_are_named():
+    model = intercepts(lambda y, a: jnp.sqrt(y) * norm.logpdf(a), np.where(LABELS == "b", -1.0, 1.0))
+    with pytest.raises(FloatingPointError, match=r"1 of 5 groups have no finite density or no mode there: 'b'\. "):
         bbvi.fit(model)
 
 

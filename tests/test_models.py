@@ -148,7 +148,9 @@ def test_a_subsampled_plate_is_run_on_minibatches():
     assert subsampled.method == "advi"
     full = bbvi.fit(bbvi.from_numpyro(model, x, y), method="newton")
     np.testing.assert_allclose(subsampled.mean()["beta"], full.mean()["beta"], atol=0.1 * full.sd()["beta"].max())
-    assert subsampled.to_arviz(10).log_likelihood["y"].shape == (1, 10, 1000)
+    tree = subsampled.predict(num_samples=10)
+    assert tree.log_likelihood["y"].shape == tree.posterior_predictive["y"].shape == (1, 10, 1000)
+    np.testing.assert_array_equal(tree.observed_data["y"], y)
 
 
 def test_what_is_missing_is_imputed_and_disturbs_nothing():
@@ -180,11 +182,6 @@ def two_runs():
     return numpyro.sample("b", dist.Normal(0, 1))
 
 
-def local_in_subsample(y):
-    with numpyro.plate("row", 20, subsample_size=5):
-        numpyro.sample("y", dist.Normal(numpyro.sample("local", dist.Normal(0, 1)), 1), obs=numpyro.subsample(y, 0))
-
-
 BAD = {
     "no latent site": (
         lambda: numpyro.sample("y", dist.Normal(0, 1), obs=1.0),
@@ -214,11 +211,6 @@ def test_a_bad_numpyro_model_is_refused_by_the_name_of_its_site(name):
     model, kind, message = BAD[name]
     with pytest.raises(kind, match=message):
         bbvi.from_numpyro(model)
-
-
-def test_latent_sites_in_a_subsampled_plate_are_refused():
-    with pytest.raises(ValueError, match=r"'local' lies in the subsampled plate 'row'.*bbvi.from_groups"):
-        bbvi.from_numpyro(local_in_subsample, Y)
 
 
 def test_fit_takes_a_model_alone():

@@ -164,9 +164,10 @@ class Task:
             drawn = self.model.prior(self.seed, num)
             return None if drawn is None else problem.parameters.unstructure(drawn)
 
+        why = lambda xs: self.model.why_not_finite(problem.parameters.structure(xs))
         point = self.init if isinstance(self.init, np.ndarray) else None
         rng = np.random.default_rng((self.seed, RandomStream.START))
-        return Hints(point=point, prior=prior, rng=rng, until=until, callbacks=callbacks)
+        return Hints(point=point, prior=prior, why=why, rng=rng, until=until, callbacks=callbacks)
 
 
 def _read_init(init: Any, parameters: Parameters) -> np.ndarray | Distribution | None:

@@ -76,6 +76,10 @@ class Model:
         over_draws = program(jax.vmap(likelihood, in_axes=(0, None)))
         return {"rows": np.asarray(over_draws(values, self.data))}
 
+    def why_not_finite(self, values: Any) -> str:
+        """A sentence on why the log density is not finite at any of these points; empty where it is not known."""
+        return ""
+
     @property
     def predicts(self) -> bool:
         """Whether new observations can be drawn."""

@@ -7,7 +7,7 @@ drawn afterwards, given the shared ones.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,67 +17,15 @@ import numpy as np
 from bbvi.data.groups import Grouped, Ragged, SumOverGroups, read_groups
 from bbvi.data.reading import is_held
 from bbvi.models.base import Model, Named
-from bbvi.models.local import MOST_COORDINATES, draw, find_gaussian, log_integral
+from bbvi.models.local import MOST_COORDINATES
+from bbvi.models.own import GroupDensity, OwnDraws, without_density
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope, use_double
 from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
 from bbvi.target.reading import make_parameters
 
-OWN_CANDIDATES = 16  # for each draw of a group's own parameters
-CANDIDATES_AT_ONCE = 2**22  # numbers in them and in what is made of rows
-MOST_OWN_NUMBERS = 2**22  # of all groups' own parameters in what `sample` returns
 Shapes = Mapping[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class GroupDensity:
-    """The log density of one group, with its own parameters x `(d,)`, unconstrained.
-
-    Fields:
-        log_local, log_likelihood: as in `from_groups`.
-        own: names, shapes and constraints of a group's own parameters.
-    """
-
-    log_local: Callable[[Any, Any], Array]
-    log_likelihood: Callable[[Any, Any, Any], Array]
-    own: Parameters
-
-    def log_marginal(self, values: Any, group: Grouped) -> Array:
-        """With its own parameters integrated out, a scalar; NaN where no mode of them was found."""
-        held = jax.lax.stop_gradient(values)
-        return log_integral(self._at(values, group), jax.lax.stop_gradient(self._mode(held, group)))
-
-    def draw(self, values: Any, group: Grouped, key: Array) -> Any:
-        """Its own parameters, on their own scale."""
-        there, (first, second) = self._mode(values, group), jax.random.split(key)
-        dtype = there.loc.dtype
-        normal = jax.random.normal(first, (OWN_CANDIDATES, self.own.dim), dtype)
-        return self.own.constrain(draw(self._at(values, group), there, normal, jax.random.uniform(second, (), dtype)))[
-            0
-        ]
-
-    def _mode(self, values: Any, group: Grouped) -> Any:
-        return find_gaussian(self._at(values, group), self.own.dim, jnp.result_type(float, *jax.tree.leaves(values)))
-
-    def _at(self, values: Any, group: Grouped) -> Callable[[Array], Array]:
-        return partial(_log_density, self, values, group)
-
-
-@partial(jax.jit, static_argnums=0)  # so that the user's Python runs once
-def _log_density(density: GroupDensity, values: Any, group: Grouped, x: Array) -> Array:
-    own, log_volume = density.own.constrain(x)
-    local, of_rows = jnp.asarray(density.log_local(values, own)), density.log_likelihood(values, own, group.rows)
-    count = len(jax.tree.leaves(group.rows)[0])
-    if local.shape:
-        raise ValueError(f"log_local must return a scalar, and returned the shape {local.shape}: sum it up.")
-    if jnp.shape(of_rows) != (count,):
-        raise ValueError(
-            f"log_likelihood must return one number for each of the {count} rows that it got, and returned the shape "
-            f"{jnp.shape(of_rows)}."
-        )
-    own_rows = of_rows if group.used is None else jnp.where(group.used, of_rows, 0)
-    return (local + log_volume + jnp.sum(own_rows)).astype(x.dtype)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,12 +33,10 @@ class GroupedModel(Model):
     """What `from_groups` returns.
 
     Fields:
-        density: of one group.
-        labels: of the groups, in order.
+        own: draws of the groups' own parameters.
     """
 
-    density: GroupDensity
-    labels: Sequence[Any]
+    own: OwnDraws
 
     def named(self, parameters: Parameters, values: Any) -> dict[str, Array]:
         return dict(values)
@@ -98,8 +44,7 @@ class GroupedModel(Model):
     def derived(self, values: Any, seed: int) -> Named:
         """The groups' own parameters, each `(n, groups, *shape)`; nothing where those are more than 2**22 numbers."""
         n = len(next(iter(values.values())))
-        is_much = n * len(self.labels) * self.density.own.dim > MOST_OWN_NUMBERS
-        return {} if is_much else self._local(values, None, seed)
+        return {} if self.own.is_much(n) else self.own(self._shared(values), None, seed)
 
     def local(self, values: Any, groups: Sequence[Any] | None = None, seed: int = 0) -> Named:
         """Draws of groups' own parameters given the shared ones, by name, each `(n, groups, *shape)`.
@@ -115,20 +60,35 @@ class GroupedModel(Model):
             KeyError: for a label that no group has.
         """
         with scope(use_double("auto")):
-            return self._local(values, groups, seed)
+            return self.own(self._shared(values), groups, seed)
 
-    def _local(self, values: Any, groups: Sequence[Any] | None, seed: int) -> Named:
-        dtype = jax.dtypes.canonicalize_dtype(float)
-        shared = {name: np.asarray(values[name], dtype) for name in self.dim}
-        chosen = np.arange(len(self.labels)) if groups is None else self._positions(groups)
-        n = len(next(iter(shared.values())))
-        together = min(len(chosen), max(1, CANDIDATES_AT_ONCE // (OWN_CANDIDATES * self._row_size)))
-        keys, numbers, made = jax.random.split(jax.random.key(seed), len(self.labels)), np.arange(n), []
-        for begin in range(0, len(chosen), together):
-            some = np.resize(chosen[begin : begin + together], together)
-            drawn = self._draw(shared, numbers, self._take(some), keys[some])
-            made.append(jax.tree.map(lambda x, begin=begin: np.asarray(x)[:, : len(chosen) - begin], drawn))
-        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *made)
+    def poorest(self, values: Any, num: int = 5, seed: int = 0) -> dict[Any, float]:
+        """The groups whose own parameters are drawn worst, by label: how many of 16 candidates for a draw count.
+
+        A draw is one of 16 candidates around the mode, chosen by importance. Where few count, on average over the
+        draws given, the density of the group is far from a Gaussian, and both its draws and its integral are rough.
+
+        Arguments:
+            values: draws of the shared parameters, as of `posterior.sample(n)`.
+            num: groups at most, the poorest first.
+            seed: of the candidates.
+
+        Example:
+            >>> model = bbvi.from_groups(
+            ...     log_prior=lambda p: -0.5 * p["mean"] ** 2,
+            ...     log_local=lambda p, own: -0.5 * (own["a"] - p["mean"]) ** 2 - 0.5 * jnp.log(2 * jnp.pi),
+            ...     log_likelihood=lambda p, own, rows: rows * own["a"] - jnp.exp(own["a"]),
+            ...     dim={"mean": ()},
+            ...     local={"a": ()},
+            ...     data=np.array([3.0, 0.0, 5.0]),
+            ...     group=["x", "y", "z"],
+            ... )
+            >>> poorest = model.poorest({"mean": np.zeros(50)}, 2)
+            >>> print(len(poorest), min(poorest.values()) > 10)
+            2 True
+        """
+        with scope(use_double("auto")):
+            return self.own.poorest(self._shared(values), num, seed)
 
     def log_likelihood(self, values: Any) -> Named | None:
         """Log likelihood of each group with its own parameters integrated out, `(n, groups)`."""
@@ -137,35 +97,12 @@ class GroupedModel(Model):
         over_draws = program(jax.vmap(self.logprob.of_groups, in_axes=(0, None)))
         return {"of_group": np.asarray(over_draws(values, self.data))}
 
-    @property
-    def _row_size(self) -> int:
-        rows = jax.tree.leaves(self.data)
-        return self.density.own.dim + sum(map(np.size, rows)) // len(self.labels)
+    def why_not_finite(self, values: Any) -> str:
+        found = self.log_likelihood(values)
+        return "" if found is None else without_density(self.own.labels, found["of_group"])
 
-    def _take(self, groups: np.ndarray) -> Grouped:
-        if isinstance(self.data, Ragged):
-            return self.data.take(groups)
-        return jax.tree.map(lambda leaf: np.asarray(leaf[groups]), self.data)
-
-    @cached_property
-    def _draw(self) -> Callable[..., Any]:
-        """From n draws of the shared parameters, groups and their keys to their own parameters `(n, groups, ...)`."""
-        of_groups = jax.vmap(self.density.draw, in_axes=(None, 0, 0))
-
-        def of_draw(groups: Grouped, keys: Array, given: tuple[Any, Array]) -> Any:
-            return of_groups(given[0], groups, jax.vmap(lambda key: jax.random.fold_in(key, given[1]))(keys))
-
-        return program(
-            lambda shared, numbers, groups, keys: jax.lax.map(partial(of_draw, groups, keys), (shared, numbers))
-        )
-
-    def _positions(self, groups: Sequence[Any]) -> np.ndarray:
-        at = {label: i for i, label in enumerate(self.labels)}
-        if unknown := [label for label in groups if label not in at]:
-            raise KeyError(
-                f"groups: there is no group {unknown[0]!r}. There are {len(at)}, such as {self.labels[0]!r}."
-            )
-        return np.array([at[label] for label in groups])
+    def _shared(self, values: Any) -> Named:
+        return {name: values[name] for name in self.dim}
 
 
 def from_groups(
@@ -230,16 +167,39 @@ def from_groups(
             'Write the model as one log density, and let fit(..., method="nested_laplace") find its groups.'
         )
     labels, grouped = read_groups(data, group)
-    density = GroupDensity(log_local, log_likelihood, own)
+    density = GroupDensity(partial(_log_joint, log_local, log_likelihood), own)
     shapes = zip(own.names, own.shapes, strict=True)
     axes = {name: ["group", *(f"{name}_dim_{i}" for i in range(len(shape)))] for name, shape in shapes}
     return GroupedModel(
-        logprob=SumOverGroups(log_prior, jax.vmap(density.log_marginal, in_axes=(None, 0))),
+        logprob=SumOverGroups(log_prior, density.log_marginals),
         dim=dict(dim),
         constraints=constraints,
         data=grouped,
         coords={"group": labels},
         dims={**axes, "of_group": ["group"]},
-        density=density,
-        labels=labels,
+        own=OwnDraws(density, labels, partial(_take, grouped), own.dim + _numbers(grouped) // len(labels)),
     )
+
+
+def _log_joint(log_local: Any, log_likelihood: Any, values: Any, own: Any, group: Grouped) -> Array:
+    """The log density of a group with its own parameters, a scalar."""
+    local, of_rows = jnp.asarray(log_local(values, own)), log_likelihood(values, own, group.rows)
+    count = len(jax.tree.leaves(group.rows)[0])
+    if local.shape:
+        raise ValueError(f"log_local must return a scalar, and returned the shape {local.shape}: sum it up.")
+    if jnp.shape(of_rows) != (count,):
+        raise ValueError(
+            f"log_likelihood must return one number for each of the {count} rows that it got, and returned the shape "
+            f"{jnp.shape(of_rows)}."
+        )
+    return local + jnp.sum(of_rows if group.used is None else jnp.where(group.used, of_rows, 0))
+
+
+def _take(data: Grouped | Ragged, groups: np.ndarray) -> Grouped:
+    if isinstance(data, Ragged):
+        return data.take(groups)
+    return jax.tree.map(lambda leaf: np.asarray(leaf[groups]), data)
+
+
+def _numbers(data: Any) -> int:
+    return sum(map(np.size, jax.tree.leaves(data)))

@@ -106,10 +106,21 @@ def draw(f: Function, there: Gaussian, normal: Array, uniform: Array) -> Array:
         normal: `(candidates, d)` standard normal.
         uniform: a scalar.
     """
-    xs = there(jnp.asarray(CANDIDATES_WIDER, normal.dtype) * normal)
-    log_weights = _finite(jax.vmap(f)(xs)) + 0.5 * jnp.sum(normal**2, axis=1)
+    xs, log_weights = _candidates(f, there, normal)
     shares = jnp.cumsum(jax.nn.softmax(log_weights))
     return xs[jnp.minimum(jnp.sum(shares < uniform * shares[-1]), len(xs) - 1)]
+
+
+def effective_candidates(f: Function, there: Gaussian, normal: Array) -> Array:
+    """How many equally important candidates those of `draw` are worth (Kish 1965), a scalar; 0 where none has any."""
+    shares = jax.nn.softmax(_candidates(f, there, normal)[1])
+    return jnp.nan_to_num(1 / jnp.sum(shares**2))
+
+
+def _candidates(f: Function, there: Gaussian, normal: Array) -> tuple[Array, Array]:
+    """Points `(n, d)` around the mode, and logarithms of their importance `(n,)` up to a constant."""
+    xs = there(jnp.asarray(CANDIDATES_WIDER, normal.dtype) * normal)
+    return xs, _finite(jax.vmap(f)(xs)) + 0.5 * jnp.sum(normal**2, axis=1)
 
 
 def nodes(dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ class Hints:
     Fields:
         point: where to look, `(dim,)`, or None for the origin and random points in [-2, 2]^dim.
         prior: further points to try. They come first where far out a point may take for ever.
+        why: what is said of points `(n, dim)` at none of which the density is finite, or nothing.
         rng: for points and draws.
         until: time of `time.perf_counter()`, in seconds, at which to stop with what there is.
         callbacks: told how far the paths have come.
@@ -28,6 +29,7 @@ class Hints:
 
     point: np.ndarray | None = None
     prior: Prior = lambda num: None
+    why: Callable[[np.ndarray], str] = lambda xs: ""
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     until: float = np.inf
     callbacks: Sequence[Callback] = ()

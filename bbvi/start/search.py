@@ -90,7 +90,8 @@ def further_points(problem: Problem, hints: Hints, seen: int, *, with_gradient: 
             break
     if not len(usable):
         where = "near the given init" if hints.point is not None else "at the origin or at random points around it"
-        raise _not_finite(problem, finite, seen, where if drawn is None else where + " and draws of the prior")
+        where = where if drawn is None else where + " and draws of the prior"
+        raise _not_finite(problem, hints, finite, seen, where)
     best = np.argsort(-values, kind="stable")
     return usable[np.resize(best, wanted)].astype(jax.dtypes.canonicalize_dtype(float))
 
@@ -116,12 +117,15 @@ def _gradients(problem: Problem, xs: Array) -> Array:
     return problem.layout.replicate(jax.lax.map(jax.grad(problem.log_density), xs))
 
 
-def _not_finite(problem: Problem, finite: np.ndarray, seen: int, where: str) -> FloatingPointError:
+def _not_finite(problem: Problem, hints: Hints, finite: np.ndarray, seen: int, where: str) -> FloatingPointError:
     """What to say when nothing can begin at any of the `seen` points, of which `finite` `(n, dim)` have a value."""
     if not len(finite):
         return FloatingPointError(
-            f"logprob is not finite at any of the {seen} starting points tried {where}. Check the constraints of the "
-            "parameters, or give init= a point at which it is finite."
+            f"logprob is not finite at any of the {seen} starting points tried {where}. "
+            + (
+                hints.why(first_points(problem, hints))
+                or "Check the constraints of the parameters, or give init= a point at which it is finite."
+            )
         )
     gradients = np.asarray(_gradients(problem, finite[:POINTS].astype(jax.dtypes.canonicalize_dtype(float))))
     bad = (~np.isfinite(gradients)).mean(axis=0)

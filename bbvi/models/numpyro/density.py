@@ -12,7 +12,7 @@ from bbvi.data.density import SumOverRows
 from bbvi.data.plate import Plate
 from bbvi.models.numpyro.arguments import Static, is_array
 from bbvi.models.numpyro.handlers import settle
-from bbvi.models.numpyro.sites import BASE, Trace, bijection_of
+from bbvi.models.numpyro.sites import BASE, Trace, bijection_of, is_inside
 from bbvi.runtime.precision import lenient_promotion
 from bbvi.runtime.types import Array
 
@@ -53,19 +53,23 @@ class JointDensity(SumOverRows):
 
     def __call__(self, values: Mapping[str, Array], data: Any) -> Array:
         """Joint log density at one point, a scalar."""
-        from numpyro.infer.util import log_density
+        total, trace = self._log_density(*self.prepare(values, data), values)
+        self._check_sites(trace)
+        return total
+
+    def part(self, values: Mapping[str, Array], data: Any, inside: bool) -> Array:
+        """The log density of the sites inside or outside of the subsampled plate, a scalar.
+
+        Sites inside are not scaled up: each of the plate's elements that are run counts once.
+        """
+        from numpyro import handlers
 
         run, args, kwargs = self.prepare(values, data)
-        with lenient_promotion():
-            if self.enumerated:
-                from numpyro.contrib.funsor import log_density
-
-            total, trace = log_density(run, args, kwargs, {})
-            for name in self.dynamic:
-                bijection, free = bijection_of(trace[name]), values[name + BASE]
-                total += jnp.sum(bijection.log_abs_det_jacobian(free, bijection(free)))
-        self._check_sites(trace)
-        return jnp.asarray(total)
+        hidden = lambda site: site["type"] == "sample" and is_inside(site, self.plate) is not inside
+        run = handlers.block(run, hide_fn=hidden)
+        if inside and self.plate_size is not None and len(data[-1]) < self.plate_size:
+            run = handlers.scale(run, scale=len(data[-1]) / self.plate_size)
+        return self._log_density(run, args, kwargs, values)[0]
 
     def trace(self, values: Mapping[str, Array], data: Any) -> Trace:
         """All sites at one point."""
@@ -112,6 +116,22 @@ class JointDensity(SumOverRows):
 
             run = enum(config_enumerate(run), -self.nesting - 1)
         return run, args, kwargs
+
+    def _log_density(
+        self, run: Callable[..., Any], args: Any, kwargs: Any, values: Mapping[str, Array]
+    ) -> tuple[Array, Trace]:
+        from numpyro.infer.util import log_density
+
+        with lenient_promotion():
+            if self.enumerated:
+                from numpyro.contrib.funsor import log_density
+
+            total, trace = log_density(run, args, kwargs, {})
+            for name in self.dynamic:
+                if name in trace:
+                    bijection, free = bijection_of(trace[name]), values[name + BASE]
+                    total += jnp.sum(bijection.log_abs_det_jacobian(free, bijection(free)))
+        return jnp.asarray(total), trace
 
     def _check_sites(self, trace: Trace) -> None:
         latent = {name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}

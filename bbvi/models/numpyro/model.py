@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.models.base import Model, Named
-from bbvi.models.numpyro.arguments import in_precision
+from bbvi.models.numpyro.arguments import in_precision, is_array
 from bbvi.models.numpyro.density import JointDensity
 from bbvi.models.numpyro.handlers import settle, with_whole_shapes
 from bbvi.models.numpyro.sites import Trace
@@ -78,6 +78,8 @@ class NumPyroModel(Model):
             args, kwargs = jax.tree.map(in_precision, (args, kwargs))
         else:
             args, kwargs = density.arguments(self.data)
+        if density.plate is not None:  # whose indices are traced, and index no array of NumPy
+            args, kwargs = jax.tree.map(lambda leaf: jnp.asarray(leaf) if is_array(leaf) else leaf, (args, kwargs))
         known = self.variables(values) | {name: self.derived(values, seed)[name] for name in density.dynamic}
         sites = [*self.observed, *(self.deterministic if new else ())]
         model = settle(density.model, None, None)

@@ -10,22 +10,38 @@ import numpy as np
 
 from bbvi.models.numpyro.arguments import Static, in_precision, is_array
 from bbvi.models.numpyro.density import JointDensity, with_needed_arguments_fixed
+from bbvi.models.numpyro.handlers import settle
 from bbvi.models.numpyro.masks import data_masks, observations
 from bbvi.models.numpyro.model import NumPyroModel
-from bbvi.models.numpyro.sites import BASE, Trace, differs, nesting, plate_dims, subsampled
+from bbvi.models.numpyro.plates import PlateModel, with_elements_integrated
+from bbvi.models.numpyro.sites import (
+    BASE,
+    Subsampled,
+    Trace,
+    differs,
+    has_arrays_as_bounds,
+    nesting,
+    own_sites,
+    plate_dims,
+    subsampled,
+)
 from bbvi.models.numpyro.tracing import first_trace
 from bbvi.runtime.constants import with_clean_caches
 from bbvi.runtime.precision import scope
 from bbvi.target.reading import is_real, make_parameters
 
 
-def from_numpyro(model: Callable[..., Any], *args: Any, params: str = "flat", **kwargs: Any) -> NumPyroModel:
+def from_numpyro(
+    model: Callable[..., Any], *args: Any, params: str = "flat", **kwargs: Any
+) -> NumPyroModel | PlateModel:
     """A NumPyro model, to be given to `fit`.
 
     Arguments:
         model: a function with numpyro primitives. Its continuous `sample` sites are the parameters, on the scale of
             their supports; discrete ones are summed over where numpyro can (`bbvi[enumeration]`). A plate with a
             `subsample_size` is run on minibatches of that many rows, and in full for the verdict.
+            Latent sites inside of it, of up to 8 free coordinates for each of its elements, are integrated out element
+            by element, and drawn given the others afterwards.
         params: what becomes of `numpyro.param` sites. "flat" makes them parameters, with a flat prior on what their
             constraint allows; "maximise" has `fit` set them to where the evidence bound is largest, after which they
             are deterministic sites.
@@ -33,7 +49,8 @@ def from_numpyro(model: Callable[..., Any], *args: Any, params: str = "flat", **
 
     Returns:
         A model that `fit` takes in place of `logprob` and `dim`. The posterior has the sites by their names, with
-        deterministic sites among them, and for arviz the plates as dimensions.
+        deterministic sites among them, and for arviz the plates as dimensions. Where a subsampled plate has latent
+        sites inside, the model's method `local(values, groups)` draws those of some elements.
 
     Raises:
         TypeError, ValueError: naming the site, when a site cannot be inferred.
@@ -53,11 +70,14 @@ def from_numpyro(model: Callable[..., Any], *args: Any, params: str = "flat", **
         args, kwargs = jax.tree.map(in_precision, (args, kwargs))
         if params not in ("flat", "maximise"):
             raise ValueError(f"params={params!r} is unknown. Known: flat, maximise.")
-        traces = with_clean_caches(lambda: [first_trace(model, args, kwargs, seed) for seed in (0, 1)])
-        found = _read(model, args, kwargs, *traces)
+        plate, *traces = with_clean_caches(lambda: _traces(model, args, kwargs))
+        found = _read(model, args, kwargs, plate, *traces)
+        initial = {name: np.asarray(site["value"]) for name, site in traces[0].items() if site["type"] == "param"}
+        maximised = initial if params == "maximise" else {}
+        if plate and (own := own_sites(traces[0], plate.name)):
+            return with_elements_integrated(found, own, traces[0], maximised)
         if params == "flat":
             return found
-        initial = {name: np.asarray(site["value"]) for name, site in traces[0].items() if site["type"] == "param"}
         return replace(found, maximised=initial, notes=())
 
 
@@ -73,10 +93,24 @@ def with_params(model: NumPyroModel, values: Mapping[str, np.ndarray]) -> NumPyr
     args, kwargs = model.logprob.arguments(model.data)
     shown = ", ".join(f"{name} = {np.array2string(np.asarray(value), precision=4)}" for name, value in values.items())
     note = f"{shown}: without a prior, set to where the evidence bound is largest; their uncertainty is left out"
-    return replace(from_numpyro(Fixed(model.logprob.model), *args, **kwargs), notes=(note,))
+    found = from_numpyro(Fixed(model.logprob.model), *args, **kwargs)
+    assert isinstance(found, NumPyroModel)  # params of a model with elements integrated out are never maximised over
+    return replace(found, notes=(note,))
 
 
-def _read(model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, other: Trace) -> NumPyroModel:
+def _traces(model: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Subsampled | None, Trace, Trace]:
+    """The plate that is subsampled, and the sites of two runs of the model with that plate in full."""
+    first = first_trace(model, args, kwargs, 0)
+    plate = subsampled(first)
+    if plate is None:
+        return plate, first, first_trace(model, args, kwargs, 1)
+    whole = settle(model, None, None)
+    return plate, first_trace(whole, args, kwargs, 0), first_trace(whole, args, kwargs, 1)
+
+
+def _read(
+    model: Callable[..., Any], args: Any, kwargs: Any, plate: Subsampled | None, trace: Trace, other: Trace
+) -> NumPyroModel:
     """The model, from the sites of two runs of it."""
     latent = [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]]
     continuous = [name for name in latent if not trace[name]["fn"].support.is_discrete]
@@ -85,10 +119,13 @@ def _read(model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, other
         raise ValueError(
             "The model has no continuous latent site: nothing to infer. Leave obs= out where a value is unknown."
         )
-    dynamic = tuple(name for name in continuous if differs(trace[name]["fn"].support, other[name]["fn"].support))
+    own = [] if plate is None else own_sites(trace, plate.name)
+    supports = {name: (trace[name]["fn"].support, other[name]["fn"].support) for name in continuous}
+    dynamic = tuple(
+        name for name, (a, b) in supports.items() if differs(a, b) or (name in own and has_arrays_as_bounds(a))
+    )
     dim, constraints = _parameter_space(trace, continuous, free, dynamic)
     leaves, treedef = jax.tree.flatten((args, kwargs))
-    plate, plate_size, subsample_size = subsampled(trace)
     density = JointDensity(
         model=model,
         treedef=treedef,
@@ -97,9 +134,9 @@ def _read(model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, other
         dynamic=dynamic,
         enumerated=len(continuous) < len(latent),
         nesting=nesting(trace),
-        plate=plate,
-        plate_size=plate_size,
-        subsample_size=subsample_size,
+        plate=None if plate is None else plate.name,
+        plate_size=None if plate is None else plate.size,
+        subsample_size=None if plate is None else plate.subsample_size,
     )
     density = with_needed_arguments_fixed(density, leaves, dim)
     masks = data_masks(trace, other)

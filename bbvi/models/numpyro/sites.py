@@ -2,13 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 Trace = Mapping[str, Any]
 BASE = "_base"  # numpyro's ending for the latent site that a reparameterised one is made of
+
+
+class Subsampled(NamedTuple):
+    """A plate that a model subsamples."""
+
+    name: str
+    size: int
+    subsample_size: int
 
 
 def check_site(site: Any) -> None:
@@ -58,29 +66,41 @@ def differs(a: Any, b: Any) -> bool:
     return any(np.shape(x) != np.shape(y) or not np.array_equal(x, y) for x, y in pairs)
 
 
+def has_arrays_as_bounds(constraint: Any) -> bool:
+    """Whether the bounds of a constraint are more than one number each."""
+    return any(np.ndim(bound) for bound in jax.tree.leaves(constraint))
+
+
 def nesting(trace: Trace) -> int:
     """How many dimensions plates take, counted from the right."""
     frames = (frame for site in trace.values() for frame in site.get("cond_indep_stack", ()))
     return max((-frame.dim for frame in frames), default=0)
 
 
-def subsampled(trace: Trace) -> tuple[str | None, int | None, int | None]:
-    """Name, size and subsample size of the plate that is subsampled."""
+def subsampled(trace: Trace) -> Subsampled | None:
+    """The plate that is subsampled; None without one."""
     plates = {name: site["args"] for name, site in trace.items() if site["type"] == "plate"}
-    found = [(name, *args) for name, args in plates.items() if args[1] is not None and args[1] < args[0]]
-    if not found:
-        return None, None, None
+    found = [Subsampled(name, *args) for name, args in plates.items() if args[1] is not None and args[1] < args[0]]
     if len(found) > 1:
-        raise ValueError(f"The plates {', '.join(name for name, *_ in found)} are all subsampled. Subsample one only.")
-    for name, site in trace.items():
-        inside = any(frame.name == found[0][0] for frame in site.get("cond_indep_stack", ()))
-        if inside and site["type"] == "sample" and not site["is_observed"]:
-            raise ValueError(
-                f"The latent site {name!r} lies in the subsampled plate {found[0][0]!r}, so that each minibatch would "
-                "have parameters of its own. Leave subsample_size out, or write the model of one group for "
-                "bbvi.from_groups, which takes minibatches of groups."
-            )
-    return found[0]
+        raise ValueError(f"The plates {', '.join(each.name for each in found)} are all subsampled. Subsample one only.")
+    return found[0] if found else None
+
+
+def own_sites(trace: Trace, plate: str) -> list[str]:
+    """The continuous latent sites in a plate."""
+    latent = [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]]
+    return [name for name in latent if is_inside(trace[name], plate) and not trace[name]["fn"].support.is_discrete]
+
+
+def is_inside(site: Any, plate: str | None) -> bool:
+    """Whether a site lies in a plate."""
+    return any(frame.name == plate for frame in site.get("cond_indep_stack", ()))
+
+
+def plate_axis(site: Any, plate: str) -> int:
+    """The axis of the value of a site that counts the elements of a plate in which it lies."""
+    dim = next(frame.dim for frame in site["cond_indep_stack"] if frame.name == plate)
+    return np.ndim(site["value"]) - (site["fn"].event_dim if site["type"] == "sample" else 0) + dim
 
 
 def plate_dims(trace: Trace, but: Iterable[str]) -> dict[str, list[str]]:

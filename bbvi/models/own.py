@@ -1,0 +1,168 @@
+"""The log density of a group with parameters of its own, and draws of these parameters."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbvi.models.base import Named
+from bbvi.models.local import Gaussian, draw, effective_candidates, find_gaussian, log_integral
+from bbvi.runtime.compiling import program
+from bbvi.runtime.types import Array
+from bbvi.target.parameters import Parameters
+
+OWN_CANDIDATES = 16  # for each draw of a group's own parameters
+CANDIDATES_AT_ONCE = 2**22  # numbers in them and in what is made of rows
+NAMED_GROUPS = 5  # without density, at most
+MOST_OWN_NUMBERS = 2**22  # of all groups' own parameters in what `sample` returns
+
+
+@dataclass(frozen=True, eq=False)
+class GroupDensity:
+    """The log density of one group, with its own parameters x `(d,)`, unconstrained.
+
+    Fields:
+        log_joint: `log_joint(shared, own, group)`, a scalar.
+        own: names, shapes and constraints of a group's own parameters.
+        axes: which axes of what stands for groups count them, as for `jax.vmap`.
+    """
+
+    log_joint: Callable[[Any, Any, Any], Array]
+    own: Parameters
+    axes: Any = 0
+
+    def log_marginals(self, values: Any, groups: Any) -> Array:
+        """With their own parameters integrated out, `(groups,)`; NaN where no mode of them was found."""
+        return jax.vmap(self._log_marginal, in_axes=(None, self.axes))(values, groups)
+
+    def draws(self, values: Any, groups: Any, keys: Array) -> Any:
+        """Their own parameters, on their own scale, each `(groups, *shape)`."""
+        return jax.vmap(self._draw, in_axes=(None, self.axes, 0))(values, groups, keys)
+
+    def _log_marginal(self, values: Any, group: Any) -> Array:
+        held = jax.lax.stop_gradient(values)
+        return log_integral(self._at(values, group), jax.lax.stop_gradient(self._mode(held, group)))
+
+    def effective_candidates(self, values: Any, groups: Any, keys: Array) -> Array:
+        """How many of the 16 candidates count among which `draws` chooses, `(groups,)`."""
+        return jax.vmap(self._effective, in_axes=(None, self.axes, 0))(values, groups, keys)
+
+    def _draw(self, values: Any, group: Any, key: Array) -> Any:
+        there, normal, uniform = self._proposed(values, group, key)
+        return self.own.constrain(draw(self._at(values, group), there, normal, uniform))[0]
+
+    def _effective(self, values: Any, group: Any, key: Array) -> Array:
+        there, normal, _ = self._proposed(values, group, key)
+        return effective_candidates(self._at(values, group), there, normal)
+
+    def _proposed(self, values: Any, group: Any, key: Array) -> tuple[Gaussian, Array, Array]:
+        """The Gaussian at the mode, and the random numbers of a draw."""
+        there, (first, second) = self._mode(values, group), jax.random.split(key)
+        dtype = there.loc.dtype
+        normal = jax.random.normal(first, (OWN_CANDIDATES, self.own.dim), dtype)
+        return there, normal, jax.random.uniform(second, (), dtype)
+
+    def _mode(self, values: Any, group: Any) -> Gaussian:
+        return find_gaussian(self._at(values, group), self.own.dim, jnp.result_type(float, *jax.tree.leaves(values)))
+
+    def _at(self, values: Any, group: Any) -> Callable[[Array], Array]:
+        return partial(_log_density, self, values, group)
+
+
+@partial(jax.jit, static_argnums=0)  # so that the user's Python runs once
+def _log_density(density: GroupDensity, values: Any, group: Any, x: Array) -> Array:
+    own, log_volume = density.own.constrain(x)
+    return (density.log_joint(values, own, group) + log_volume).astype(x.dtype)
+
+
+def without_density(labels: Sequence[Any], log_likelihood: np.ndarray) -> str:
+    """A sentence on the groups that have no density at any of n points, of log likelihoods `(n, groups)`.
+
+    It is empty where there are none, and where no group has a density, so that none stands out.
+    """
+    bad = np.flatnonzero(~np.isfinite(log_likelihood).any(axis=0))
+    if not 0 < len(bad) < len(labels):
+        return ""
+    named = ", ".join(repr(labels[i]) for i in bad[:NAMED_GROUPS])
+    more = f" and {len(bad) - NAMED_GROUPS} more" if len(bad) > NAMED_GROUPS else ""
+    return f"{len(bad)} of {len(labels)} groups have no finite density or no mode there: {named}{more}. See their data."
+
+
+@dataclass(frozen=True, eq=False)
+class OwnDraws:
+    """Draws of groups' own parameters, given those that all share.
+
+    Fields:
+        density: of one group.
+        labels: of the groups, in order.
+        take: from the numbers of some groups `(k,)` to what `density` receives for them.
+        row_size: numbers in a group, about.
+    """
+
+    density: GroupDensity
+    labels: Sequence[Any]
+    take: Callable[[np.ndarray], Any]
+    row_size: int
+
+    def is_much(self, n: int) -> bool:
+        """Whether n draws for all groups are more than `sample` returns."""
+        return n * len(self.labels) * self.density.own.dim > MOST_OWN_NUMBERS
+
+    def __call__(self, values: Any, groups: Sequence[Any] | None, seed: int) -> Named:
+        """One draw for each of n draws of the shared parameters, by name, each `(n, groups, *shape)`.
+
+        Arguments:
+            values: of the shared parameters, each `(n, *shape)`.
+            groups: labels of groups; None for all.
+            seed: of the draws.
+        """
+        return self._over_groups(self._draw, values, groups, seed)
+
+    def poorest(self, values: Any, num: int, seed: int) -> dict[Any, float]:
+        """The groups with the fewest effective candidates, on average over the draws of `__call__`, by their labels."""
+        counts = self._over_groups(self._count, values, None, seed).mean(axis=0)
+        return {self.labels[i]: float(counts[i]) for i in np.argsort(counts, kind="stable")[:num]}
+
+    def _over_groups(self, function: Any, values: Any, groups: Sequence[Any] | None, seed: int) -> Any:
+        """What a program makes of some groups at a time, together `(n, groups, ...)`."""
+        dtype = jax.dtypes.canonicalize_dtype(float)
+        shared = jax.tree.map(lambda value: np.asarray(value, dtype), values)
+        chosen = np.arange(len(self.labels)) if groups is None else self.positions(groups)
+        n = len(jax.tree.leaves(shared)[0])
+        together = min(len(chosen), max(1, CANDIDATES_AT_ONCE // (OWN_CANDIDATES * self.row_size)))
+        keys, numbers, made = jax.random.split(jax.random.key(seed), len(self.labels)), np.arange(n), []
+        for begin in range(0, len(chosen), together):
+            some = np.resize(chosen[begin : begin + together], together)
+            drawn = function(shared, numbers, self.take(some), keys[some])
+            made.append(jax.tree.map(lambda x, begin=begin: np.asarray(x)[:, : len(chosen) - begin], drawn))
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *made)
+
+    def positions(self, groups: Sequence[Any]) -> np.ndarray:
+        """Where groups with these labels are."""
+        at = {label: i for i, label in enumerate(self.labels)}
+        if unknown := [label for label in groups if label not in at]:
+            raise KeyError(
+                f"groups: there is no group {unknown[0]!r}. There are {len(at)}, such as {self.labels[0]!r}."
+            )
+        return np.array([at[label] for label in groups])
+
+    @cached_property
+    def _draw(self) -> Callable[..., Any]:
+        return _over_draws(self.density.draws)
+
+    @cached_property
+    def _count(self) -> Callable[..., Any]:
+        return _over_draws(self.density.effective_candidates)
+
+
+def _over_draws(function: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
+    """From n draws of the shared parameters, groups and their keys to what `function` makes of them, `(n, ...)`."""
+
+    def of_draw(groups: Any, keys: Array, given: tuple[Any, Array]) -> Any:
+        return function(given[0], groups, jax.vmap(lambda key: jax.random.fold_in(key, given[1]))(keys))
+
+    return program(lambda shared, numbers, groups, keys: jax.lax.map(partial(of_draw, groups, keys), (shared, numbers)))
