@@ -115,8 +115,9 @@ def tell_list(rows: Sequence[Row], notes: dict[str, str]) -> str:
 
 
 def tell_shortcomings(rows: Sequence[Row], notes: dict[str, str]) -> list[str]:
-    """A sentence for each posterior that the default does not get right, or does not trust."""
-    return [tell_shortcoming(row, notes.get(row.posterior, "no note")) for row in rows if row.falls_short]
+    """A sentence for each posterior that the default does not get right, or does not trust, or that has a note."""
+    told = [row for row in rows if row.falls_short or (row.posterior in notes and "auto" in row.methods)]
+    return [tell_shortcoming(row, notes.get(row.posterior, "no note")) for row in told]
 
 
 def tell_shortcoming(row: Row, note: str) -> str:
