@@ -170,10 +170,8 @@ class Campaign:
             yield group, Draws(*columns, from_q=from_q)
 
     def _look(self, how: Round, members: np.ndarray, q: Distribution) -> tuple[Array, ...]:
-        random, dim = (
-            _Streams([stream(self.seed, RandomStream.MANY_VERDICT, int(i)) for i in members]),
-            self.problem.dim,
-        )
+        random = _Streams([stream(self.seed, RandomStream.MANY_VERDICT, int(i)) for i in members])
+        dim = self.problem.dim
         sizes = (how.num, dim), (how.num // WIDE_SHARE, MeanField.standard(dim).widened().noise_dim)
         noise = [how.noise(random, len(members), *size) for size in sizes]
         return _evaluate(self.problem, self._rows(members), q, *noise, how.draws_at_once(self.problem))

@@ -44,6 +44,19 @@ def test_a_conjugate_model_has_its_closed_form(conjugate):
     np.testing.assert_allclose(evidence, exact, atol=0.02)
 
 
+def test_a_mean_field_gaussian_has_its_closed_form():
+    """Its precision is the diagonal of the posterior's; importance weights put right what it leaves out."""
+    precision = np.array([[4.0, 0.4], [0.4, 1.0]])
+    means = RNG.normal(0, 3, (3, 2))
+    logprob = lambda x, mean: -0.5 * (x - mean) @ precision @ (x - mean)
+    found = bbvi.fit_many(logprob, 2, means, family="mean_field")
+    assert {each.num_draws for each in found.diagnoses} == {320}  # those of the first round
+    for one, mean in zip(found, means, strict=True):
+        np.testing.assert_allclose(one.distribution.mean(), mean, atol=0.1)
+        np.testing.assert_allclose(one.distribution.sd(), np.diag(precision) ** -0.5, rtol=0.02)
+        np.testing.assert_allclose(one.sd(), np.diag(np.linalg.inv(precision)) ** 0.5, rtol=0.08)
+
+
 def test_each_has_its_own_verdict_and_is_a_posterior(conjugate):
     assert len(conjugate) == len(list(conjugate.diagnoses)) == FITS
     assert {each.status for each in conjugate.diagnoses} == {bbvi.Status.RELIABLE}

@@ -120,13 +120,9 @@ def _gradients(problem: Problem, xs: Array) -> Array:
 def _not_finite(problem: Problem, hints: Hints, finite: np.ndarray, seen: int, where: str) -> FloatingPointError:
     """What to say when nothing can begin at any of the `seen` points, of which `finite` `(n, dim)` have a value."""
     if not len(finite):
-        return FloatingPointError(
-            f"logprob is not finite at any of the {seen} starting points tried {where}. "
-            + (
-                hints.why(first_points(problem, hints))
-                or "Check the constraints of the parameters, or give init= a point at which it is finite."
-            )
-        )
+        remedy = "Check the constraints of the parameters, or give init= a point at which it is finite."
+        told = hints.why(first_points(problem, hints)) or remedy
+        return FloatingPointError(f"logprob is not finite at any of the {seen} starting points tried {where}. {told}")
     gradients = np.asarray(_gradients(problem, finite[:POINTS].astype(jax.dtypes.canonicalize_dtype(float))))
     bad = (~np.isfinite(gradients)).mean(axis=0)
     names = [name for name, share in zip(problem.parameters.coordinate_names(), bad, strict=True) if share == bad.max()]

@@ -34,12 +34,6 @@ class Counts(NamedTuple):
     false_alarms: int  # called unreliable, and right
     doubts: int  # called usable, and right
 
-    def __add__(self, other: tuple[int, ...]) -> "Counts":  # type: ignore[override]
-        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
-
-
-NONE = Counts(0, 0, 0, 0)
-
 
 def count(trials: Iterable[Trial], changes: Sequence[Change] = ()) -> Counts:
     """How often the verdict is wrong with these changes."""
@@ -132,20 +126,25 @@ def learn(trials: Sequence[Trial]) -> list[Change]:
 
 def learnt_table(trials: Sequence[Trial]) -> Table:
     """For each kind of posterior: what is learnt from all other kinds, and what comes of it there."""
-    rows, present, other = [], NONE, NONE
+    rows, present, other = [], list[Counts](), list[Counts]()
     for kind in dict.fromkeys(trial.kind for trial in trials):
         left_out = [trial for trial in trials if trial.kind == kind]
         changes = learn([trial for trial in trials if trial.kind != kind])
         before, after = count(left_out), count(left_out, changes)
-        present, other = present + before, other + after
+        present.append(before)
+        other.append(after)
         told = "; ".join(map(str, changes)) or "nothing"
         rows.append([word(kind), number(len(left_out), "{:.0f}"), word(told), _all(before), _all(after)])
-    rows.append([word("all"), number(len(trials), "{:.0f}"), word(""), _all(present), _all(other)])
+    rows.append([word("all"), number(len(trials), "{:.0f}"), word(""), _all(_summed(present)), _all(_summed(other))])
     return Table(["left out", "trials", "learnt from the others", PRESENT, "as learnt"], rows)
 
 
 def _cells(counts: Counts) -> list[Cell]:
     return [number(each, "{:.0f}") for each in counts]
+
+
+def _summed(counts: Sequence[Counts]) -> Counts:
+    return Counts(*map(sum, zip(*counts, strict=True)))
 
 
 def _all(counts: Counts) -> Cell:

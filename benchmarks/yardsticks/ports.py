@@ -33,11 +33,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", default=os.environ.get("BBVI_YARDSTICKS"), metavar="FOLDER")
-    parser.add_argument("names", nargs="*", choices=[[], *MODELS], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--draws", type=int, default=2000, help="of each chain (default: %(default)s)")
     given = parser.parse_args()
     if given.folder is None:
         parser.error("give the folder that holds bugs/ and gym/, or set BBVI_YARDSTICKS to it")
+    if unknown := set(given.names) - set(MODELS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}. There are {', '.join(MODELS)}")
     print("| posterior | dim | error of a mean | of an sd | ESS | R-hat | divergences | s |")
     print("|---|---|---|---|---|---|---|---|")
     for name in given.names or MODELS:
