@@ -12,6 +12,7 @@ import bbvi
 from bbvi.distributions.scales import Triangular
 from bbvi.draws.importance import draw
 from bbvi.fitting.budget import PATIENCE
+from bbvi.start.plateau import find_higher_ground
 from tests.test_distributions import member
 
 
@@ -39,12 +40,25 @@ def funnel(x):
     return -0.5 * (x[0] / 3) ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 0.5 * (len(x) - 1) * x[0]
 
 
+TIMES = np.linspace(100, 1500, 25)
+COUNTS = 55 * np.exp(-TIMES / 400) + 2 * np.random.default_rng(0).standard_normal(25)
+
+
+def decay(p):
+    """A curve that is zero at all times, but for very small rates: a plateau as wide as the priors."""
+    height, rate, log_sd = p[..., 0:1], p[..., 1:2], p[..., 2]
+    curve = jnp.exp(height - jnp.exp(rate) * TIMES)
+    squares = jnp.sum((COUNTS - curve) ** 2, axis=-1) * jnp.exp(-2 * log_sd)
+    return -0.5 * jnp.sum(p**2, axis=-1) / 100 - 0.5 * squares - len(TIMES) * log_sd
+
+
 # target, dim, methods of the stages, log of its normalising constant, mean and sd of its first coordinate
 TARGETS = {
     "Gaussian": (correlated, 5, ["newton"], None, 1 - 15 / 6, (1 - 1 / 6) ** 0.5),
     "banana": (banana, 2, ["newton", "chains"], np.log(4 * np.pi), 0.0, 2.0),
     "two modes": (two_modes, 4, ["newton", "adam"], 2 * np.log(2 * np.pi), 1.5, (1 + 27 / 4) ** 0.5),
     "funnel": (funnel, 4, ["newton", "chains"], 2 * np.log(2 * np.pi) + np.log(3), 0.0, 3.0),
+    "decay": (decay, 3, ["newton", "newton"], -31.8489, 4.0393, 0.03677),  # by a sum over a grid of 71^3 points
 }
 
 
@@ -113,6 +127,34 @@ def test_a_single_coordinate_that_is_skewed():
     assert posterior.diagnosis.trusted
     assert posterior.mean()["rate"] == pytest.approx(0.5, abs=0.02)
     assert posterior.sd()["rate"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_nothing_is_looked_for_where_no_axis_is_wide():
+    problem, x = bbvi.fit(correlated, 5, method="laplace").problem, np.random.default_rng(0).standard_normal((100, 5))
+    ends, evaluations = find_higher_ground(problem, x, -np.inf, np.random.default_rng(0))
+    assert ends is None
+    assert evaluations.log_densities == 0
+
+
+@pytest.mark.slow
+def test_a_hierarchy_of_curves_that_starts_on_a_plateau():
+    """Thirty of them: nested Laplace comes first, to nothing, and Newton climbs from there."""
+    rng = np.random.default_rng(0)
+    t, own = np.linspace(10, 900, 10), np.array([4.0, -5.5]) + 0.3 * rng.standard_normal((30, 2))
+    y = np.exp(own[:, :1] - np.exp(own[:, 1:]) * t) + 2 * rng.standard_normal((30, 10))
+
+    def curves(p):
+        residuals = (y - jnp.exp(p["own"][:, :1] - jnp.exp(p["own"][:, 1:]) * t)) * jnp.exp(-p["log_noise"])
+        effects = (p["own"] - p["mean"]) * jnp.exp(-p["log_sd"])
+        priors = -0.5 * jnp.sum((p["mean"] / 10) ** 2) - 0.5 * jnp.sum((p["log_sd"] / 2) ** 2)
+        volume = y.size * p["log_noise"] + 30 * jnp.sum(p["log_sd"])
+        return priors - 0.5 * (jnp.sum(residuals**2) + jnp.sum(effects**2)) - volume
+
+    posterior = bbvi.fit(curves, {"own": (30, 2), "mean": (2,), "log_sd": (2,), "log_noise": ()})
+    assert [stage.method for stage in posterior.ladder][:2] == ["nested_laplace", "newton"]
+    assert posterior.diagnosis.trusted
+    off = (posterior.mean()["own"] - own) / posterior.sd()["own"]
+    assert np.sqrt(np.mean(off**2)) < 1.3  # as truths are off from means: about one standard deviation
 
 
 @pytest.mark.slow

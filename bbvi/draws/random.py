@@ -40,6 +40,7 @@ class RandomStream(enum.IntEnum):
     CHECKS = 13
     MODES = 14
     KERNELS = 15
+    PLATEAUS = 16
 
 
 class Random(Protocol):

@@ -3,6 +3,7 @@
     variational Newton      the best full-rank Gaussian; most posteriors end here
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
                             from some 40 coordinates on it comes first of all
+    the same once more      from higher ground, where an approximation was wide and points along its axes are higher
     a mixture of Gaussians  where the paths of the start ended in several modes
     short chains            draws of the posterior itself, by chains that begin at the best of these, where there is no
                             such structure
@@ -34,13 +35,17 @@ from bbvi.distributions import Distribution, FullRank, LocationScale, MeanField,
 from bbvi.distributions.hierarchical import Hierarchical
 from bbvi.distributions.location_scale import structure
 from bbvi.draws.importance import affordable
+from bbvi.draws.random import RandomStream
 from bbvi.fitting.hierarchy import bent_parameter, find_hierarchy, one_long_parameter, why_not
 from bbvi.fitting.stage import Stage, StageResult
 from bbvi.nested.lines import suit
 from bbvi.outcome import Status, Stop
 from bbvi.policy import CHAIN_EVALUATIONS, FEW_CHAINS, SHORT_CHAINS, STAGE_SHARE, Regime
+from bbvi.start.plateau import find_higher_ground
 from bbvi.start.record import Start
 from bbvi.target.problem import Problem
+
+MOST_PLATEAUS = 3  # that are left one after the other
 
 
 def first_method(dim: int) -> str:
@@ -97,6 +102,8 @@ def next_stage(
     if methods[0] == NestedLaplace.name and plain.algorithm.name not in methods:
         if last.trusted:
             return None
+        if all_at_once and results[-1].came_to_nothing:
+            return plain
         return (_chains(so_far) if all_at_once or so_far.is_dear_hierarchy else None) or plain
     if last.status is Status.FAILED or so_far.is_good_enough or not so_far.has_ended or not all_at_once:
         return None
@@ -171,6 +178,21 @@ class SoFar(NamedTuple):
         return affordable(self.problem) >= CHAIN_EVALUATIONS
 
 
+def _higher_up(so_far: SoFar) -> Stage | None:
+    """Newton once more, from where the density is far higher than near a Gaussian that lies on a plateau."""
+    last, problem, start = so_far.last, so_far.problem, so_far.start
+    moves = sum(result.stage.start is not None for result in so_far.results)
+    wide = so_far.methods[-1] == VariationalNewton.name and start.paths and so_far.chains_are_affordable
+    if not wide or moves == MOST_PLATEAUS:
+        return None
+    drawn, rng = last.draws.x[last.draws.from_q], np.random.default_rng((so_far.seed, RandomStream.PLATEAUS, moves))
+    ends, spent = find_higher_ground(problem, drawn, last.diagnosis.elbo.value, rng)
+    if ends is None:
+        return None
+    start = start.moved(ends.gaussians, ends.elbo)
+    return Stage(VariationalNewton(), structure(FullRank, problem.dim), start.gaussian, spent=spent, start=start)
+
+
 def _mixture(so_far: SoFar) -> Stage | None:
     """A mixture of Gaussians, where the start found several modes; of too many, chains that begin at all of them."""
     best, tried = so_far.best_gaussian, so_far.families & {Mixture.name, _richer(so_far.problem).name}
@@ -195,8 +217,12 @@ def _short_chains(so_far: SoFar) -> Stage | None:
 
 
 def _structured(so_far: SoFar) -> Stage | None:
-    """Nested Laplace, where there is a structure."""
-    return nested_stage(so_far.problem, so_far.start) if so_far.seeks_structure else None
+    """Nested Laplace, where there is a structure; once more near a Gaussian where it came to nothing at the start."""
+    start, best = so_far.start, so_far.best_gaussian
+    nested = [result for result in so_far.results if result.stage.algorithm.name == NestedLaplace.name]
+    if best is not None and len(nested) == 1 and nested[0].came_to_nothing:
+        return nested_stage(so_far.problem, start._replace(gaussian=best.q.affine))
+    return nested_stage(so_far.problem, start) if so_far.seeks_structure else None
 
 
 def _process(so_far: SoFar) -> Stage | None:
@@ -213,7 +239,7 @@ def _together(so_far: SoFar) -> Stage | None:
     if methods[-1] == DADVI.name:
         return Stage(VariationalNewton(), structure(FullRank, problem.dim), so_far.last.q.standardise()[0])
     newton = [r.diagnosis.stop for r in so_far.results if r.stage.algorithm.name == VariationalNewton.name]
-    creeps = newton == [Stop.STALLED] and Regime.of(problem.dim).has_room_for_hierarchy
+    creeps = newton[-1:] == [Stop.STALLED] and Regime.of(problem.dim).has_room_for_hierarchy
     other = DADVI.name in methods or so_far.chains_are_affordable
     if not creeps or other or problem.why_not_differentiable(2) is not None:
         return None
@@ -246,13 +272,14 @@ def _chains_in_flow(so_far: SoFar) -> Stage | None:
     return Stage(Chains(), so_far.last.q) if flows and so_far.chains_are_affordable else None
 
 
-RUNGS = (_structured, _mixture, _short_chains, _process, _together, _chains, _flow, _chains_in_flow)
+RUNGS = (_higher_up, _structured, _mixture, _short_chains, _process, _together, _chains, _flow, _chains_in_flow)
 
 
 def _to_begin_at(so_far: SoFar) -> Distribution:
     """The mixture, if there is one, or the best Gaussian, which may be that of a hierarchy."""
     mixtures = [result.q for result in so_far.results if isinstance(result.q, Mixture)]
-    return mixtures[0] if mixtures else max(so_far.results, key=lambda result: result.diagnosis.elbo.value).q
+    by_elbo = lambda result: (not result.came_to_nothing, result.diagnosis.elbo.value)
+    return mixtures[0] if mixtures else max(so_far.results, key=by_elbo).q
 
 
 def _richer(problem: Problem) -> Any:

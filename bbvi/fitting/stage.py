@@ -11,6 +11,7 @@ from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
 from bbvi.draws.importance import Draws
 from bbvi.outcome import NOTHING, Evaluations, Finding, History, StageSummary, Status
+from bbvi.start.record import Start
 from bbvi.target.problem import Problem
 
 FEW_DRAWS_ERROR = 0.1  # Monte Carlo error in standard deviations, above which a q may be nearer to the posterior,
@@ -27,6 +28,7 @@ class Stage(NamedTuple):
     share: float = 1.0  # of the time that is left, where others may come after it
     gradients: int | None = None  # at most, where it is a short one
     findings: tuple[Finding, ...] = ()  # what is to be said of its result, and of those of all stages after it
+    start: Start | None = None  # which it and all stages after it have in place of the one before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,11 @@ class StageResult:
     diagnosis: Diagnosis
     history: History
     evaluations: Evaluations
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """Whether hardly any draw of q has density, so that no later stage should begin there."""
+        return not np.isfinite(self.diagnosis.k_hat)
 
     @property
     def rank(self) -> tuple[int, float, float]:

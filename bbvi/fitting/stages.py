@@ -61,6 +61,7 @@ class Fitting:
         task = self.task
         first = first_stage(self.problem, self.start, plain, task.automatic, task.latents)
         stage: Stage | None = first
+        here = self
         while stage is not None:
             spent = sum((result.evaluations for result in results), self.start.evaluations)
             limits = self.clock.left(spent, self.task.num_steps, is_first=not results)
@@ -71,8 +72,9 @@ class Fitting:
                 gradients = min(max(0, int(gradients)), stage.gradients or NEVER)
                 limits = limits._replace(gradients=gradients, seconds=stage.share * seconds)
                 known = [finding for each in results for finding in each.stage.findings]
-                results.append(self._run(stage, limits, [*known, *stage.findings]))
-                stage = self._next(results, plain)
+                here = here if stage.start is None else replace(here, start=stage.start)
+                results.append(here._run(stage, limits, [*known, *stage.findings]))
+                stage = here._next(results, plain)
             except OutOfTimeError as error:
                 if not results:
                     raise TimeoutError(

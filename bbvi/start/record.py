@@ -45,6 +45,12 @@ class Start(NamedTuple):
     spike: Affine | None = None  # the mode that paths end in, where it is so narrow that a fit is to begin elsewhere
     sampled: bool = False  # whether the paths have seen some rows of the data only
 
+    def moved(self, gaussians: tuple[Affine, ...], elbos: np.ndarray) -> "Start":
+        """A start at the first of these Gaussians, the ends of later paths, with their ELBOs in nats `(paths,)`."""
+        paths, heights = (*gaussians, *self.paths), np.append(elbos, self.elbos)
+        order = np.argsort(-heights, kind="stable")
+        return self._replace(gaussian=gaussians[0], paths=tuple(paths[i] for i in order), elbos=heights[order])
+
     def around(self, num: int) -> np.ndarray:
         """The mean and draws of the Gaussian, always the same, `(num, dim)`."""
         noise = np.random.default_rng(0).standard_normal((num, self.gaussian.dim)).astype(self.gaussian.loc.dtype)
