@@ -33,12 +33,13 @@ def options() -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         return {}
     asked = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in OPTIONS.items() if name not in asked and _is_known({name: value})}
+    wanted = {name: value for name, value in OPTIONS.items() if name not in asked}
+    return wanted if _are_known(wanted) else {name: value for name, value in wanted.items() if _are_known({name: value})}
 
 
-def _is_known(option: dict[str, Any]) -> bool:
+def _are_known(options: dict[str, Any]) -> bool:
     try:
-        jax.jit(lambda: 0, compiler_options=option).lower().compile()
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error):
             raise
