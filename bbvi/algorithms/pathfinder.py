@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms.base import Algorithm, Info, Initialisation, Needs, Result, extract, status
+from bbvi.algorithms.base import Algorithm, Info, Initialisation, Needs, Result, extract, status, with_entry
 from bbvi.algorithms.numerics.draws import antithetic, check_pairs
 from bbvi.algorithms.numerics.paths import Path, advance, at_start, look_ahead, missing_entropy
 from bbvi.algorithms.numerics.quasi_newton import Compact, Dense, Limited
@@ -143,7 +143,7 @@ def _evaluate(problem: Problem, points: Array, count: Array) -> tuple[Array, Arr
 
     def fill(i: Array, made: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         found = problem.values_and_gradients(points[:, i])
-        return tuple(all_of.at[:, i].set(some) for all_of, some in zip(made, found, strict=True))
+        return tuple(with_entry(all_of, i, some, axis=1) for all_of, some in zip(made, found, strict=True))
 
     nothing = jnp.zeros((paths, n), points.dtype), jnp.zeros_like(points), jnp.zeros((paths, n), bool)
     values, gradients, finite = jax.lax.fori_loop(0, count, fill, nothing)
