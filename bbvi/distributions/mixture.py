@@ -11,7 +11,8 @@ from jax.scipy.special import logsumexp, ndtr
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Distribution, Moments, fixed_draws, float_type
 from bbvi.distributions.families import FullRank
-from bbvi.distributions.scales import Array, Diagonal
+from bbvi.distributions.scales import Array, Diagonal, namespace
+from bbvi.runtime.compiling import program
 from bbvi.runtime.pytree import pytree
 
 COMPONENTS = 3  # of a mixture that is given no number of them
@@ -46,8 +47,9 @@ class Mixture(Distribution):
     @classmethod
     def of(cls, members: Sequence[Distribution], log_weights: Array | None = None) -> Self:
         """The mixture of some members, with equal weights unless others are given."""
-        components = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-        return cls(components, jnp.zeros(len(members), float_type(components)) if log_weights is None else log_weights)
+        xp = namespace(jax.tree.leaves(members[0])[0])
+        components = jax.tree.map(lambda *leaves: xp.stack(leaves), *members)
+        return cls(components, xp.zeros(len(members), float_type(components)) if log_weights is None else log_weights)
 
     @classmethod
     def standard(cls, dim: int, dtype: Any = float, num: int = COMPONENTS) -> Self:
@@ -117,8 +119,7 @@ class Mixture(Distribution):
         return logsumexp(log_probs + log_weights, axis=0)
 
     def nearest(self, x: Array) -> Array:
-        log_probs = self._each(lambda q: q.log_prob(x))
-        return jnp.argmax(log_probs + jax.nn.log_softmax(self.log_weights)[:, None], axis=0)
+        return _nearest(self, x)
 
     def moments(self) -> Moments:
         weights, (means, sds, _) = jax.nn.softmax(self.log_weights), self._each(lambda q: q.moments())
@@ -155,3 +156,10 @@ class Mixture(Distribution):
             dist.Categorical(logits=self.log_weights),
             [q.to_numpyro() for q in self.members],
         )
+
+
+@program
+def _nearest(q: Mixture, x: Array) -> Array:
+    """For each of the points `(n, dim)` the number of the component that has most density there."""
+    log_probs = q._each(lambda component: component.log_prob(x))
+    return jnp.argmax(log_probs + jax.nn.log_softmax(q.log_weights)[:, None], axis=0)

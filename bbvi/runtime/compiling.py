@@ -34,7 +34,9 @@ def options() -> dict[str, Any]:
         return {}
     asked = os.environ.get("XLA_FLAGS", "")
     wanted = {name: value for name, value in OPTIONS.items() if name not in asked}
-    return wanted if _are_known(wanted) else {name: value for name, value in wanted.items() if _are_known({name: value})}
+    if _are_known(wanted):
+        return wanted
+    return {name: value for name, value in wanted.items() if _are_known({name: value})}
 
 
 def _are_known(options: dict[str, Any]) -> bool:
