@@ -127,10 +127,10 @@ class Pathfinder(Algorithm[PathfinderState]):
         elbo = np.asarray(state.paths.best[0])
         kept = np.isfinite(elbo) & (elbo > elbo.max() - LEFT_OUT)
         mixture = jax.device_get(extract(self, state))
-        members = [q for q, keep in zip(mixture.members, kept, strict=True) if keep]
-        if not members:
+        if not kept.any():
             return Result((mixture.members[0],))
-        q = members[0] if len(members) == 1 else jax.device_get(Mixture.of(members))
+        mixture = jax.tree.map(lambda leaf: leaf[kept], mixture)
+        q = mixture.members[0] if len(mixture.members) == 1 else mixture
         return Result((q,), _about_paths(elbo))
 
 

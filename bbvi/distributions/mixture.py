@@ -11,7 +11,7 @@ from jax.scipy.special import logsumexp, ndtr
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Distribution, Moments, fixed_draws, float_type
 from bbvi.distributions.families import FullRank
-from bbvi.distributions.scales import Array, Diagonal, namespace
+from bbvi.distributions.scales import Array, Diagonal
 from bbvi.runtime.compiling import program
 from bbvi.runtime.pytree import pytree
 
@@ -47,9 +47,8 @@ class Mixture(Distribution):
     @classmethod
     def of(cls, members: Sequence[Distribution], log_weights: Array | None = None) -> Self:
         """The mixture of some members, with equal weights unless others are given."""
-        xp = namespace(jax.tree.leaves(members[0])[0])
-        components = jax.tree.map(lambda *leaves: xp.stack(leaves), *members)
-        return cls(components, xp.zeros(len(members), float_type(components)) if log_weights is None else log_weights)
+        components = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        return cls(components, jnp.zeros(len(members), float_type(components)) if log_weights is None else log_weights)
 
     @classmethod
     def standard(cls, dim: int, dtype: Any = float, num: int = COMPONENTS) -> Self:
@@ -161,5 +160,5 @@ class Mixture(Distribution):
 @program
 def _nearest(q: Mixture, x: Array) -> Array:
     """For each of the points `(n, dim)` the number of the component that has most density there."""
-    log_probs = q._each(lambda component: component.log_prob(x))
+    log_probs = jax.lax.map(lambda component: component.log_prob(x), q.components)
     return jnp.argmax(log_probs + jax.nn.log_softmax(q.log_weights)[:, None], axis=0)

@@ -76,7 +76,7 @@ def pieces(x: np.ndarray | LazyDraws) -> Iterator[np.ndarray]:
     return x.pieces() if isinstance(x, LazyDraws) else iter([x])
 
 
-def _widened(q: Distribution) -> Distribution:
+def _widened(q: Distribution) -> Any:
     """A function of its own, so that JAX remembers its shapes."""
     return q.widened()
 
