@@ -8,6 +8,7 @@ interrupted.
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbvi.algorithms import Algorithm
-from bbvi.algorithms.base import CONVERGED, NEVER, RUNNING, STALLED, Adaptive, Info, Pausing
+from bbvi.algorithms.base import CONVERGED, NEVER, RUNNING, STALLED, Adaptive, Info, Pausing, with_entry
 from bbvi.algorithms.pages import StepInputs
 from bbvi.distributions import Distribution
 from bbvi.distributions.affine import Affine
@@ -255,7 +256,7 @@ def _take_steps(
         batch = problem if batches is None else problem.minibatch(_entry(*batches, i))
         state, info = algorithm.step(_entry(*draws, i), batch, state)
         state = jax.tree.map(_plain, state)
-        trace = jax.tree.map(lambda rows, row: rows.at[i].set(row), trace, info)
+        trace = jax.tree.map(lambda rows, row: with_entry(rows, i, row), trace, info)
         cost = jnp.asarray(info.evaluations.gradient_equivalents, left.dtype)
         return i + 1, left - cost, cost, state, trace
 
@@ -282,7 +283,9 @@ def _is_gone(state: Any) -> bool:
 
 
 def _entry(page: Any, place: Array, i: Array) -> Any:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place + i], page)
+    # Places are not negative: to tell JAX so saves operations.
+    entry = partial(jax.lax.dynamic_index_in_dim, keepdims=False, allow_negative_indices=False)
+    return jax.tree.map(lambda leaf: entry(jnp.asarray(leaf), place + i), page)
 
 
 def _progress(run: Run, num_steps: int, seconds: float, method: str) -> Progress:

@@ -1,5 +1,6 @@
 """Hierarchical log densities, in centred and non-centred forms, and exact answers for those with one effect a group."""
 
+from functools import cache
 from itertools import product
 
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ def effects(x, centred):
     return mean + jnp.exp(log_sd) * z, prior - 0.5 * jnp.sum(z**2)
 
 
+@cache  # so that what is compiled for it is found again
 def schools(centred):
     def logprob(x, data):
         effect, prior = effects(x, centred)
@@ -32,6 +34,7 @@ def schools(centred):
     return logprob
 
 
+@cache
 def counts(centred):
     """Poisson counts, some a group."""
 
@@ -43,6 +46,7 @@ def counts(centred):
     return logprob
 
 
+@cache
 def trials(centred):
     """Trials with two outcomes, few a group."""
 
@@ -183,6 +187,7 @@ def simulate_volatility(length=60, level=-1.0, sd=0.2, persistence=0.97, seed=0)
     return {"y": np.exp(h / 2) * rng.standard_normal(length)}
 
 
+@cache
 def process(centred):
     """Noisy values of a Gaussian process: p = logarithms of its amplitude and length, and its values or white ones."""
 
@@ -230,6 +235,7 @@ def exact_process(data):
     return mean, sd, logsumexp(heights) + 2 * np.log(grid[1] - grid[0]) + n * np.log(NOISE)
 
 
+@cache
 def motion(centred):
     """A Brownian motion seen at both ends through noise: logarithms of two scales, and its places or white steps."""
 

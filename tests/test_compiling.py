@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bbvi
+from bbvi.distributions.scales import diagonal_of, on_diagonal
 from bbvi.draws.importance import log_densities
 from bbvi.runtime import compiling
 from bbvi.runtime.compiling import program
@@ -12,6 +14,7 @@ from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
 MANY = 20_000
+RNG = np.random.default_rng(2)
 X = np.random.default_rng(0).standard_normal((20, 2))
 
 SUMS = {  # sums that a compiler got wrong for many points, and the same in NumPy
@@ -43,6 +46,33 @@ def test_a_program_takes_the_options_that_are_known(monkeypatch):
     compiling.options.cache_clear()
 
 
+def test_what_the_environment_says_of_an_option_holds(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setattr(compiling, "OPTIONS", {"xla_backend_optimization_level": 1, "xla_cpu_enable_fast_math": False})
+    compiling.options.cache_clear()
+    assert compiling.options() == {"xla_cpu_enable_fast_math": False}
+    compiling.options.cache_clear()
+
+
+def test_nothing_is_compiled_between_programs():
+    """One operation on arrays of JAX outside of a program would be a program of its own."""
+    compiled = []
+
+    def listen(name, _, fun_name="", **others):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(fun_name.removeprefix("jit(").removesuffix(")"))
+
+    jax.clear_caches()
+    compiling.options()  # compiles, once in a process
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        bbvi.fit(lambda x: -0.5 * jnp.sum((x - 1) ** 2), 3).table()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    own = {"_take_steps", "begin", "extract", "look_around", "evaluate", "log_densities"}
+    assert own >= set(compiled) >= {"_take_steps", "evaluate"}, compiled
+
+
 def test_attributes_of_a_function_are_not_those_of_its_program():
     def double(x):
         return 2 * x
@@ -56,3 +86,12 @@ def test_a_program_within_a_program_is_refused():
     if compiling.options():
         with pytest.raises(ValueError, match="top-level"):
             jax.jit(lambda x: inner(x))(1.0)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_diagonals_are_those_of_numpy(n):
+    matrices = RNG.standard_normal((3, n, n)).astype(np.float32)
+    diagonals = np.diagonal(matrices, axis1=1, axis2=2)
+    for of in (np.asarray, jnp.asarray):
+        np.testing.assert_array_equal(diagonal_of(of(matrices)), diagonals)
+        np.testing.assert_array_equal(on_diagonal(of(diagonals[0])), np.diag(diagonals[0]))

@@ -19,6 +19,7 @@ SHORTER = {  # what a test changes so that trainings, chains and tests take less
         "pixels[1400:], labels[1400:]": "pixels[1400:1480], labels[1400:1480]",
         "jax.random.split(key, 200)": "jax.random.split(key, 10)",
     },
+    "09_random_effects": {"to_nuts(5000,": "to_nuts(200,"},
     "07_from_fit_to_nuts": {"to_nuts(500,": "to_nuts(100,", "num_samples=500": "num_samples=100"},
 }
 

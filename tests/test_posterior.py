@@ -184,11 +184,12 @@ STORED = [
 ]
 
 
+def square(values):
+    return -0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(values))
+
+
 @pytest.mark.parametrize(("dim", "given", "family"), STORED, ids=lambda each: str(each)[:20])
 def test_every_structure_and_family_is_stored(dim, given, family, tmp_path):
-    def square(values):
-        return -0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(values))
-
     size = make_parameters(dim, given).dim
     posterior = bbvi.fit(
         square, dim, constraints=given, init=FAMILIES[family].standard(size), method="adam", num_steps=1

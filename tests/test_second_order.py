@@ -37,17 +37,17 @@ def covariance(q):
 # -- every method x what fit promises ---------------------------------------------------------------------------------
 
 
+def rate_and_shift(values, data):
+    return -0.5 * jnp.sum((data["y"] - values["rate"]) ** 2) - 0.1 * values["rate"] - 0.5 * values["shift"] ** 2
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_takes_what_fit_takes(method, tmp_path):
     """Constraints, data, a start, callbacks, progress, a checkpoint, single precision; then a budget of gradients."""
     y = np.array([3.0, 2.0, 4.0, 3.5])
-
-    def logprob(values, data):
-        return -0.5 * jnp.sum((data["y"] - values["rate"]) ** 2) - 0.1 * values["rate"] - 0.5 * values["shift"] ** 2
-
     seen = []
     fit = lambda **options: bbvi.fit(
-        logprob,
+        rate_and_shift,
         {"rate": (), "shift": ()},
         data={"y": y},
         constraints={"rate": constraints.positive},

@@ -201,11 +201,12 @@ def test_a_gaussian_is_recovered(method, family, target, mean, sd):
     assert (history.gradients == history.gradients[0]).all()
 
 
+def walled(x):
+    return jnp.where(x[0] < 1.5, gaussian(x), jnp.nan)  # one standard deviation above its mean
+
+
 @pytest.mark.parametrize("method", ["bam", "gsm", "natural_gradient", "ivon"])
 def test_a_region_without_density_does_not_spoil_a_fit(method):
-    def walled(x):
-        return jnp.where(x[0] < 1.5, gaussian(x), jnp.nan)  # one standard deviation above its mean
-
     posterior = bbvi.fit(walled, DIM, method=method, num_steps=400)
     assert np.isfinite(posterior.distribution.mean()).all()
     assert posterior.distribution.mean()[0] < 1.5

@@ -191,3 +191,9 @@ def extract(algorithm: Algorithm[Any], state: Any) -> Distribution:
 def status(converged: Array, stalled: Array | bool = False) -> Array:
     """The code of a status, of two truth values."""
     return jnp.where(converged, CONVERGED, jnp.where(stalled, STALLED, RUNNING))
+
+
+def with_entry(rows: Array, i: Array, entry: Array, axis: int = 0) -> jax.Array:
+    """An array whose i-th entry along an axis, i >= 0, is another: a write in place, which `.at` compiles to a loop."""
+    entry = jnp.asarray(entry, rows.dtype)
+    return jax.lax.dynamic_update_index_in_dim(rows, entry, i, axis, allow_negative_indices=False)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
 
-from bbvi.algorithms.base import CONVERGED, RUNNING, STALLED, Info, Needs, Pausing, Result
+from bbvi.algorithms.base import CONVERGED, RUNNING, STALLED, Info, Needs, Pausing, Result, with_entry
 from bbvi.chains.adaptation import MOST_LEAPFROGS, best_length, roots
 from bbvi.chains.draws import ChainDraws, draws_of_chains
 from bbvi.chains.frame import Frame
@@ -167,7 +167,7 @@ class Chains(Pausing[ChainState]):
             places=moved.places,
             log_size=state.log_size + self._resized(moved, state.taken),
             taken=state.taken + 1,
-            seen=jax.tree.map(lambda rows, each: rows.at[row].set(each), state.seen, now),
+            seen=jax.tree.map(lambda rows, each: with_entry(rows, row, each), state.seen, now),
         )
         finite = jnp.isfinite(state.begun)
         elbo = jnp.mean(state.begun, where=finite)

@@ -10,7 +10,7 @@ from bbvi.curvature import HessianOperator, hessian_diagonal, lanczos
 from bbvi.distributions import Distribution, LocationScale
 from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import LOG_2PI
-from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.distributions.scales import Diagonal, Triangular, on_diagonal
 from bbvi.distributions.spiked import SpikedDiagonal
 from bbvi.policy import Regime
 from bbvi.runtime.compiling import program
@@ -132,7 +132,7 @@ def _low_rank(problem: Problem, mode: Mode, rank: int) -> Curved:
     # r, less its part in the span of V, is what is left of the diagonal.
     diagonal, _ = cg(incomplete, left, x0=left, tol=1e-8, maxiter=COMPLETIONS)
     diagonal = jnp.maximum(diagonal, SMALL * jnp.maximum(jnp.abs(whole), jnp.abs(whole).max() * FLAT))
-    excess = jnp.diag(made_positive) - vectors.T @ (diagonal[:, None] * vectors)
+    excess = on_diagonal(made_positive) - vectors.T @ (diagonal[:, None] * vectors)
     basis, upper = jnp.linalg.qr(vectors / jnp.sqrt(diagonal)[:, None])
     eigenvalues, rotation = jnp.linalg.eigh(upper @ excess @ upper.T)
     spikes, _ = _repair(1 + eigenvalues)

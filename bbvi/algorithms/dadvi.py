@@ -26,7 +26,7 @@ from bbvi.algorithms.numerics.trust_region import first_radius, has_arrived, is_
 from bbvi.curvature import hessian_diagonal
 from bbvi.distributions import Distribution, LocationScale, MeanField
 from bbvi.distributions.affine import Affine
-from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.distributions.scales import Diagonal, Triangular, diagonal_of
 from bbvi.outcome import Evaluations, Finding, Status
 from bbvi.policy import LIMITS, Regime
 from bbvi.runtime.types import Array
@@ -217,7 +217,7 @@ def _check(max_error: float, problem: Problem, state: DADVIState) -> Outcome:
         answer = jnp.linalg.solve(ll, lm)  # of l to m
         response = jnp.linalg.inv(mm - lm.T @ answer)
         response = (response + response.T) / 2
-        sd = jnp.sqrt(jnp.abs(jnp.diagonal(response)))
+        sd = jnp.sqrt(jnp.abs(diagonal_of(response)))
         move = lambda g: (g[0] - g[1] @ answer) @ response
     else:
         response, sd = state.response, jnp.exp(state.eta[1])

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from bbvi.distributions.base import LOG_2PI
+from bbvi.distributions.scales import on_diagonal
 from bbvi.runtime.types import Array
 from bbvi.target.problem import Problem
 
@@ -84,4 +85,4 @@ def hessian_blocks(
     dim = eta.shape[1]
     total = jax.lax.fori_loop(0, used, block, jnp.zeros((dim, 3, dim), eta.dtype)) / jnp.asarray(used, eta.dtype)
     mm, lm, ll = total[:, 0].T, total[:, 1].T, total[:, 2].T
-    return mm, lm, ll + jnp.diag(1 - gradient[1])
+    return mm, lm, ll + on_diagonal(1 - gradient[1])

@@ -59,7 +59,7 @@ class NestedLaplace(Algorithm[NestedState]):
         )
 
     def needs(self, dim: int, q: Distribution | None = None) -> Needs:
-        split = q.split if isinstance(q, Hierarchical) else Hierarchical.standard(max(dim, 2)).split
+        split = q.split if isinstance(q, Hierarchical) else Split.apart(max(dim, 2))
         draws = self._outer(split).needs(split.num_hyper).draws
         return Needs(family=Hierarchical, families=(Hierarchical,), derivatives=2, draws=draws)
 

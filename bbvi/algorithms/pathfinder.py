@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.algorithms.base import Algorithm, Info, Initialisation, Needs, Result, extract, status
+from bbvi.algorithms.base import Algorithm, Info, Initialisation, Needs, Result, extract, status, with_entry
 from bbvi.algorithms.numerics.draws import antithetic, check_pairs
 from bbvi.algorithms.numerics.paths import Path, advance, at_start, look_ahead, missing_entropy
 from bbvi.algorithms.numerics.quasi_newton import Compact, Dense, Limited
@@ -127,10 +127,10 @@ class Pathfinder(Algorithm[PathfinderState]):
         elbo = np.asarray(state.paths.best[0])
         kept = np.isfinite(elbo) & (elbo > elbo.max() - LEFT_OUT)
         mixture = jax.device_get(extract(self, state))
-        members = [q for q, keep in zip(mixture.members, kept, strict=True) if keep]
-        if not members:
+        if not kept.any():
             return Result((mixture.members[0],))
-        q = members[0] if len(members) == 1 else jax.device_get(Mixture.of(members))
+        mixture = jax.tree.map(lambda leaf: leaf[kept], mixture)
+        q = mixture.members[0] if len(mixture.members) == 1 else mixture
         return Result((q,), _about_paths(elbo))
 
 
@@ -143,7 +143,7 @@ def _evaluate(problem: Problem, points: Array, count: Array) -> tuple[Array, Arr
 
     def fill(i: Array, made: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         found = problem.values_and_gradients(points[:, i])
-        return tuple(all_of.at[:, i].set(some) for all_of, some in zip(made, found, strict=True))
+        return tuple(with_entry(all_of, i, some, axis=1) for all_of, some in zip(made, found, strict=True))
 
     nothing = jnp.zeros((paths, n), points.dtype), jnp.zeros_like(points), jnp.zeros((paths, n), bool)
     values, gradients, finite = jax.lax.fori_loop(0, count, fill, nothing)

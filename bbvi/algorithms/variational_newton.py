@@ -215,9 +215,8 @@ class VariationalNewton(Algorithm[NewtonState]):
         return LocationScale(state.gaussian.loc, state.gaussian.scale)
 
     def finish(self, problem: Problem, state: NewtonState) -> Result:
-        findings = []
-        if int(state.status) == CONVERGED and state.seen.error > DRAWS_ERROR:
-            error = float(state.seen.error)
+        findings, error = [], float(state.seen.error)
+        if int(state.status) == CONVERGED and error > DRAWS_ERROR:
             reason = f"with other draws a mean or scale would move by about {error:.2g} standard deviations"
             findings.append(Finding(Status.RELIABLE, reason, "raise num_draws or max_doublings"))
         return Result((jax.device_get(extract(self, state)),), findings)

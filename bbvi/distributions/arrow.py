@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
-from bbvi.distributions.scales import Array, namespace
+from bbvi.distributions.scales import Array, diagonal_of, namespace
 from bbvi.runtime.pytree import pytree
 
 
@@ -138,7 +138,7 @@ class ArrowFactor:
 
     def log_det(self) -> Array:
         """log |K|."""
-        logs = lambda root: jnp.sum(jnp.log(jnp.diagonal(root, axis1=-2, axis2=-1)))
+        logs = lambda root: jnp.sum(jnp.log(diagonal_of(root)))
         made = logs(self.blocks) + logs(self.corner) if self.has_separators else logs(self.blocks)
         return made + jnp.sum(jnp.log1p(self.gain)) if len(self.gain) else made
 
@@ -159,8 +159,8 @@ class ArrowFactor:
     def log_sd(self) -> Array:
         """Logarithms of the standard deviations `(places,)` of a vector with precision K K^T."""
         inverse = self.inverse()
-        of_blocks = jnp.ravel(jnp.diagonal(inverse.blocks, axis1=1, axis2=2))
-        variances = [of_blocks, jnp.diagonal(inverse.corner)] if self.has_separators else [of_blocks]
+        of_blocks = jnp.ravel(diagonal_of(inverse.blocks))
+        variances = [of_blocks, diagonal_of(inverse.corner)] if self.has_separators else [of_blocks]
         return 0.5 * jnp.log(jnp.concatenate(variances))
 
     def _less_by_sums(self, inverse: Arrow) -> Arrow:

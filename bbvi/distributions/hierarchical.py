@@ -45,8 +45,7 @@ class Hierarchical(Distribution):
 
     @classmethod
     def standard(cls, dim: int, dtype: Any = float) -> Self:
-        split = Split.of([0], np.arange(1, dim)[:, None], dim)
-        return cls.of_split(split, Affine(jnp.zeros(1, dtype), Triangular.standard(1, dtype)))
+        return cls.of_split(Split.apart(dim), Affine(jnp.zeros(1, dtype), Triangular.standard(1, dtype)))
 
     @classmethod
     def of_split(cls, split: Split, hyper: Affine) -> Self:

@@ -5,7 +5,7 @@ from typing import Any, Self
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from bbvi.distributions.scales import Array, Diagonal, Scale, random_directions
+from bbvi.distributions.scales import Array, Diagonal, Scale, diagonal_of, on_diagonal, random_directions
 from bbvi.policy import default_rank
 from bbvi.runtime.pytree import pytree
 
@@ -61,7 +61,7 @@ class DiagonalPlusLowRank(Scale):
         return jnp.sum(r**2) - jnp.sum(solve_triangular(root, scaled.T @ r, lower=True) ** 2)
 
     def log_det(self) -> Array:
-        return jnp.sum(self.log_diagonal) + jnp.sum(jnp.log(jnp.diagonal(self.capacitance()[1])))
+        return jnp.sum(self.log_diagonal) + jnp.sum(jnp.log(diagonal_of(self.capacitance()[1])))
 
     def sd(self) -> Array:
         return jnp.sqrt(jnp.exp(2 * self.log_diagonal) + jnp.sum(self.factor**2, axis=-1))
@@ -91,4 +91,4 @@ class DiagonalPlusLowRank(Scale):
         return Diagonal.of(sd), self.after(Diagonal.of(1 / sd))
 
     def matrix(self) -> Array:
-        return jnp.concatenate([jnp.diag(jnp.exp(self.log_diagonal)), self.factor], axis=1)
+        return jnp.concatenate([on_diagonal(jnp.exp(self.log_diagonal)), self.factor], axis=1)

@@ -12,6 +12,7 @@ from bbvi.distributions.affine import Affine
 from bbvi.distributions.base import Distribution, Moments, fixed_draws, float_type
 from bbvi.distributions.families import FullRank
 from bbvi.distributions.scales import Array, Diagonal
+from bbvi.runtime.compiling import program
 from bbvi.runtime.pytree import pytree
 
 COMPONENTS = 3  # of a mixture that is given no number of them
@@ -117,8 +118,7 @@ class Mixture(Distribution):
         return logsumexp(log_probs + log_weights, axis=0)
 
     def nearest(self, x: Array) -> Array:
-        log_probs = self._each(lambda q: q.log_prob(x))
-        return jnp.argmax(log_probs + jax.nn.log_softmax(self.log_weights)[:, None], axis=0)
+        return _nearest(self, x)
 
     def moments(self) -> Moments:
         weights, (means, sds, _) = jax.nn.softmax(self.log_weights), self._each(lambda q: q.moments())
@@ -155,3 +155,10 @@ class Mixture(Distribution):
             dist.Categorical(logits=self.log_weights),
             [q.to_numpyro() for q in self.members],
         )
+
+
+@program
+def _nearest(q: Mixture, x: Array) -> Array:
+    """For each of the points `(n, dim)` the number of the component that has most density there."""
+    log_probs = jax.lax.map(lambda component: component.log_prob(x), q.components)
+    return jnp.argmax(log_probs + jax.nn.log_softmax(q.log_weights)[:, None], axis=0)

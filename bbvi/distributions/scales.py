@@ -168,7 +168,7 @@ class Diagonal(Invertible):
         return self, type(self)(namespace(self.log_scale).zeros_like(self.log_scale))
 
     def matrix(self) -> Array:
-        return namespace(self.log_scale).diag(self.diagonal)
+        return on_diagonal(self.diagonal)
 
 
 @pytree
@@ -191,14 +191,14 @@ class Triangular(Invertible):
     def of(cls, tril: Array) -> Self:
         """From L itself, `(dim, dim)` lower triangular with a positive diagonal."""
         xp = namespace(tril)
-        return cls(xp.tril(tril, -1) + xp.diag(xp.log(xp.diagonal(tril))))
+        return cls(xp.tril(tril, -1) + on_diagonal(xp.log(diagonal_of(tril))))
 
     @classmethod
     def of_factor(cls, factor: Array) -> Self:
         """From any F `(dim, n)` with L L^T = F F^T of full rank."""
         xp = namespace(factor)
         lower = xp.linalg.qr(factor.T, mode="r").T
-        return cls.of(lower * xp.where(xp.diagonal(lower) < 0, -1, 1))
+        return cls.of(lower * xp.where(diagonal_of(lower) < 0, -1, 1))
 
     @property
     def dim(self) -> int:
@@ -206,7 +206,7 @@ class Triangular(Invertible):
 
     @property
     def log_diagonal(self) -> Array:
-        return namespace(self.raw_tril).diagonal(self.raw_tril, axis1=-2, axis2=-1)
+        return diagonal_of(self.raw_tril)
 
     def apply(self, v: Array) -> Array:
         return self.matrix() @ v
@@ -243,7 +243,7 @@ class Triangular(Invertible):
         if isinstance(other, cls):
             return other
         if isinstance(other, Diagonal):
-            return cls(namespace(other.log_scale).diag(other.log_scale))
+            return cls(on_diagonal(other.log_scale))
         return cls.of_factor(other.matrix())
 
     def coordinates(self) -> tuple[Scale, Self]:
@@ -251,12 +251,26 @@ class Triangular(Invertible):
 
     def matrix(self) -> Array:
         xp = namespace(self.raw_tril)
-        return xp.tril(self.raw_tril, -1) + xp.diag(xp.exp(self.log_diagonal))
+        return xp.tril(self.raw_tril, -1) + on_diagonal(xp.exp(self.log_diagonal))
 
 
 def namespace(array: Array) -> Any:
     """NumPy for its arrays, whose programs need no compiling, and jax.numpy for all others."""
     return np if isinstance(array, np.ndarray | np.generic) else jnp
+
+
+def diagonal_of(matrix: Array) -> Array:
+    """The diagonal `(..., n)` of matrices `(..., n, n)`. That of jax.numpy is longer as a program."""
+    n = matrix.shape[-1]
+    return matrix.reshape(*matrix.shape[:-2], n * n)[..., :: n + 1]
+
+
+def on_diagonal(vector: Array) -> Array:
+    """The matrix `(n, n)` with these numbers `(n,)` on its diagonal."""
+    n = len(vector)
+    if namespace(vector) is np:
+        return np.diag(vector)
+    return jax.lax.pad(vector, jnp.zeros((), vector.dtype), ((0, 0, n),)).reshape(n, n)
 
 
 def _diagonal(scale: Scale) -> Diagonal:

@@ -62,6 +62,11 @@ class Split:
         return cls.arranged(hyper, blocks.ravel(), colour, entries, dim, (count, size))
 
     @classmethod
+    def apart(cls, dim: int) -> "Split":
+        """The first coordinate as the hyper-parameter, and each of the others as a block."""
+        return cls.of([0], np.arange(1, dim)[:, None], dim)
+
+    @classmethod
     def arranged(
         cls,
         hyper: Any,

@@ -33,7 +33,7 @@ class Sets(NamedTuple):
         first = place * self.at_once
         narrow = min(max(self.size - first, 0), self.at_once)
         random = stream(*self.seed, index, first) if self.per_set > 1 else stream(*self.seed, index)
-        wide_dim = jax.eval_shape(lambda q: q.widened(), q).noise_dim
+        wide_dim = jax.eval_shape(_widened, q).noise_dim
         return random.normal((narrow, q.noise_dim)), random.normal((self.at_once - narrow, wide_dim))
 
 
@@ -74,6 +74,11 @@ class LazyDraws:
 def pieces(x: np.ndarray | LazyDraws) -> Iterator[np.ndarray]:
     """Draws `(n, dim)` as arrays of some of them, in order: an array is one piece."""
     return x.pieces() if isinstance(x, LazyDraws) else iter([x])
+
+
+def _widened(q: Distribution) -> Any:
+    """A function of its own, so that JAX remembers its shapes."""
+    return q.widened()
 
 
 @jax.jit

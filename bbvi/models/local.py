@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.distributions.scales import diagonal_of
 from bbvi.runtime.types import Array
 
 Function = Callable[[Array], Array]
@@ -48,7 +49,7 @@ class Gaussian(NamedTuple):
     @property
     def log_volume(self) -> Array:
         """Of one standard deviation, and (d / 2) log(2 pi)."""
-        return 0.5 * len(self.loc) * np.log(2 * np.pi) + jnp.sum(jnp.log(jnp.diagonal(self.scale)))
+        return 0.5 * len(self.loc) * np.log(2 * np.pi) + jnp.sum(jnp.log(diagonal_of(self.scale)))
 
 
 class _Place(NamedTuple):

@@ -6,9 +6,11 @@ of sums with two different logarithms in them, as a normal log density with an u
 do without it. Besides, the older way of compiling loops takes two thirds of the time; jaxlib 0.10 has it still. And
 the compiler's first level of optimisation takes two thirds of the time of its highest, for programs as fast.
 
-A JAX program that a user compiles is compiled as before, unless bbvi calls it.
+A JAX program that a user compiles is compiled as before, unless bbvi calls it. What the environment says in XLA_FLAGS
+holds for bbvi's programs, too.
 """
 
+import os
 from collections.abc import Callable
 from functools import cache, cached_property, partial, update_wrapper
 from typing import Any
@@ -27,15 +29,19 @@ OPTIONS = {
 
 @cache
 def options() -> dict[str, Any]:
-    """Those of `OPTIONS` that the present device and version of jaxlib know."""
+    """Those of `OPTIONS` that the present device and version of jaxlib know, and the environment leaves open."""
     if jax.default_backend() != "cpu":
         return {}
-    return {name: value for name, value in OPTIONS.items() if _is_known({name: value})}
+    asked = os.environ.get("XLA_FLAGS", "")
+    wanted = {name: value for name, value in OPTIONS.items() if name not in asked}
+    if _are_known(wanted):
+        return wanted
+    return {name: value for name, value in wanted.items() if _are_known({name: value})}
 
 
-def _is_known(option: dict[str, Any]) -> bool:
+def _are_known(options: dict[str, Any]) -> bool:
     try:
-        jax.jit(lambda: 0, compiler_options=option).lower().compile()
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error):
             raise

@@ -132,7 +132,7 @@ class CompressedHessian:
         for start in range(0, len(points), POINTS_AT_ONCE):
             some = points[start : start + POINTS_AT_ONCE]
             filled = np.concatenate([some, np.zeros((POINTS_AT_ONCE - len(some), len(self.sd)))])
-            counts = jnp.asarray([len(some), -(-first // batch)])
+            counts = np.array([len(some), -(-first // batch)])
             made = np.asarray(_products(self.problem, jnp.asarray(filled, float), jnp.asarray(seeds, float), counts))
             yield made[: len(some)].reshape(len(some), -1, len(self.sd))[:, :first]
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from bbvi.distributions.scales import Diagonal, Triangular
+from bbvi.distributions.scales import Diagonal, Triangular, diagonal_of, on_diagonal
 from bbvi.distributions.spiked import SpikedDiagonal
 from bbvi.policy import Regime
 from bbvi.runtime.types import Array
@@ -137,9 +137,9 @@ class Compact(Limited):
         """A square root of the whole of it."""
         s, y, d = self.s[::-1], self.y[::-1], jnp.sqrt(self.diagonal)
         empty = jnp.sum(s * y, axis=1) == 0
-        r = jnp.triu(s @ y.T) + jnp.diag(empty.astype(s.dtype))
+        r = jnp.triu(s @ y.T) + on_diagonal(empty.astype(s.dtype))
         inverse = solve_triangular(r, jnp.eye(len(r), dtype=r.dtype))
-        corner = inverse.T @ (jnp.diag(jnp.where(empty, 0, jnp.diagonal(r))) + (y * self.diagonal) @ y.T) @ inverse
+        corner = inverse.T @ (on_diagonal(jnp.where(empty, 0, diagonal_of(r))) + (y * self.diagonal) @ y.T) @ inverse
         middle = jnp.block([[jnp.zeros_like(r), -inverse], [-inverse.T, corner]])
         basis, upper = jnp.linalg.qr(jnp.concatenate([y * d, s / d]).T)
         eigenvalues, vectors = jnp.linalg.eigh(upper @ middle @ upper.T)
