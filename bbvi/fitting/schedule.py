@@ -221,7 +221,7 @@ def _structured(so_far: SoFar) -> Stage | None:
     start, best = so_far.start, so_far.best_gaussian
     nested = [result for result in so_far.results if result.stage.algorithm.name == NestedLaplace.name]
     if best is not None and len(nested) == 1 and nested[0].came_to_nothing:
-        return nested_stage(so_far.problem, start._replace(gaussian=best.q.affine))
+        return nested_stage(so_far.problem, start._replace(gaussian=best.q.standardise()[0]))
     return nested_stage(so_far.problem, start) if so_far.seeks_structure else None
 
 
