@@ -21,6 +21,7 @@ import optax
 
 from bbvi.algorithms import StochasticVI
 from bbvi.algorithms.base import extract
+from bbvi.algorithms.optimizer import Optimizer
 from bbvi.algorithms.pages import StepInputs
 from bbvi.callbacks.checkpoint import Checkpoint, fingerprint
 from bbvi.callbacks.progress import showing
@@ -37,7 +38,7 @@ from bbvi.target.parameters import Parameters
 from bbvi.target.problem import Problem
 from bbvi.target.reading import make_parameters
 
-TRAINING_STEPS = 4000  # at most, unless another number is given
+TRAINING_STEPS = 4000  # unless another number is given
 TRAINING_DRAWS = 4  # of the shared parameters in each step, each with one of each group's own
 STEP_LENGTH = 0.01  # of Adam, in standard deviations of shared parameters and in units of weights
 GAP_GROUPS = 64  # behind the gap that a model notes, of so many draws of the shared parameters
@@ -63,7 +64,7 @@ def train(
     Arguments:
         model: of `from_groups` with `amortise`. A training begins anew, whatever weights it has.
         batch_size: groups in each step; None for all.
-        num_steps: 4000 at most by default; it ends before where averages of q and of the weights have settled.
+        num_steps: 4000 by default.
         optimizer: any optax transformation, made to minimise; None for `optax.adam(0.01)`. Its steps are in standard
             deviations of the shared parameters and in units of the weights; it begins anew after each round of steps.
         init: a point in the structure of `dim`, on the constrained scale, where shared parameters begin; None for zero
@@ -100,9 +101,10 @@ def train(
     steps = TRAINING_STEPS if num_steps is None else positive("num_steps", num_steps)
     size = None if batch_size is None else positive("batch_size", batch_size)
     algorithm = StochasticVI(
-        optimizer=optax.adam(STEP_LENGTH) if optimizer is None else optimizer,
+        optimizer=Optimizer(optax.adam(STEP_LENGTH) if optimizer is None else optimizer),
         num_draws=TRAINING_DRAWS if len(model.maximised) < len(model.dim) else 1,
         batch_size=size,
+        tolerance=0.0,
     )
     seed, kept = read_seed(seed), None if checkpoint is None else Checkpoint(checkpoint)
     if size is not None:
@@ -132,9 +134,9 @@ def _problem(model: AmortisedModel, init: Any, seed: int) -> tuple[Problem, Part
     x = read_init(init, shared)
     values = shared.constrain(np.zeros(shared.dim) if x is None else x)[0]
     weights = model.first_weights(seed)
-    split = lambda named: {name: each for name, each in named.items() if (name in model.maximised)}
-    rest = lambda named: {name: each for name, each in named.items() if name not in model.maximised}
     constraints = model.constraints if isinstance(model.constraints, Mapping) else {}
+    split = lambda named: {name: each for name, each in named.items() if name in model.maximised}
+    rest = lambda named: {name: each for name, each in named.items() if name not in model.maximised}
     parameters = make_parameters(
         Trained((), rest(model.dim), (split(model.dim), weights)),
         Trained(None, rest(constraints), (split(constraints), None)),
@@ -169,13 +171,13 @@ def with_network_trained(model: Model, given: Mapping[str, Any]) -> Model:
     if not isinstance(model, AmortisedModel):
         return model
     if model.weights is None:
-        init = given["init"] if isinstance(given["init"], Mapping) else None
+        init = given["init"] if isinstance(given["init"], Mapping) and not model.maximised else None
         checkpoint = None if given["checkpoint"] is None else Path(f"{given['checkpoint']}.network")
         names = ("batch_size", "seed", "progress")
         model = train(model, init=init, checkpoint=checkpoint, **{name: given[name] for name in names})
     if not model.dim:
         raise ValueError(
-            "All shared parameters were to be maximised, so that there is nothing left to fit: bbvi.train(model) is all "
-            "there is, and its result has model.point, model.local and model.encode."
+            "All shared parameters were to be maximised, so that there is nothing left to fit. Take bbvi.train(model): "
+            "what it returns has point, local and encode."
         )
     return model

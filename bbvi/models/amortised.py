@@ -37,9 +37,9 @@ CHECKED_GROUPS = 1000  # at most, whose bounds are looked at before a training
 class Trained(NamedTuple):
     """What a training is about: `(noise, random, point)`, in which order they are coordinates of one vector."""
 
-    noise: Array  # () standard normal, the seed of the draws from the network's Gaussians
-    random: dict[str, Array]  # shared parameters that q is a distribution of
-    point: tuple[dict[str, Array], Any]  # shared parameters that are maximised, and the network's weights
+    noise: Any  # () standard normal, the seed of the draws from the network's Gaussians
+    random: dict[str, Any]  # shared parameters that q is a distribution of
+    point: tuple[dict[str, Any], Any]  # shared parameters that are maximised, and the network's weights
 
 
 class AmortisationGap(NamedTuple):
@@ -100,8 +100,8 @@ def _halves(found: Any, dim: int) -> tuple[Array, Array]:
 
 def _wrong(what: str, dim: int) -> str:
     return (
-        f"amortise: the network returned {what} for a group, and a group has {dim} free coordinates of its own. It must "
-        f"return means and log standard deviations, ({2 * dim},), or a pair of ({dim},) and ({dim},)."
+        f"amortise: the network returned {what} for a group, and a group has {dim} free coordinates of its own. It "
+        f"must return means and log standard deviations, ({2 * dim},), or a pair of ({dim},) and ({dim},)."
     )
 
 
@@ -157,7 +157,7 @@ class AmortisedModel(GroupedModel):
         with scope(use_double("auto")):
             own = self._own_of(data, group)
             gaussians = own.gaussians(self._shared(values), groups)
-        return gaussians.loc, np.diagonal(gaussians.scale, axis1=-2, axis2=-1)
+        return np.asarray(gaussians.loc), np.diagonal(gaussians.scale, axis1=-2, axis2=-1)
 
     def amortisation_gap(self, values: Any, num: int = 100, seed: int = 0) -> AmortisationGap:
         """What groups lose by sharing a network: their evidence bounds after local steps minus those of its answers.
@@ -241,7 +241,7 @@ class AmortisedModel(GroupedModel):
 def _key(noise: Array) -> Array:
     """A key made of the bits of a number."""
     bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(noise), jnp.uint32).ravel()
-    return jax.random.wrap_key_data(jnp.resize(bits, 2), impl="threefry2x32")
+    return jax.random.wrap_key_data(jnp.resize(bits, (2,)), impl="threefry2x32")
 
 
 def _prior_at(log_prior: Callable[..., Array], point: Any, values: Any) -> Array:
@@ -272,8 +272,8 @@ def read_network(network: Any, dim: int, grouped: Any) -> Encoder:
     """
     if not all(callable(getattr(network, method, None)) for method in ("init", "apply")) or isinstance(network, type):
         raise TypeError(
-            f"amortise={network!r} is no network: it needs init(key, group) and apply(weights, group). Give for example "
-            "bbvi.SetEncoder()."
+            f"amortise={network!r} is no network: it needs init(key, group) and apply(weights, group). Give for "
+            "example bbvi.SetEncoder()."
         )
     if isinstance(network, MLP) and getattr(grouped, "used", True) is not None:
         raise ValueError(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbvi.data.groups import Grouped, Ragged, SumOverGroups, read_groups
+from bbvi.data.groups import Grouped, Ragged, read_groups
 from bbvi.data.reading import is_held
 from bbvi.models.base import Model, Named
 from bbvi.models.own import GroupDensity, OwnDraws, without_density

@@ -55,8 +55,8 @@ def from_groups(
             on the unconstrained scale, and have no posterior: such as weights of a decoder.
 
     Returns:
-        A `GroupedModel` for `fit`, an `AmortisedModel` with a network. Its method `local(values, groups)` draws the parameters of some groups, where there
-        are so many (more than 2**22 numbers) that `sample` leaves them out.
+        A `GroupedModel` for `fit`, an `AmortisedModel` with a network. Its method `local(values, groups)` draws the
+        parameters of some groups, where there are so many (more than 2**22 numbers) that `sample` leaves them out.
 
     Raises:
         ValueError, TypeError: naming the argument, what is wrong and the remedy.
@@ -98,7 +98,7 @@ def from_groups(
     density = GroupDensity(joint, own, guess=None if amortise is None else untrained)
     shapes = zip(own.names, own.shapes, strict=True)
     axes = {name: ["group", *(f"{name}_dim_{i}" for i in range(len(shape)))] for name, shape in shapes}
-    known = {
+    known: dict[str, Any] = {
         "logprob": SumOverGroups(log_prior, density.log_marginals),
         "dim": dict(dim),
         "constraints": constraints,
