@@ -123,8 +123,7 @@ def fit(
     watch = Stopwatch()
     model = read_model(logprob, dim, given.pop("constraints"), given.pop("data"))
     with scope(use_double(precision)):
-        model = with_params_set(model, seed)
-    model = with_network_trained(model, {**given, "checkpoint": checkpoint})
+        model = with_network_trained(with_params_set(model, seed), given)
     task = Task.read(model, given)
     given["callbacks"] = task.callbacks  # an iterator is read once
     kept = None if checkpoint is None else Checkpoint(checkpoint, task.layout.is_primary)

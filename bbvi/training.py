@@ -158,7 +158,7 @@ def _trained(model: AmortisedModel, parameters: Parameters, q: PartlyPoint) -> A
         draws = jax.tree.map(np.asarray, jax.vmap(lambda e: parameters.constrain(q.push_one(e))[0])(jnp.asarray(noise)))
         mean = jax.tree.map(np.asarray, parameters.constrain(jnp.asarray(q.loc))[0])
     found = model.with_weights(mean.point[1], mean.point[0])
-    gap = found.amortisation_gap(draws.random, GAP_GROUPS)
+    gap = found.amortisation_gap(draws.random or GAP_GROUPS, GAP_GROUPS)
     return replace(found, start=mean.random, notes=(*model.notes, f"network: {gap}"))
 
 

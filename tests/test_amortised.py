@@ -330,7 +330,7 @@ def test_groups_without_density_are_named():
 
 
 def test_a_model_that_has_not_been_trained_says_so():
-    with pytest.raises(ValueError, match="has not been trained. Take model = bbvi.train"):
+    with pytest.raises(ValueError, match=r"has not been trained. Take model = bbvi\.train"):
         hierarchy().local(SHARED)
     with pytest.raises(TypeError, match="model has no network"):
         bbvi.train(hierarchy(None))

@@ -25,7 +25,7 @@ from bbvi.data.groups import Grouped, SumOverGroups
 from bbvi.models.grouped import GroupedModel
 from bbvi.models.local import Gaussian
 from bbvi.models.networks import MLP, Group, Network, SetEncoder
-from bbvi.models.own import GroupDensity, without_density
+from bbvi.models.own import GroupDensity, counted, without_density
 from bbvi.models.steps import improvement
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import lenient_promotion, scope, use_double
@@ -166,7 +166,7 @@ class AmortisedModel(GroupedModel):
         both bounds are averages over the same draws.
 
         Arguments:
-            values: draws of the shared parameters, as of `posterior.sample(n)`; each group gets one of them.
+            values: draws of the shared parameters, as for `local`; each group gets one of them.
             num: groups at most, chosen at random.
             seed: of all random numbers.
         """
@@ -174,7 +174,8 @@ class AmortisedModel(GroupedModel):
         with scope(use_double("auto")):
             count = len(self.own.labels)
             chosen = np.sort(rng.choice(count, min(num, count), replace=False))
-            shared = jax.tree.map(lambda x: np.resize(x, (len(chosen), *np.shape(x)[1:])), self._shared(values))
+            shared, _ = counted(self._shared(values))
+            shared = jax.tree.map(lambda x: np.resize(x, (len(chosen), *np.shape(x)[1:])), shared)
             keys = jax.random.split(jax.random.key(seed), len(chosen))
             density = self.own.density
 

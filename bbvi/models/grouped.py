@@ -6,7 +6,7 @@ drawn afterwards, given the shared ones.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from bbvi.data.groups import Grouped, Ragged, read_groups
 from bbvi.data.reading import is_held
 from bbvi.models.base import Model, Named
-from bbvi.models.own import GroupDensity, OwnDraws, without_density
+from bbvi.models.own import GroupDensity, OwnDraws, counted, without_density
 from bbvi.runtime.compiling import program
 from bbvi.runtime.precision import scope, use_double
 from bbvi.runtime.types import Array
@@ -57,7 +57,8 @@ class GroupedModel(Model):
         Those of a group are the same whichever other groups are asked for.
 
         Arguments:
-            values: n draws of the shared parameters, as of `posterior.sample(n)`; others among them are left out.
+            values: n draws of the shared parameters, as of `posterior.sample(n)`; others among them are left out. Or n
+                itself, where all shared parameters were maximised.
             groups: labels of groups; None for all.
             seed: of the draws.
             data, group: rows of new groups and their labels, as for `from_groups`; None for those of the model.
@@ -70,8 +71,7 @@ class GroupedModel(Model):
         """
         with scope(use_double("auto")):
             own = self._own_of(data, group)
-            own = replace(own, density=own.density.refined) if refine else own
-            return own(self._shared(values), groups, seed)
+            return (own.refined if refine else own)(self._shared(values), groups, seed)
 
     def poorest(self, values: Any, num: int = 5, seed: int = 0) -> dict[Any, float]:
         """The groups whose own parameters are drawn worst, by label: how many of 16 candidates for a draw count.
@@ -105,15 +105,16 @@ class GroupedModel(Model):
         """Log likelihood of each group with its own parameters integrated out, `(n, groups)`."""
         if not is_held(self.data):
             return None
-        over_draws = program(jax.vmap(self.logprob.of_groups, in_axes=(0, None)))
-        return {"of_group": np.asarray(over_draws(values, self.data))}
+        shared, n = counted(self._shared(values))
+        over_draws = program(jax.vmap(self.logprob.of_groups, in_axes=(0, None), axis_size=n))
+        return {"of_group": np.asarray(over_draws(shared, self.data))}
 
     def why_not_finite(self, values: Any) -> str:
         found = self.log_likelihood(values)
         return "" if found is None else without_density(self.own.labels, found["of_group"])
 
     def _shared(self, values: Any) -> Named:
-        return {name: values[name] for name in self.dim}
+        return {name: values[name] for name in self.dim} if self.dim else values
 
     def _own_of(self, data: Any, group: Any) -> OwnDraws:
         """Draws for the model's groups, or for new ones."""

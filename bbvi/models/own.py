@@ -133,11 +133,16 @@ class OwnDraws:
         """One draw for each of n draws of the shared parameters, by name, each `(n, groups, *shape)`.
 
         Arguments:
-            values: of the shared parameters, each `(n, *shape)`.
+            values: of the shared parameters, each `(n, *shape)`; or n, where there are none.
             groups: labels of groups; None for all.
             seed: of the draws.
         """
         return self._over_groups(self._draw, values, groups, seed)
+
+    @cached_property
+    def refined(self) -> "OwnDraws":
+        """Draws around the modes that steps of Newton find from the guesses."""
+        return replace(self, density=self.density.refined)
 
     def gaussians(self, values: Any, groups: Sequence[Any] | None) -> Gaussian:
         """The Gaussians of groups for n draws of the shared parameters, each field `(n, groups, ...)`."""
@@ -151,9 +156,9 @@ class OwnDraws:
     def _over_groups(self, function: Any, values: Any, groups: Sequence[Any] | None, seed: int) -> Any:
         """What a program makes of some groups at a time, together `(n, groups, ...)`."""
         dtype = jax.dtypes.canonicalize_dtype(float)
-        shared = jax.tree.map(lambda value: np.asarray(value, dtype), values)
+        shared, n = counted(values)
+        shared = jax.tree.map(lambda value: np.asarray(value, dtype), shared)
         chosen = np.arange(len(self.labels)) if groups is None else self.positions(groups)
-        n = len(jax.tree.leaves(shared)[0]) if shared else 1
         together = min(len(chosen), max(1, CANDIDATES_AT_ONCE // (OWN_CANDIDATES * self.row_size)))
         keys, numbers, made = jax.random.split(jax.random.key(seed), len(self.labels)), np.arange(n), []
         for begin in range(0, len(chosen), together):
@@ -184,6 +189,11 @@ class OwnDraws:
     @cached_property
     def _count(self) -> Callable[..., Any]:
         return _over_draws(self.density.effective_candidates)
+
+
+def counted(values: Any) -> tuple[Any, int]:
+    """Draws by name and their number, which is given in place of draws where there is nothing to draw."""
+    return ({}, values) if isinstance(values, int) else (values, len(jax.tree.leaves(values)[0]))
 
 
 def _over_draws(function: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
