@@ -135,7 +135,7 @@ class AmortisedModel(GroupedModel):
         density = GroupDensity(
             partial(_joint_at, log_joint, kept),
             self.own.density.own,
-            guess=lambda shared, group: self.encoder(weights, {**shared, **kept}, group),
+            guess=lambda shared, group: self.encoder(_held(weights), {**shared, **_held(kept)}, group),
         )
         return replace(
             self,
@@ -246,11 +246,16 @@ def _key(noise: Array) -> Array:
 
 
 def _prior_at(log_prior: Callable[..., Array], point: Any, values: Any) -> Array:
-    return log_prior({**values, **point})
+    return log_prior({**values, **_held(point)})
 
 
 def _joint_at(log_joint: Callable[..., Array], point: Any, values: Any, own: Any, group: Any) -> Array:
-    return log_joint({**values, **point}, own, group)
+    return log_joint({**values, **_held(point)}, own, group)
+
+
+def _held(arrays: Any) -> Any:
+    """Arrays in the type that is computed in, as constants of a program."""
+    return jax.tree.map(jnp.asarray, arrays)
 
 
 def untrained(shared: Any, group: Any) -> Gaussian:
