@@ -55,12 +55,13 @@ from bbvi.estimators import (
 from bbvi.fitting.budget import Budget
 from bbvi.inference import fit
 from bbvi.many import fit_many
-from bbvi.models import Model, external, from_groups, from_numpyro, from_pymc, from_stan
+from bbvi.models import MLP, Group, Model, SetEncoder, external, from_groups, from_numpyro, from_pymc, from_stan
 from bbvi.optimise import Progress
 from bbvi.outcome import Status, Stop
 from bbvi.posterior import Posterior, load
 from bbvi.posteriors import Posteriors
 from bbvi.reporting.linear_response import LinearResponse
+from bbvi.training import train
 
 # Names of earlier versions
 ADVI, Adam, Newton = StochasticVI, PathGradient, VariationalNewton
@@ -76,6 +77,7 @@ __all__ = [
     "GSM",
     "IID",
     "IVON",
+    "MLP",
     "Adam",
     "Algorithm",
     "Antithetic",
@@ -91,6 +93,7 @@ __all__ = [
     "FisherDivergence",
     "Flow",
     "FullRank",
+    "Group",
     "HessianControl",
     "Hierarchical",
     "ImportanceWeighted",
@@ -116,6 +119,7 @@ __all__ = [
     "RealNVP",
     "Renyi",
     "ScoreFunction",
+    "SetEncoder",
     "SinhArcsinh",
     "Sobol",
     "Spiked",
@@ -137,4 +141,5 @@ __all__ = [
     "from_pymc",
     "from_stan",
     "load",
+    "train",
 ]

@@ -37,6 +37,7 @@ from bbvi.start.maximise import with_params_set
 from bbvi.start.record import Hints, Start, start_at
 from bbvi.start.subsample import find_start_by_sample, is_sampled, with_reference
 from bbvi.target.problem import Problem
+from bbvi.training import with_network_trained
 
 WITNESSES = 4  # points at which the log density is compared with that of a checkpoint
 
@@ -122,7 +123,7 @@ def fit(
     watch = Stopwatch()
     model = read_model(logprob, dim, given.pop("constraints"), given.pop("data"))
     with scope(use_double(precision)):
-        model = with_params_set(model, seed)
+        model = with_network_trained(with_params_set(model, seed), given)
     task = Task.read(model, given)
     given["callbacks"] = task.callbacks  # an iterator is read once
     kept = None if checkpoint is None else Checkpoint(checkpoint, task.layout.is_primary)

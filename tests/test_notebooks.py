@@ -15,9 +15,8 @@ SHORTER = {  # what a test changes so that trainings, chains and tests take less
         "images[700:], labels[700:]": "images[700:850], labels[700:850]",
     },
     "05_variational_autoencoder": {
-        "STEPS, BATCH, DRAWS = 500, 100, 1": "STEPS, BATCH, DRAWS = 20, 100, 1",
-        "pixels[1400:], labels[1400:]": "pixels[1400:1480], labels[1400:1480]",
-        "jax.random.split(key, 200)": "jax.random.split(key, 10)",
+        "LATENT, STEPS = 2, 1500": "LATENT, STEPS = 2, 20",
+        "digits.data[order] / 16, digits.target[order]": "digits.data[order][:1480] / 16, digits.target[order][:1480]",
     },
     "09_random_effects": {"to_nuts(5000,": "to_nuts(200,"},
     "07_from_fit_to_nuts": {"to_nuts(500,": "to_nuts(100,", "num_samples=500": "num_samples=100"},

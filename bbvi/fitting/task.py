@@ -99,7 +99,8 @@ class Task:
         if not isinstance(given["progress"], bool | None):
             raise TypeError(f"progress={given['progress']!r} must be True, False or None.")
         num_steps = DEFAULT_STEPS if given["num_steps"] is None else positive("num_steps", given["num_steps"])
-        init = given["init"].distribution if isinstance(given["init"], Posterior) else given["init"]
+        init = model.start if given["init"] is None else given["init"]
+        init = init.distribution if isinstance(init, Posterior) else init
         with scope(double := use_double(given["precision"])):
             data = read_rows(model.data, model.logprob)
             layout = make_layout(given["devices"], data)

@@ -29,6 +29,7 @@ class Model:
         observed: observed arrays by name.
         coords, dims: labels of dimensions, and the dimensions of each array, for arviz.
         notes: what the verdict should mention.
+        start: a point in the structure of `dim` near which the posterior is, where `fit` begins unless told otherwise.
 
     Example:
         >>> class Means(bbvi.Model):  # of observations with standard deviation 1
@@ -51,6 +52,7 @@ class Model:
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    start: Any = None
 
     def variables(self, values: Any) -> Any:
         """What a user knows as the parameters, on their own scale: here the values themselves."""

@@ -10,7 +10,8 @@ sum, since the integral does not depend on its nodes; so neither the search for 
 not be exact.
 
 Nodes are those of Gauss and Hermite along up to five coordinates. For six to eight they are 2 d points on the axes and
-2^d in the corners of a cube, which are exact up to the fifth degree.
+2^d in the corners of a cube, which are exact up to the fifth degree. For more they are random, always the same: then m
+and L are a network's, and the sum is that of importance sampling.
 
 References: Naylor and Smith 1982; Pinheiro and Bates 1995 (adaptive quadrature); Stroud 1971 (the formula E_n 5);
 Rubin 1988 (resampled candidates).
@@ -22,12 +23,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 
 from bbvi.distributions.scales import diagonal_of
 from bbvi.runtime.types import Array
 
 Function = Callable[[Array], Array]
-MOST_COORDINATES = 8  # of a group: factorisations are written out
+MOST_COORDINATES = 8  # of a group, up to which nodes are a quadrature's and factorisations are written out
+RANDOM_NODES = 64  # where coordinates are more
 MOST_LOOKS = 32  # at the density of a group, while its mode is sought
 STILL = 1e-4  # squared length of a Newton step, in standard deviations, after which no other is made
 SHORTER_STEP = 0.25  # share of a step that is tried after one that led down
@@ -45,6 +48,11 @@ class Gaussian(NamedTuple):
     def __call__(self, t: Array) -> Array:
         """Points `(n, d)` from standard normal ones `(n, d)`."""
         return self.loc + jnp.sum(t[:, None] * self.scale, axis=-1)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density at one point `(d,)`, of a diagonal scale, a scalar."""
+        t = (x - self.loc) / jnp.diagonal(self.scale)
+        return -0.5 * jnp.sum(t**2) - self.log_volume
 
     @property
     def log_volume(self) -> Array:
@@ -70,8 +78,12 @@ def log_integral(f: Function, there: Gaussian) -> Array:
     return jax.nn.logsumexp(values + jnp.asarray(log_weights, values.dtype)) + there.log_volume
 
 
-def find_gaussian(f: Function, dim: int, dtype: np.dtype) -> Gaussian:
-    """The Gaussian at the mode of f, by steps of Newton from zero, each a shorter one where f would fall."""
+def find_gaussian(f: Function, dim: int, dtype: np.dtype, begin: Array | None = None) -> Gaussian:
+    """The Gaussian at the mode of f, by steps of Newton, each a shorter one where f would fall.
+
+    Arguments:
+        begin: where they begin, `(dim,)`; None for zero.
+    """
 
     def look(x: Array) -> _Place:
         (value, gradient), push = jax.linearize(jax.value_and_grad(f), x)
@@ -91,7 +103,7 @@ def find_gaussian(f: Function, dim: int, dtype: np.dtype) -> Gaussian:
         place = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), there, back)
         return looks + 1, ~is_better | (place.length > STILL), place
 
-    first = look(jnp.zeros(dim, dtype))
+    first = look(jnp.zeros(dim, dtype) if begin is None else begin)
     looks, is_lost, place = jax.lax.while_loop(
         is_moving, move, (jnp.ones((), jnp.int32), jnp.abs(first.length) > STILL, first)
     )
@@ -126,7 +138,10 @@ def _candidates(f: Function, there: Gaussian, normal: Array) -> tuple[Array, Arr
 
 def nodes(dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Points t `(n, dim)`, and logarithms of their weights `(n,)` for exp(f + |t|^2 / 2)."""
-    points, log_weights = _grid(dim, NODES_ALONG[dim]) if dim in NODES_ALONG else _axes_and_corners(dim)
+    if dim > MOST_COORDINATES:
+        points, log_weights = _random(dim), np.full(RANDOM_NODES, -np.log(RANDOM_NODES))
+    else:
+        points, log_weights = _grid(dim, NODES_ALONG[dim]) if dim in NODES_ALONG else _axes_and_corners(dim)
     return points, log_weights + 0.5 * np.sum(points**2, axis=1)
 
 
@@ -135,6 +150,12 @@ def _grid(dim: int, along: int) -> tuple[np.ndarray, np.ndarray]:
     points = np.stack(np.meshgrid(*[t] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
     each = np.log(weights / weights.sum())
     return points, np.sum(np.meshgrid(*[each] * dim, indexing="ij"), axis=0).ravel()
+
+
+def _random(dim: int) -> np.ndarray:
+    """Pairs of opposite normal points, whose squares have the mean 1 along each axis."""
+    half = np.random.default_rng(0).standard_normal((RANDOM_NODES // 2, dim))
+    return np.concatenate([half, -half]) / np.sqrt(np.mean(half**2, axis=0))
 
 
 def _axes_and_corners(dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -151,8 +172,12 @@ def _finite(values: Array) -> Array:
 
 
 def _cholesky(matrix: Array) -> tuple[Array, Array]:
-    """The lower root, written out, and whether there is one; else the root of another matrix."""
+    """The lower root, written out where it is small, and whether there is one; else the root of another matrix."""
     dim, zero = len(matrix), jnp.zeros((), matrix.dtype)
+    if dim > MOST_COORDINATES:
+        root = jnp.linalg.cholesky(matrix)
+        is_definite = jnp.isfinite(root).all()
+        return jnp.where(is_definite, root, jnp.diag(jnp.maximum(jnp.abs(jnp.diagonal(matrix)), 1) ** 0.5)), is_definite
     root, is_definite = [[zero] * dim for _ in range(dim)], jnp.ones((), bool)
     for j in range(dim):
         pivot = matrix[j, j] - sum((root[j][k] ** 2 for k in range(j)), start=zero)
@@ -166,6 +191,8 @@ def _cholesky(matrix: Array) -> tuple[Array, Array]:
 
 def _solve(root: Array, v: Array) -> Array:
     """L^-1 v."""
+    if len(v) > MOST_COORDINATES:
+        return solve_triangular(root, v, lower=True)
     made: list[Array] = []
     for i in range(len(v)):
         made.append((v[i] - sum((root[i, k] * made[k] for k in range(i)), start=v[i] * 0)) / root[i, i])

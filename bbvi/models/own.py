@@ -1,7 +1,7 @@
 """The log density of a group with parameters of its own, and draws of these parameters."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -29,11 +29,24 @@ class GroupDensity:
         log_joint: `log_joint(shared, own, group)`, a scalar.
         own: names, shapes and constraints of a group's own parameters.
         axes: which axes of what stands for groups count them, as for `jax.vmap`.
+        guess: `guess(shared, group)`, a Gaussian near the density of x; None for that at the mode, which is sought.
     """
 
     log_joint: Callable[[Any, Any, Any], Array]
     own: Parameters
     axes: Any = 0
+    guess: Callable[[Any, Any], Gaussian] | None = None
+
+    @property
+    def refined(self) -> "GroupDensity":
+        """The same, with the Gaussian at the mode that steps of Newton find from the guess, where they find one."""
+
+        def refine(values: Any, group: Any) -> Gaussian:
+            guess = self.gaussian(values, group)
+            found = find_gaussian(self.at(values, group), self.own.dim, guess.loc.dtype, guess.loc)
+            return jax.tree.map(partial(jnp.where, jnp.isfinite(found.scale).all()), found, guess)
+
+        return replace(self, guess=refine)
 
     def log_marginals(self, values: Any, groups: Any) -> Array:
         """With their own parameters integrated out, `(groups,)`; NaN where no mode of them was found."""
@@ -45,7 +58,7 @@ class GroupDensity:
 
     def _log_marginal(self, values: Any, group: Any) -> Array:
         held = jax.lax.stop_gradient(values)
-        return log_integral(self._at(values, group), jax.lax.stop_gradient(self._mode(held, group)))
+        return log_integral(self.at(values, group), jax.lax.stop_gradient(self.gaussian(held, group)))
 
     def effective_candidates(self, values: Any, groups: Any, keys: Array) -> Array:
         """How many of the 16 candidates count among which `draws` chooses, `(groups,)`."""
@@ -53,23 +66,27 @@ class GroupDensity:
 
     def _draw(self, values: Any, group: Any, key: Array) -> Any:
         there, normal, uniform = self._proposed(values, group, key)
-        return self.own.constrain(draw(self._at(values, group), there, normal, uniform))[0]
+        return self.own.constrain(draw(self.at(values, group), there, normal, uniform))[0]
 
     def _effective(self, values: Any, group: Any, key: Array) -> Array:
         there, normal, _ = self._proposed(values, group, key)
-        return effective_candidates(self._at(values, group), there, normal)
+        return effective_candidates(self.at(values, group), there, normal)
 
     def _proposed(self, values: Any, group: Any, key: Array) -> tuple[Gaussian, Array, Array]:
-        """The Gaussian at the mode, and the random numbers of a draw."""
-        there, (first, second) = self._mode(values, group), jax.random.split(key)
+        """The Gaussian of a group, and the random numbers of a draw."""
+        there, (first, second) = self.gaussian(values, group), jax.random.split(key)
         dtype = there.loc.dtype
         normal = jax.random.normal(first, (OWN_CANDIDATES, self.own.dim), dtype)
         return there, normal, jax.random.uniform(second, (), dtype)
 
-    def _mode(self, values: Any, group: Any) -> Gaussian:
-        return find_gaussian(self._at(values, group), self.own.dim, jnp.result_type(float, *jax.tree.leaves(values)))
+    def gaussian(self, values: Any, group: Any) -> Gaussian:
+        """The Gaussian around which the density of a group is summed up and drawn from."""
+        if self.guess is not None:
+            return self.guess(values, group)
+        return find_gaussian(self.at(values, group), self.own.dim, jnp.result_type(float, *jax.tree.leaves(values)))
 
-    def _at(self, values: Any, group: Any) -> Callable[[Array], Array]:
+    def at(self, values: Any, group: Any) -> Callable[[Array], Array]:
+        """The log density of a group as a function of x."""
         return partial(_log_density, self, values, group)
 
 
@@ -116,11 +133,20 @@ class OwnDraws:
         """One draw for each of n draws of the shared parameters, by name, each `(n, groups, *shape)`.
 
         Arguments:
-            values: of the shared parameters, each `(n, *shape)`.
+            values: of the shared parameters, each `(n, *shape)`; or n, where there are none.
             groups: labels of groups; None for all.
             seed: of the draws.
         """
         return self._over_groups(self._draw, values, groups, seed)
+
+    @cached_property
+    def refined(self) -> "OwnDraws":
+        """Draws around the modes that steps of Newton find from the guesses."""
+        return replace(self, density=self.density.refined)
+
+    def gaussians(self, values: Any, groups: Sequence[Any] | None) -> Gaussian:
+        """The Gaussians of groups for n draws of the shared parameters, each field `(n, groups, ...)`."""
+        return self._over_groups(self._gaussian, values, groups, 0)
 
     def poorest(self, values: Any, num: int, seed: int) -> dict[Any, float]:
         """The groups with the fewest effective candidates, on average over the draws of `__call__`, by their labels."""
@@ -130,9 +156,9 @@ class OwnDraws:
     def _over_groups(self, function: Any, values: Any, groups: Sequence[Any] | None, seed: int) -> Any:
         """What a program makes of some groups at a time, together `(n, groups, ...)`."""
         dtype = jax.dtypes.canonicalize_dtype(float)
-        shared = jax.tree.map(lambda value: np.asarray(value, dtype), values)
+        shared, n = counted(values)
+        shared = jax.tree.map(lambda value: np.asarray(value, dtype), shared)
         chosen = np.arange(len(self.labels)) if groups is None else self.positions(groups)
-        n = len(jax.tree.leaves(shared)[0])
         together = min(len(chosen), max(1, CANDIDATES_AT_ONCE // (OWN_CANDIDATES * self.row_size)))
         keys, numbers, made = jax.random.split(jax.random.key(seed), len(self.labels)), np.arange(n), []
         for begin in range(0, len(chosen), together):
@@ -155,8 +181,19 @@ class OwnDraws:
         return _over_draws(self.density.draws)
 
     @cached_property
+    def _gaussian(self) -> Callable[..., Any]:
+        density = self.density
+        of_groups = jax.vmap(density.gaussian, in_axes=(None, density.axes))
+        return _over_draws(lambda values, groups, keys: of_groups(values, groups))
+
+    @cached_property
     def _count(self) -> Callable[..., Any]:
         return _over_draws(self.density.effective_candidates)
+
+
+def counted(values: Any) -> tuple[Any, int]:
+    """Draws by name and their number, which is given in place of draws where there is nothing to draw."""
+    return ({}, values) if isinstance(values, int) else (values, len(jax.tree.leaves(values)[0]))
 
 
 def _over_draws(function: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
