@@ -7,7 +7,9 @@ import pytest
 from jax.scipy.stats import multivariate_normal, norm
 
 import bbvi
+from bbvi.data.groups import Grouped, key_of
 from bbvi.models.amortised import Trained
+from bbvi.models.local import Gaussian, log_average
 
 RNG = np.random.default_rng(1)
 GROUPS, ROWS = 30, 4
@@ -79,6 +81,45 @@ def test_around_the_exact_answer_the_integral_is_exact(x64, dim):
     draws = model.local({name: np.resize(value, 3000) for name, value in SHARED.items()}, [20])["a"][:, 0]
     assert np.max(np.abs(draws.mean(axis=0) - means[0, 0]) / sds[0, 0]) < 0.08
     assert np.max(np.abs(draws.std(axis=0) / sds[0, 0] - 1)) < 0.08
+
+
+def test_random_nodes_have_no_error_on_average(x64):
+    """Around a Gaussian that is too narrow, where the logarithm of an average alone is too small."""
+    dim, narrow = 9, 0.85
+    there = Gaussian(jnp.zeros(dim), narrow * jnp.eye(dim), jnp.zeros((), int))
+    at = jax.vmap(lambda key: log_average(lambda x: norm.logpdf(x).sum(), there, key))
+    found = np.asarray(at(jax.random.split(jax.random.key(0), 400)))
+    error = found.std() / 20
+    assert abs(found.mean()) < 3 * error + 0.1 * found.std() ** 2  # what is added is right to first order
+    assert 0.01 < found.std() < 0.2
+
+
+def test_a_group_has_nodes_of_its_own_whatever_fills_it_up(x64):
+    rows, used = np.arange(6.0).reshape(3, 2), np.array([True, True, False])
+    key = lambda rows, used: jax.random.key_data(key_of(Grouped({"y": rows}, used))).tolist()
+    assert key(rows, used) == key(np.where(used[:, None], rows, 7.0), used) == key(rows[:2], None)
+    assert key(rows, used) != key(rows + 1, used)
+
+
+class Deaf:
+    """A network that does not hear the shared parameters, and is too sure."""
+
+    def init(self, key, group):
+        return jnp.zeros(())
+
+    def apply(self, weights, group):
+        mean = group.rows["y"].reshape(len(group.used), -1).mean(axis=0)
+        return mean, jnp.full_like(mean, -1.2)
+
+
+@pytest.mark.parametrize(("network", "rough"), [(Shifted(), False), (Deaf(), True)])
+def test_rough_integrals_are_told(network, rough):
+    y, few = RNG.standard_normal((5 * ROWS, 9)), LABELS[: 5 * ROWS]
+    weights = weights_of(size=9) if isinstance(network, Shifted) else np.zeros(())
+    posterior = bbvi.fit(hierarchy(network, (9,), y, few).with_weights(weights), method="laplace")
+    told = [reason for reason in posterior.diagnosis.reasons if "better integrals over groups' own" in reason]
+    assert bool(told) == rough
+    assert (posterior.diagnosis.status is bbvi.Status.RELIABLE) != rough
 
 
 @pytest.mark.parametrize(("shift", "log_factor"), [(0.0, 0.0), (0.7, 0.0), (-0.4, 0.5), (0.0, -0.6)])

@@ -4,6 +4,8 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ import bbvi
 from bbvi.diagnostics.checks import CHECKS, OUT_OF_TIME, examine
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.diagnostics.checks.importance_weights import ImportanceWeights
+from bbvi.diagnostics.checks.integrals import Integrals
 from bbvi.diagnostics.checks.missed_mode import MissedMode
 from bbvi.diagnostics.checks.missed_spike import MissedSpike
 from bbvi.diagnostics.checks.no_density import NoDensity
@@ -279,6 +282,24 @@ def that_goes_on(name):
     return seen(problem, FullRank.standard(4), 4, draws=draw(problem, FullRank.standard(4), (0, 0)))
 
 
+class KnownBetter(NamedTuple):
+    """A log density of integrals with errors, and the same with better ones."""
+
+    density: Callable
+    finer: Callable
+
+    def __call__(self, x):
+        return self.density(x)
+
+
+def with_finer(error):
+    """Normal draws of a normal density that has an error."""
+    right = lambda x: -0.5 * jnp.sum(x**2)
+    problem = Problem(make_parameters(1), None, KnownBetter(lambda x: right(x) + error(x), right))
+    log_p = np.asarray(problem.log_densities(X[:, None]))
+    return seen(problem, draws=Draws(X[:, None], log_p, log_p, log_p, np.ones(len(X), bool)))
+
+
 # By check: evidence about which it speaks, and evidence about which it is silent.
 SPEAKS = {
     NoDensity: (lambda: seen(draws=weighted(EVEN - np.inf)), lambda: seen(draws=weighted(EVEN))),
@@ -296,6 +317,7 @@ SPEAKS = {
         lambda: seen(ONE, draws=weighted(EVEN, X)),
     ),
     Rounding: (lambda: seen(draws=weighted(EVEN - 1e15)), lambda: seen(draws=weighted(EVEN - 1e12))),
+    Integrals: (lambda: with_finer(lambda x: -x[0]), lambda: with_finer(lambda x: 5 + 0.01 * x[0])),
     VagueScale: (lambda: seen(ONE, draws=weighted(EVEN, HEAVY)), lambda: seen(ONE, draws=weighted(EVEN, X))),
     Stopped: (
         lambda: seen(draws=weighted(EVEN), stop=Stop.STEPS),

@@ -80,7 +80,13 @@ class RaggedRows(IndexedSource):
 
 @dataclass(frozen=True)
 class SumOverGroups(Factorized):
-    """A log density as prior plus likelihood of groups: `log_likelihood(values, groups)`, one number for each."""
+    """A log density as prior plus likelihood of groups: `log_likelihood(values, groups)`, one number for each.
+
+    Arguments:
+        finer: the same log density with better integrals over the groups' own parameters; None where these are good.
+    """
+
+    finer: "SumOverGroups | None" = None
 
     def source(self, data: Any) -> Any:
         return RaggedRows(data) if isinstance(data, Ragged) else super().source(data)
@@ -102,6 +108,19 @@ class SumOverGroups(Factorized):
             else (lambda part: sum_over_rows(self.log_likelihood, values, part))
         )
         return self.log_prior(values) + weight * sum(map(add_up, data.classes))
+
+
+def key_of(group: Grouped) -> Array:
+    """A key made of the bits of a group's rows, whatever fills it up: random numbers of its own, the same each time."""
+    seen = [_mixed(leaf, group.used) for leaf in jax.tree.leaves(group.rows)]
+    return jax.random.key(sum(seen, start=jnp.zeros((), jnp.uint32)))
+
+
+def _mixed(rows: Array, used: Any) -> Array:
+    bits = jax.lax.bitcast_convert_type(jnp.asarray(rows, jnp.float32), jnp.uint32).reshape(len(rows), -1)
+    bits = (bits ^ (bits >> 15)) * jnp.asarray(0x2C1B3C6D, jnp.uint32)  # so that sums of rows differ
+    bits = jnp.sum(bits ^ (bits >> 12), axis=1, dtype=jnp.uint32)
+    return jnp.sum(bits if used is None else jnp.where(used, bits, 0), dtype=jnp.uint32)
 
 
 def read_groups(data: Any, group: Any) -> tuple[list[Any], Grouped | Ragged]:

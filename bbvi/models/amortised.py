@@ -137,9 +137,10 @@ class AmortisedModel(GroupedModel):
             self.own.density.own,
             guess=lambda shared, group: self.encoder(_held(weights), {**shared, **_held(kept)}, group),
         )
+        prior = partial(_prior_at, log_prior, kept)
         return replace(
             self,
-            logprob=SumOverGroups(partial(_prior_at, log_prior, kept), density.log_marginals),
+            logprob=SumOverGroups(prior, density.log_marginals, SumOverGroups(prior, density.refined.log_marginals)),
             dim={name: shape for name, shape in self.dim.items() if name not in kept},
             own=replace(self.own, density=density),
             weights=weights,

@@ -30,7 +30,7 @@ from bbvi.runtime.types import Array
 
 Function = Callable[[Array], Array]
 MOST_COORDINATES = 8  # of a group, up to which nodes are a quadrature's and factorisations are written out
-RANDOM_NODES = 64  # where coordinates are more
+RANDOM_PAIRS = 128  # of nodes, where coordinates are more
 MOST_LOOKS = 32  # at the density of a group, while its mode is sought
 STILL = 1e-4  # squared length of a Newton step, in standard deviations, after which no other is made
 SHORTER_STEP = 0.25  # share of a step that is tried after one that led down
@@ -76,6 +76,21 @@ def log_integral(f: Function, there: Gaussian) -> Array:
     t, log_weights = nodes(len(there.loc))
     values = _finite(jax.vmap(f)(there(jnp.asarray(t, there.loc.dtype))))
     return jax.nn.logsumexp(values + jnp.asarray(log_weights, values.dtype)) + there.log_volume
+
+
+def log_average(f: Function, there: Gaussian, key: Array) -> Array:
+    """The same from pairs of opposite draws of the Gaussian, made by a key, for any number of coordinates.
+
+    The logarithm of an average is too small, by half the relative variance of that average to first order: this is
+    added.
+    """
+    half = jax.random.normal(key, (RANDOM_PAIRS, len(there.loc)), there.loc.dtype)
+    half = half / jnp.sqrt(jnp.mean(half**2, axis=0))
+    t = jnp.concatenate([half, -half])
+    values = _finite(jax.vmap(f)(there(t))) + 0.5 * jnp.sum(t**2, axis=1)
+    shares = jnp.sum(jax.nn.softmax(values).reshape(2, -1), axis=0)
+    missing = 0.5 * (jnp.sum(shares**2) - 1 / RANDOM_PAIRS)
+    return jax.nn.logsumexp(values) - np.log(len(t)) + missing + there.log_volume
 
 
 def find_gaussian(f: Function, dim: int, dtype: np.dtype, begin: Array | None = None) -> Gaussian:
@@ -138,10 +153,7 @@ def _candidates(f: Function, there: Gaussian, normal: Array) -> tuple[Array, Arr
 
 def nodes(dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Points t `(n, dim)`, and logarithms of their weights `(n,)` for exp(f + |t|^2 / 2)."""
-    if dim > MOST_COORDINATES:
-        points, log_weights = _random(dim), np.full(RANDOM_NODES, -np.log(RANDOM_NODES))
-    else:
-        points, log_weights = _grid(dim, NODES_ALONG[dim]) if dim in NODES_ALONG else _axes_and_corners(dim)
+    points, log_weights = _grid(dim, NODES_ALONG[dim]) if dim in NODES_ALONG else _axes_and_corners(dim)
     return points, log_weights + 0.5 * np.sum(points**2, axis=1)
 
 
@@ -150,12 +162,6 @@ def _grid(dim: int, along: int) -> tuple[np.ndarray, np.ndarray]:
     points = np.stack(np.meshgrid(*[t] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
     each = np.log(weights / weights.sum())
     return points, np.sum(np.meshgrid(*[each] * dim, indexing="ij"), axis=0).ravel()
-
-
-def _random(dim: int) -> np.ndarray:
-    """Pairs of opposite normal points, whose squares have the mean 1 along each axis."""
-    half = np.random.default_rng(0).standard_normal((RANDOM_NODES // 2, dim))
-    return np.concatenate([half, -half]) / np.sqrt(np.mean(half**2, axis=0))
 
 
 def _axes_and_corners(dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbvi.data.groups import key_of
 from bbvi.models.base import Named
-from bbvi.models.local import Gaussian, draw, effective_candidates, find_gaussian, log_integral
+from bbvi.models.local import (
+    MOST_COORDINATES,
+    Gaussian,
+    draw,
+    effective_candidates,
+    find_gaussian,
+    log_average,
+    log_integral,
+)
 from bbvi.runtime.compiling import program
 from bbvi.runtime.types import Array
 from bbvi.target.parameters import Parameters
@@ -30,12 +39,14 @@ class GroupDensity:
         own: names, shapes and constraints of a group's own parameters.
         axes: which axes of what stands for groups count them, as for `jax.vmap`.
         guess: `guess(shared, group)`, a Gaussian near the density of x; None for that at the mode, which is sought.
+        stream: sets the random nodes of one density, where there are some, apart from those of another.
     """
 
     log_joint: Callable[[Any, Any, Any], Array]
     own: Parameters
     axes: Any = 0
     guess: Callable[[Any, Any], Gaussian] | None = None
+    stream: int = 0
 
     @property
     def refined(self) -> "GroupDensity":
@@ -46,7 +57,7 @@ class GroupDensity:
             found = find_gaussian(self.at(values, group), self.own.dim, guess.loc.dtype, guess.loc)
             return jax.tree.map(partial(jnp.where, jnp.isfinite(found.scale).all()), found, guess)
 
-        return replace(self, guess=refine)
+        return replace(self, guess=refine, stream=1)
 
     def log_marginals(self, values: Any, groups: Any) -> Array:
         """With their own parameters integrated out, `(groups,)`; NaN where no mode of them was found."""
@@ -57,8 +68,10 @@ class GroupDensity:
         return jax.vmap(self._draw, in_axes=(None, self.axes, 0))(values, groups, keys)
 
     def _log_marginal(self, values: Any, group: Any) -> Array:
-        held = jax.lax.stop_gradient(values)
-        return log_integral(self.at(values, group), jax.lax.stop_gradient(self.gaussian(held, group)))
+        there = jax.lax.stop_gradient(self.gaussian(jax.lax.stop_gradient(values), group))
+        if self.own.dim <= MOST_COORDINATES:
+            return log_integral(self.at(values, group), there)
+        return log_average(self.at(values, group), there, jax.random.fold_in(key_of(group), self.stream))
 
     def effective_candidates(self, values: Any, groups: Any, keys: Array) -> Array:
         """How many of the 16 candidates count among which `draws` chooses, `(groups,)`."""

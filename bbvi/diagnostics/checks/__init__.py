@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from bbvi.diagnostics.checks.base import Check, Evidence, Topic
 from bbvi.diagnostics.checks.importance_weights import ImportanceWeights
+from bbvi.diagnostics.checks.integrals import Integrals
 from bbvi.diagnostics.checks.missed_mode import MissedMode
 from bbvi.diagnostics.checks.missed_spike import MissedSpike
 from bbvi.diagnostics.checks.no_density import NoDensity
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (  # in the order in which they speak
     RemoteMass(),
     Support(),
     Rounding(),
+    Integrals(),
     VagueScale(),
     Stopped(),
 )
