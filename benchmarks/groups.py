@@ -1,7 +1,7 @@
 """Models of many groups: against exact answers, against a fit of all groups, and against other libraries.
 
     python -m benchmarks.groups [--groups 10000] [--rows 20] [--batch 500] [--some 100] [--amortise]
-    python -m benchmarks.groups --kind items --batch 40
+    python -m benchmarks.groups --kind items --batch 40 --yardsticks FOLDER
     python -m benchmarks.groups --kind peers --groups 10000 --batch 500
 
 The hierarchy has normal observations, so that its exact answer is known: groups have intercepts from N(mean, sd), and
@@ -19,6 +19,7 @@ after which mean and log sd stay within 0.1 posterior standard deviations of the
 import argparse
 import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,7 +28,6 @@ import numpy as np
 from jax.scipy.stats import bernoulli, norm
 
 import bbvi
-from tests.test_yardsticks import FOLDER
 
 NODES = 161  # of the grid, along each axis
 WIDE = 6.0  # standard deviations that it reaches to each side
@@ -113,7 +113,7 @@ def hierarchy(given: argparse.Namespace) -> None:
 
 def items(given: argparse.Namespace) -> None:
     """Item response by batches of students, against all students at once."""
-    raw = np.load(FOLDER / "gym" / "data" / "synthetic_item_response_theory.npz")
+    raw = np.load(Path(given.yardsticks) / "gym" / "data" / "synthetic_item_response_theory.npz")
     model = bbvi.from_groups(
         lambda p: norm.logpdf(p["mean"], 0.75, 1.0) + norm.logpdf(p["difficulty"]).sum(),
         lambda p, own: norm.logpdf(own["ability"]),
@@ -205,8 +205,11 @@ def main() -> None:
     for name, default in (("groups", 10_000), ("rows", 20), ("batch", 500), ("some", 100)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--kind", choices=KINDS, default="hierarchy")
+    parser.add_argument("--yardsticks", help="the folder that holds gym/, for items")
     parser.add_argument("--amortise", action="store_true", help="by a network, in the hierarchy")
     given = parser.parse_args()
+    if given.kind == "items" and given.yardsticks is None:
+        parser.error("--kind items needs --yardsticks")
     KINDS[given.kind](given)
 
 

@@ -1,9 +1,9 @@
 """What `method="auto"` tries, one stage after the other, until its own check is passed.
 
     variational Newton      the best full-rank Gaussian; most posteriors end here
+    the same once more      from higher ground, where that Gaussian is wide and points along its axes are higher
     nested Laplace          where the log density has hyper-parameters, and blocks that are independent given these;
                             from some 40 coordinates on it comes first of all
-    the same once more      from higher ground, where an approximation was wide and points along its axes are higher
     a mixture of Gaussians  where the paths of the start ended in several modes
     short chains            draws of the posterior itself, by chains that begin at the best of these, where there is no
                             such structure

@@ -10,8 +10,8 @@ sum, since the integral does not depend on its nodes; so neither the search for 
 not be exact.
 
 Nodes are those of Gauss and Hermite along up to five coordinates. For six to eight they are 2 d points on the axes and
-2^d in the corners of a cube, which are exact up to the fifth degree. For more they are random, always the same: then m
-and L are a network's, and the sum is that of importance sampling.
+2^d in the corners of a cube, which are exact up to the fifth degree. For more they are random, the same
+at each call, and the sum is that of importance sampling.
 
 References: Naylor and Smith 1982; Pinheiro and Bates 1995 (adaptive quadrature); Stroud 1971 (the formula E_n 5);
 Rubin 1988 (resampled candidates).
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from bbvi.distributions.scales import diagonal_of
+from bbvi.distributions.scales import diagonal_of, on_diagonal
 from bbvi.runtime.types import Array
 
 Function = Callable[[Array], Array]
@@ -51,7 +51,7 @@ class Gaussian(NamedTuple):
 
     def log_prob(self, x: Array) -> Array:
         """Log density at one point `(d,)`, of a diagonal scale, a scalar."""
-        t = (x - self.loc) / jnp.diagonal(self.scale)
+        t = (x - self.loc) / diagonal_of(self.scale)
         return -0.5 * jnp.sum(t**2) - self.log_volume
 
     @property
@@ -183,7 +183,9 @@ def _cholesky(matrix: Array) -> tuple[Array, Array]:
     if dim > MOST_COORDINATES:
         root = jnp.linalg.cholesky(matrix)
         is_definite = jnp.isfinite(root).all()
-        return jnp.where(is_definite, root, jnp.diag(jnp.maximum(jnp.abs(jnp.diagonal(matrix)), 1) ** 0.5)), is_definite
+        return jnp.where(
+            is_definite, root, on_diagonal(jnp.maximum(jnp.abs(diagonal_of(matrix)), 1) ** 0.5)
+        ), is_definite
     root, is_definite = [[zero] * dim for _ in range(dim)], jnp.ones((), bool)
     for j in range(dim):
         pivot = matrix[j, j] - sum((root[j][k] ** 2 for k in range(j)), start=zero)
